@@ -1,0 +1,60 @@
+"""Files that are whole or not there: nothing of the user's is lost or half-written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from simple_dqn.errors import OutputError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replaces `path` by `content` in one go: written beside it, flushed to the disk, then renamed.
+
+    Raises:
+        OutputError: it could not be written; what was there before still is.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp lets nobody else read it
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path} ({len(content):,} bytes): {reason(error)}") from error
+
+
+def require_writable(path: Path) -> None:
+    """Finds out now, not after hours of training, that `path` cannot be written.
+
+    Raises:
+        OutputError: its folder cannot be made or written to, or `path` itself is a folder.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder, name a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(prefix=f".{path.name[:32]}.", dir=path.parent) as file:
+            file.write(b"\0")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError("it is read-only")
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write {path}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """What an error of the operating system says, without its number and path."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,327 @@
+"""Trains, tests and plays: parses the options, builds the parts, runs the phases."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from simple_dqn import options
+from simple_dqn.agent import Agent, AgentOptions
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
+from simple_dqn.environment import EnvironmentOptions, make_environment
+from simple_dqn.errors import OptionError, SimpleDQNError, SnapshotError
+from simple_dqn.files import reason, require_writable
+from simple_dqn.options import Options, option
+from simple_dqn.progress import Progress
+from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
+from simple_dqn.snapshot import Snapshot, read_snapshot, write_snapshot
+from simple_dqn.statistics import CSVFile, Statistics
+
+logger = logging.getLogger(__name__)
+
+_STEPS: dict[str, Any] = dict(at_least=0, at_most=10**12)
+
+
+@dataclass(frozen=True)
+class MainOptions(Options):
+    title = "Main loop"
+    random_steps: int = option(50_000, "random moves that fill the replay memory before learning starts", **_STEPS)
+    train_steps: int = option(250_000, "training steps per epoch", **_STEPS)
+    test_steps: int = option(125_000, "test steps after each epoch", **_STEPS)
+    epochs: int = option(200, "epochs to run", **_STEPS)
+    start_epoch: int = option(0, "epochs already run: sets the exploration rate and the snapshots' numbers", **_STEPS)
+    play_games: int = option(0, "play so many games, and neither train nor test", **_STEPS)
+    load_weights: str | None = option(None, "snapshot to begin with")
+    save_weights_prefix: str | None = option(None, "snapshots are saved as PREFIX_EPOCH.pkl")
+    csv_file: str | None = option(None, "file for the statistics of every phase")
+    resume: str | None = option(None, "snapshot from which to go on training, with its options where none are given")
+
+
+@dataclass(frozen=True)
+class CommonOptions(Options):
+    title = "Common"
+    random_seed: int | None = option(
+        None, "seed for repeatable runs", at_least=0, at_most=2**31 - 1, default_text="another one each time"
+    )
+    log_level: str = option(
+        "INFO", "what is worth a line in the log", choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+    )
+
+
+GROUPS = (
+    EnvironmentOptions, ReplayMemoryOptions, DeepQNetworkOptions, BackendOptions, AgentOptions, MainOptions,
+    CommonOptions,
+)  # fmt: skip
+
+_KNOWN = {f.name: f.default for group in GROUPS for f in fields(group)}
+
+USAGE = "train.sh GAME [LABEL] [options] | resume.sh SNAPSHOT [options] | test.sh SNAPSHOT [options]"
+DESCRIPTION = "Deep Q-learning for Atari games: train an agent from pixels, go on training it, or score it."
+EPILOG = """\
+examples:
+  ./train.sh roms/breakout.bin                    train on Breakout
+  ./train.sh pong fast --learning_rate 0.0005     train on Pong, results under the name pong_fast
+  ./resume.sh snapshots/breakout_10.pkl           go on from epoch 10
+  ./test.sh snapshots/breakout_77.pkl             score a snapshot
+"""
+
+# What a snapshot was trained on, and so the default when it is tested, played or loaded.
+_TRAINED_ON = (
+    "game", "environment", "frame_skip", "repeat_action_probability", "minimal_action_set", "color_averaging",
+    "screen_width", "screen_height", "history_length", "batch_norm",
+)  # fmt: skip
+# What no snapshot remembers: where files lie and what a run shows. Equal runs make equal snapshots, wherever they run.
+_FORGOTTEN = (
+    "backend", "csv_file", "device_id", "display_screen", "load_weights", "log_level", "play_games",
+    "record_screen_path", "record_sound_filename", "resume", "save_weights_prefix", "start_epoch",
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its exit status: 0, 2 for what the user can put right, 130 after Ctrl-C."""
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    try:
+        with logging_redirect_tqdm():
+            run(sys.argv[1:] if argv is None else argv)
+        return 0
+    except SimpleDQNError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.filename or 'the system'}: {reason(error)}", file=sys.stderr)
+    except MemoryError:
+        print("error: there is not enough memory: use a smaller --replay_size or --batch_size", file=sys.stderr)
+    except (KeyboardInterrupt, _Interrupted):
+        return 130
+    return 2
+
+
+def run(argv: Sequence[str]) -> None:
+    """Does what `argv` asks for.
+
+    Raises:
+        SimpleDQNError: it cannot be done.
+    """
+    given = options.parse(GROUPS, argv, usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
+    logging.getLogger().setLevel(options.build(CommonOptions, given).log_level)
+    run = Run(*_settle(given))
+    with _stop_on_interrupt(run.agent), contextlib.closing(run.environment):
+        if run.options.play_games:
+            run.play()
+        else:
+            run.train()
+
+
+class Start(NamedTuple):
+    """The snapshot that a run starts from."""
+
+    path: Path
+    snapshot: Snapshot
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return self.snapshot.facts
+
+
+def _settle(given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
+    """The value of every option that is not at its default, and the snapshot to start from.
+
+    What the user gives counts most, then what the snapshot says of itself.
+    """
+    resumed = given.get("resume")
+    path = resumed or given.get("load_weights")
+    if not path:
+        if not given.get("game"):
+            raise OptionError("no game given: name a ROM file such as roms/breakout.bin, or a game such as breakout")
+        return given, None
+    start = Start(Path(path), read_snapshot(Path(path)))
+    recorded = start.facts.get("options", {})
+    taken = {name: value for name, value in recorded.items() if name in _TRAINED_ON or (resumed and name in _KNOWN)}
+    if resumed:
+        taken |= _names(start)
+    taken.setdefault("game", start.path.name.split("_")[0].split(".")[0])
+    news = {name: value for name, value in taken.items() if name not in given and value != _KNOWN[name]}
+    logger.info("Options from %s: %s", start.path, " ".join(f"--{name} {value}" for name, value in news.items()))
+    return {**taken, **given}, start
+
+
+def _names(start: Start) -> dict[str, Any]:
+    """Where a resumed run goes on counting and writing: snapshots/pong_10.pkl goes with results/pong.csv."""
+    name = re.fullmatch(r"(.+)_(\d+)", start.path.stem)
+    if not name:
+        raise OptionError(f"--resume {start.path}: its name does not end in an epoch, as pong_10.pkl does")
+    folder = start.path.parent
+    results = folder.parent / "results" if folder.name == "snapshots" else folder
+    return dict(
+        start_epoch=start.facts.get("epoch", int(name[2])),
+        random_steps=0,
+        save_weights_prefix=str(folder / name[1]),
+        csv_file=str(results / f"{name[1]}.csv"),
+    )
+
+
+class Run:
+    """The parts of a run, put together, and its phases.
+
+    Args:
+        values: the options, by name; what is missing is at its default.
+        start: the snapshot to start from.
+    """
+
+    def __init__(self, values: dict[str, Any], start: Start | None) -> None:
+        self.options = o = options.build(MainOptions, values)
+        env_options, agent_options = options.build(EnvironmentOptions, values), options.build(AgentOptions, values)
+        memory_options, net_options = (
+            options.build(ReplayMemoryOptions, values),
+            options.build(DeepQNetworkOptions, values),
+        )
+        backend_options = options.build(BackendOptions, values)
+        seed = _seed(options.build(CommonOptions, values))
+        groups = (env_options, memory_options, net_options, backend_options, agent_options, o)
+        recorded = {name: value for group in groups for name, value in asdict(group).items() if name not in _FORGOTTEN}
+        self._facts: dict[str, Any] = {"options": recorded | {"random_seed": seed}}
+        self._epoch = o.start_epoch
+        self._saved: list[Path] = []
+        for path in filter(None, (o.csv_file, o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl")):
+            require_writable(Path(path))
+
+        # Every owner of randomness has its own; a resumed run must not repeat the first one's draws.
+        game, memory, agent = np.random.SeedSequence(seed, spawn_key=(o.start_epoch,)).spawn(3)
+        self.environment = env = make_environment(env_options, seed=int(game.generate_state(1)[0]) >> 1)
+        screen_shape = (env_options.screen_height, env_options.screen_width)
+        state_shape = (memory_options.history_length, *screen_shape)
+        steps = 0 if o.play_games else o.random_steps + max(0, o.epochs - o.start_epoch) * o.train_steps
+        rng = np.random.default_rng(memory)
+        self.memory = ReplayMemory(memory_options, screen_shape, net_options.batch_size, rng, at_most=steps)
+        use_target = agent_options.target_steps > 0
+        self.network = DeepQNetwork(env.num_actions, state_shape, net_options, backend_options, seed, use_target)
+        self.agent = Agent(env, self.memory, self.network, agent_options, np.random.default_rng(agent))
+        self.agent.total_train_steps = o.start_epoch * o.train_steps
+        if start:
+            self._take_over(start)
+        self._facts |= {"game": env_options.game, "actions": env.action_names}
+        keep = o.start_epoch if o.resume or o.start_epoch else None
+        self._csv = CSVFile(Path(o.csv_file), keep) if o.csv_file else None
+        self.statistics = Statistics(self.agent, self._csv)
+        self.agent.callbacks = [self.statistics, Progress(self.statistics, o.epochs)]
+
+    def train(self) -> None:
+        """Random moves, then epochs of training and testing."""
+        o, agent = self.options, self.agent
+        try:
+            self._phase("random", 0, o.random_steps, agent.random)
+            for epoch in range(o.start_epoch + 1, o.epochs + 1):
+                already = max(0, agent.total_train_steps - (epoch - 1) * o.train_steps)  # where it was broken off
+                self._phase("train", epoch, o.train_steps - already, agent.train)
+                self._epoch = epoch
+                self._save(epoch)
+                self._phase("test", epoch, o.test_steps, agent.test)
+                if o.test_steps:
+                    score = self.statistics.mean_reward
+                    self._facts |= {"test_score": score, "test_games": self.statistics.num_games}
+                    self._save(epoch)
+        except _Interrupted:
+            broken_off = agent.total_train_steps > self._epoch * o.train_steps
+            self._save(self._epoch + broken_off)
+            raise
+        finally:
+            self._sum_up()
+
+    def play(self) -> None:
+        """Plays games."""
+        try:
+            self._phase("play", 0, self.options.play_games, self.agent.play)
+        finally:
+            self._sum_up()
+
+    def _phase(self, name: str, epoch: int, number: int, play: Callable[[int], None]) -> None:
+        """Runs a phase of so many steps, or games, and tells the callbacks of it."""
+        if number <= 0:
+            return
+        logger.info("%s%s", name.capitalize(), f" {epoch}/{self.options.epochs}" if epoch else "")
+        for callback in self.agent.callbacks:
+            callback.on_phase_start(name, epoch, None if name == "play" else number)
+        play(number)
+        for callback in self.agent.callbacks:
+            callback.on_phase_end()
+        if self.agent.interrupted:
+            raise _Interrupted
+
+    def _save(self, number: int) -> None:
+        """Saves PREFIX_number.pkl, if there is a prefix and this run trains."""
+        if not self.options.save_weights_prefix or not self.options.train_steps:
+            return
+        path = Path(f"{self.options.save_weights_prefix}_{number}.pkl")
+        facts = self._facts | {
+            "epoch": self._epoch,
+            "total_train_steps": self.agent.total_train_steps,
+            "weight_updates": self.network.train_iterations,
+        }
+        write_snapshot(path, Snapshot(self.network.layers(), self.network.state_shape, facts))
+        self._saved += [path] if path not in self._saved else []
+        logger.info("Saved %s", path)
+
+    def _take_over(self, start: Start) -> None:
+        """Goes on from a snapshot: its weights and, where training is resumed, its counters."""
+        logger.info("Loading weights from %s", start.path)
+        trained_on = start.facts.get("actions", self.environment.action_names)
+        try:
+            self.network.load_layers(start.snapshot.layers, str(start.path))
+        except SnapshotError as error:
+            game = start.facts.get("game")
+            raise SnapshotError(f"{error}" + (f" (it was trained on {game})" if game else "")) from None
+        if trained_on != self.environment.action_names:
+            ours = " ".join(self.environment.action_names)
+            logger.warning("The actions of %s are %s, here %s", start.path, " ".join(trained_on), ours)
+        self._facts |= {name: start.facts[name] for name in ("test_score", "test_games") if name in start.facts}
+        if self.options.resume:
+            self.agent.total_train_steps = start.facts.get("total_train_steps", self.agent.total_train_steps)
+            self.network.train_iterations = start.facts.get("weight_updates", 0)
+            logger.info("Going on from epoch %d; the replay memory starts empty", self._epoch)
+
+    def _sum_up(self) -> None:
+        """Says what was written where."""
+        if self._saved:
+            more = f" … {self._saved[-1].name} ({len(self._saved)} snapshots)" if len(self._saved) > 1 else ""
+            logger.info("Snapshots are in %s%s", self._saved[0], more)
+        if self._csv:
+            logger.info("Statistics are in %s (%d new rows)", self._csv.path, self._csv.rows)
+
+
+class _Interrupted(Exception):
+    """Ctrl-C was pressed, and the phase under way has been brought to an end."""
+
+
+@contextlib.contextmanager
+def _stop_on_interrupt(agent: Agent) -> Iterator[None]:
+    """The first Ctrl-C lets the agent finish its step and the run save what it has; a second one ends it at once."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        agent.interrupted = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        logger.info("Interrupted: saving what there is (Ctrl-C again ends at once)")
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _seed(common: CommonOptions) -> int:
+    if common.random_seed is not None:
+        return common.random_seed
+    seed = secrets.randbelow(2**31)
+    logger.info("Random seed: %d", seed)
+    return seed

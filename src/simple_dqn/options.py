@@ -1,0 +1,193 @@
+"""Options: frozen dataclasses become the original's flags. The only module that knows argparse.
+
+A class that has options keeps them in a frozen dataclass right above itself:
+
+    @dataclass(frozen=True)
+    class ReplayMemoryOptions(Options):
+        title = "Replay memory"
+        replay_size: int = option(1_000_000, "transitions kept; the oldest make way", at_least=1)
+
+`main` lists those dataclasses; `parse` makes the command line of them and `build` makes them of what it was given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, ClassVar, NoReturn, TypeVar, get_type_hints
+
+from simple_dqn.errors import OptionError
+
+_YES, _NO = ("yes", "true", "t", "1"), ("no", "false", "f", "0")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+    default_text: str | None = None,
+    positional: bool = False,
+    optional_value: bool = False,
+) -> Any:
+    """A dataclass field that is also a command-line option.
+
+    `at_least`, `at_most` and `above` bound a number; `default_text` tells the default in words where the value alone
+    would not; `optional_value` lets the flag stand alone, meaning True.
+    """
+    metadata = dict(help=help, at_least=at_least, at_most=at_most, above=above, choices=choices)
+    metadata |= dict(default_text=default_text, positional=positional, optional_value=optional_value)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of every options dataclass: checks each field against the bounds it was declared with.
+
+    Raises:
+        OptionError: a value lies outside its bounds.
+    """
+
+    title: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            _check_bounds(f, getattr(self, f.name))
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def parse(
+    groups: Sequence[type[Options]], argv: Sequence[str], *, usage: str, description: str, epilog: str
+) -> dict[str, Any]:
+    """The options that `argv` names, by field name; what is not named is left out, so that defaults can be layered.
+
+    Raises:
+        OptionError: an option is unknown or malformed.
+    """
+    parser = _Parser(
+        usage=usage,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    for group in groups:
+        arguments, hints = parser.add_argument_group(group.title), get_type_hints(group)
+        for f in fields(group):
+            _add_argument(arguments, f, hints[f.name])
+    names = [f.name for group in groups for f in fields(group)]
+    known, unknown = parser.parse_known_args([_with_two_dashes(word, names) for word in argv])
+    if unknown:
+        raise OptionError(_unknown(unknown[0], names))
+    return vars(known)
+
+
+def build(group: type[AnyOptions], values: Mapping[str, Any]) -> AnyOptions:
+    """An instance of `group` from those `values` that are its own; the others are ignored.
+
+    Raises:
+        OptionError: a value lies outside its bounds.
+    """
+    own = {f.name for f in fields(group)}
+    return group(**{name: value for name, value in values.items() if name in own})
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(f"{message[:1].lower()}{message[1:]} (--help lists the options)")
+
+
+def _add_argument(arguments: argparse._ArgumentGroup, f: Field[Any], hint: Any) -> None:
+    meta = f.metadata
+    if meta["positional"]:
+        arguments.add_argument(f.name, nargs="?", help=meta["help"])
+        return
+    shown = meta["default_text"] or _shown(f.default)
+    extra: dict[str, Any] = dict(nargs="?", const=True) if meta["optional_value"] else {}
+    if meta["choices"]:
+        extra |= dict(choices=meta["choices"])
+    else:
+        extra |= dict(type=_reader(hint), metavar=_metavar(hint))
+    text = meta["help"] + (f" (default: {shown})" if shown else "")
+    arguments.add_argument(f"--{f.name}", help=text.replace("%", "%%"), **extra)
+
+
+def _reader(hint: Any) -> Callable[[str], Any]:
+    for kind, reader in ((bool, _read_bool), (int, _read_int), (float, _read_float)):
+        if hint == kind or hint == kind | None:
+            return reader
+    return _read_int if hint == bool | int else str
+
+
+def _metavar(hint: Any) -> str:
+    for kind, name in ((bool, "true|false"), (int, "N"), (float, "X"), (bool | int, "BITS")):
+        if hint == kind or hint == kind | None:
+            return name
+    return "NAME"
+
+
+def _read_bool(text: str) -> bool:
+    if text.lower() not in _YES + _NO:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() in _YES
+
+
+def _read_int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    number = _read_float(text)  # "1e6" is a whole number too
+    if number != int(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(number)
+
+
+def _read_float(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return number
+
+
+def _check_bounds(f: Field[Any], value: Any) -> None:
+    meta = f.metadata
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    for wrong, words in (
+        (meta["at_least"] is not None and value < meta["at_least"], f"at least {meta['at_least']}"),
+        (meta["above"] is not None and value <= meta["above"], f"above {meta['above']}"),
+        (meta["at_most"] is not None and value > meta["at_most"], f"at most {meta['at_most']}"),
+    ):
+        if wrong:
+            raise OptionError(f"--{f.name} {value}: must be {words}")
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "" if default is None else str(default)
+
+
+def _with_two_dashes(word: str, names: Iterable[str]) -> str:
+    """The announcement of 2015 writes `-csv_file`: one dash does as well as two."""
+    name = re.match(r"-(\w{2,})(?==|$)", word)
+    return f"-{word}" if name and name[1] in names else word
+
+
+def _unknown(word: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word.lstrip("-").split("=")[0], names, n=1)
+    hint = f"did you mean --{close[0]}?" if close and word.startswith("-") else "--help lists the options"
+    return f"unrecognized argument {word!r}: {hint}"

@@ -1,0 +1,167 @@
+"""Experience replay (Lin 1992; Mnih et al. 2015): past transitions, drawn at random to learn from.
+
+To add prioritized replay, subclass `ReplayMemory` here: draw in `_sample_indexes`, learn priorities in `update`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from simple_dqn.errors import OptionError
+from simple_dqn.options import Options, option
+
+GOES_ON, TERMINAL, CUT = 0, 1, 2  # what becomes of the game after a transition; a cut is no end that the agent caused
+_HEADROOM = 512 * 2**20  # bytes left for the network and the emulator
+
+
+@dataclass(frozen=True)
+class ReplayMemoryOptions(Options):
+    title = "Replay memory"
+    replay_size: int = option(
+        1_000_000, "transitions kept, 7 kB each at 84x84; the oldest make way", at_least=1, at_most=10**10
+    )
+    history_length: int = option(4, "screens in a state", at_least=1, at_most=64)
+
+
+class Minibatch(NamedTuple):
+    """Transitions to learn from, each field's first axis the batch."""
+
+    prestates: NDArray[np.uint8]  # (batch, history, height, width)
+    actions: NDArray[np.uint8]  # (batch,)
+    rewards: NDArray[np.float32]  # (batch,), not clipped
+    poststates: NDArray[np.uint8]  # (batch, history, height, width)
+    terminals: NDArray[np.bool_]  # (batch,)
+    indexes: NDArray[np.int64]  # (batch,), where they lie in the memory
+    weights: NDArray[np.float32]  # (batch,), importance of each in the gradient
+
+
+class ReplayMemory:
+    """A ring of transitions in which every screen is stored once; states are put together when they are drawn.
+
+    Args:
+        options: its options.
+        screen_shape: (height, width) of a screen.
+        batch_size: transitions in a minibatch.
+        rng: where the random draws come from.
+        at_most: no more transitions than this will ever be added (a short run needs no room for a long one).
+
+    Raises:
+        OptionError: the memory is smaller than a minibatch needs, or larger than the machine's.
+    """
+
+    def __init__(
+        self,
+        options: ReplayMemoryOptions,
+        screen_shape: tuple[int, int],
+        batch_size: int,
+        rng: np.random.Generator,
+        at_most: int | None = None,
+    ) -> None:
+        self.history_length = options.history_length
+        self.batch_size = batch_size
+        self._rng = rng
+        least = max(batch_size, options.history_length) + 1
+        if options.replay_size < least:
+            raise OptionError(
+                f"--replay_size {options.replay_size} is too small: a minibatch of {batch_size} transitions with "
+                f"{options.history_length} screens of history needs at least {least}"
+            )
+        self.size = size = options.replay_size if at_most is None else min(options.replay_size, max(at_most, least))
+        _require_memory(size, screen_shape)
+        self.actions = np.empty(size, np.uint8)
+        self.rewards = np.empty(size, np.float32)
+        self.screens = np.empty((size, *screen_shape), np.uint8)
+        self.terminals = np.empty(size, np.uint8)  # GOES_ON, TERMINAL or CUT
+        self.count = 0  # transitions held
+        self.current = 0  # where the next one goes
+        self._window = np.arange(-self.history_length, 1)  # a transition's history and, last, the screen it led to
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is enough to draw a minibatch from."""
+        return self.count > max(self.batch_size, self.history_length)
+
+    def add(self, action: int, reward: float, screen: NDArray[np.uint8], terminal: bool) -> None:
+        """Adds a transition: `action` earned `reward` and led to `screen` (height, width), the last if `terminal`."""
+        self.actions[self.current] = action
+        self.rewards[self.current] = reward
+        self.screens[self.current] = screen
+        self.terminals[self.current] = TERMINAL if terminal else GOES_ON
+        self.count = max(self.count, self.current + 1)
+        self.current = (self.current + 1) % self.size
+
+    def cut(self) -> None:
+        """Tells that the next screen does not follow the last one: no state will span the two."""
+        last = self.current - 1
+        if self.count and self.terminals[last] == GOES_ON:
+            self.terminals[last] = CUT
+
+    def minibatch(self) -> Minibatch:
+        """Draws `batch_size` transitions.
+
+        Raises:
+            ValueError: the memory holds no transition whose history is whole.
+        """
+        indexes, weights = self._sample_indexes()
+        screens = self.screens[indexes[:, None] + self._window]  # (batch, history + 1, height, width)
+        return Minibatch(
+            screens[:, :-1],
+            self.actions[indexes],
+            self.rewards[indexes],
+            screens[:, 1:],
+            self.terminals[indexes] == TERMINAL,
+            indexes,
+            weights,
+        )
+
+    def update(self, indexes: NDArray[np.int64], errors: NDArray[np.float32]) -> None:
+        """Told the error, (batch,), of each transition just learned from; uniform sampling has no use for it."""
+
+    def _sample_indexes(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Indexes (batch,) of transitions, uniform over those whose history is whole, and their weights (batch,)."""
+        found = np.empty(0, np.int64)
+        for _ in range(100):
+            drawn = self._rng.integers(self.history_length, max(self.count, self.history_length + 1), self.batch_size)
+            found = np.concatenate([found, drawn[self._is_whole(drawn)]])
+            if len(found) >= self.batch_size:
+                return found[: self.batch_size], np.ones(self.batch_size, np.float32)
+        # Next to none can be used: look at all of them.
+        everything = np.arange(self.history_length, self.count)
+        whole = everything[self._is_whole(everything)]
+        if not len(whole):
+            raise ValueError(f"none of the {self.count} transitions has {self.history_length} screens of history")
+        return self._rng.choice(whole, self.batch_size), np.ones(self.batch_size, np.float32)
+
+    def _is_whole(self, indexes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each transition's history lies within one game and clear of the write position, (batch,)."""
+        age = (indexes - self.current) % self.size  # 0: the oldest, about to be overwritten
+        overwritten = (self.count == self.size) & (age < self.history_length)
+        history = indexes[:, None] + self._window[:-1]  # (batch, history)
+        ended = self.terminals[history].any(axis=1)  # the last screen itself may end the game
+        return (indexes < self.count) & ~overwritten & ~ended
+
+
+def _require_memory(size: int, screen_shape: tuple[int, int]) -> None:
+    need = size * (screen_shape[0] * screen_shape[1] + 6)
+    have = available_memory() - _HEADROOM
+    if need > have:
+        fits = max(0, int(have / need * size))
+        raise OptionError(
+            f"--replay_size {size} needs {need / 2**30:.2f} GiB of memory and {max(0, have) / 2**30:.2f} GiB are free "
+            f"for it: use at most --replay_size {fits}, or smaller screens"
+        )
+
+
+def available_memory() -> int:
+    """Bytes that can still be had, from the machine or from the container this runs in."""
+    available = psutil.virtual_memory().available
+    try:
+        return min(available, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return available

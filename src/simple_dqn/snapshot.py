@@ -1,0 +1,265 @@
+"""Snapshots in the format of Neon 2.6, so that the original, Neon itself and this program read each other's.
+
+A snapshot is a pickle (protocol 2). It is written without the pickle module, as bytes that Python 2 and every NumPy
+read, and read by an unpickler that knows five names and runs no code, whatever the file says.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simple_dqn.errors import SnapshotError
+from simple_dqn.files import reason, write_whole
+
+Array = NDArray[Any]
+_FACTS = "simple_dqn"  # Neon ignores a key that it does not know
+
+
+class Layer(NamedTuple):
+    """A layer with weights, as Neon keeps it: Convolution W (C·R·S, K), Linear W (out, in), BatchNorm (n, 1) each."""
+
+    type: str  # Convolution, BatchNorm or Linear
+    config: dict[str, Any]  # Convolution: fshape (R, S, K), strides; Linear: nout
+    params: dict[str, Array]  # W, or beta, gamma, gmean, gvar
+    states: list[Any]  # the optimizer's arrays; for BatchNorm those of beta, then those of gamma
+
+
+class Snapshot(NamedTuple):
+    """What a snapshot holds."""
+
+    layers: list[Layer]
+    input_shape: tuple[int, ...]  # (history, height, width)
+    facts: dict[str, Any]  # this project's own; empty in a file of another program
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Writes `snapshot`, whole or not at all.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    description = {
+        "neon_version": "2.6.0",
+        "epoch_index": int(snapshot.facts.get("epoch", 0)),
+        "train_input_shape": tuple(snapshot.input_shape),
+        "cost": {
+            "type": "neon.layers.layer.GeneralizedCost",
+            "config": {
+                "name": "GeneralizedCost_0",
+                "costfunc": {"type": "neon.transforms.cost.SumSquared", "config": {}},
+            },
+        },
+        "model": {
+            "type": "neon.layers.container.Sequential",
+            "container": True,
+            "config": {"name": "Sequential_0", "layers": list(_neon_layers(snapshot.layers))},
+        },
+        _FACTS: snapshot.facts,
+    }
+    write_whole(path, _pickled(description))
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Reads a snapshot that this program, the original or Neon wrote.
+
+    Raises:
+        SnapshotError: there is no such file, or it is no snapshot, or a truncated or hostile one.
+    """
+    try:
+        with path.open("rb") as file:
+            description = _plain(_SafeUnpickler(file, encoding="latin1").load())
+    except FileNotFoundError:
+        raise SnapshotError(f"there is no snapshot {path}{_others(path)}") from None
+    except OSError as error:
+        raise SnapshotError(f"cannot read snapshot {path}: {reason(error)}") from error
+    except SnapshotError as error:
+        raise SnapshotError(f"{path} is not a snapshot, and was not loaded: {error}") from None
+    except Exception as error:  # a damaged pickle fails in many ways, each with an exception of its own
+        raise SnapshotError(f"{path} is not a snapshot, or a damaged one ({type(error).__name__}: {error})") from None
+    try:
+        layers = [layer for described in description["model"]["config"]["layers"] for layer in _own_layer(described)]
+        facts = description.get(_FACTS, {})
+        return Snapshot(layers, tuple(description["train_input_shape"]), dict(facts))
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError):
+        raise SnapshotError(f"{path} is not a snapshot: it holds no Neon model") from None
+
+
+def _neon_layers(layers: list[Layer]) -> Iterator[dict[str, Any]]:
+    counts = {"Convolution": 0, "Linear": 0}
+    batch_norm = any(layer.type == "BatchNorm" for layer in layers)
+    name = ""
+    for i, layer in enumerate(layers):
+        config = dict(layer.config)
+        last = i == len(layers) - 1
+        if layer.type == "BatchNorm":
+            config["name"] = f"{name}_bnorm"
+        else:
+            name = config["name"] = f"{layer.type}_{counts[layer.type]}"
+            counts[layer.type] += 1
+            local = {} if layer.type == "Convolution" else {"local": False}
+            config["init"] = {"type": "neon.initializers.initializer.Xavier", "config": local}
+            config["parallelism"] = "Disabled"
+            if batch_norm and not last:
+                config["bsum"] = True
+        yield {
+            "type": f"neon.layers.layer.{layer.type}",
+            "config": config,
+            "params": layer.params,
+            "states": layer.states,
+        }
+        if not last and layers[i + 1].type != "BatchNorm":
+            transform = {
+                "type": "neon.transforms.activation.Rectlin",
+                "config": {"name": f"Rectlin_{sum(counts.values()) - 1}"},
+            }
+            config = {"name": f"{name}_Rectlin", "transform": transform}
+            yield {"type": "neon.layers.layer.Activation", "config": config}
+
+
+def _own_layer(described: dict[str, Any]) -> Iterator[Layer]:
+    kind = described["type"].rsplit(".", 1)[-1]
+    keep = {"Convolution": ("fshape", "strides"), "Linear": ("nout",), "BatchNorm": ()}.get(kind)
+    if keep is None:
+        return
+    config = {key: described["config"][key] for key in keep}
+    params = {key: np.asarray(value) for key, value in described["params"].items()}
+    yield Layer(kind, config, params, list(described.get("states", [])))
+
+
+def _others(path: Path) -> str:
+    others = sorted(p.name for p in path.parent.glob("*.pkl")) if path.parent.is_dir() else []
+    return f": in {path.parent} are {', '.join(others[:5])}{' …' if len(others) > 5 else ''}" if others else ""
+
+
+# Writing. The pickle module would name numpy._core, which the original cannot load; would swell arrays by half, as
+# bytes have no opcode of their own in protocol 2; and would write equal content in different bytes, by what it shares.
+
+
+def _pickled(value: Any) -> bytes:
+    out = bytearray(pickle.PROTO + b"\x02")
+    _put(out, value)
+    return bytes(out + pickle.STOP)
+
+
+def _put(out: bytearray, value: Any) -> None:
+    if value is None:
+        out += pickle.NONE
+    elif isinstance(value, bool):
+        out += pickle.NEWTRUE if value else pickle.NEWFALSE
+    elif isinstance(value, int):
+        if -(2**31) <= value < 2**31:
+            out += pickle.BININT + struct.pack("<i", value)
+        else:
+            digits = pickle.encode_long(value)
+            out += pickle.LONG1 + bytes([len(digits)]) + digits
+    elif isinstance(value, float):
+        out += pickle.BINFLOAT + struct.pack(">d", value)
+    elif isinstance(value, str):
+        text = value.encode("utf-8", "surrogatepass")
+        out += pickle.BINUNICODE + struct.pack("<I", len(text)) + text
+    elif isinstance(value, dict):
+        out += pickle.EMPTY_DICT + pickle.MARK
+        for item in (part for pair in value.items() for part in pair):
+            _put(out, item)
+        out += pickle.SETITEMS
+    elif isinstance(value, list | tuple):
+        out += pickle.MARK
+        for item in value:
+            _put(out, item)
+        out += pickle.LIST if isinstance(value, list) else pickle.TUPLE
+    elif isinstance(value, np.ndarray):
+        _put_array(out, np.ascontiguousarray(value))
+    else:
+        raise TypeError(f"a snapshot cannot hold {type(value).__name__}")
+
+
+def _put_array(out: bytearray, array: Array) -> None:
+    data = array.tobytes()
+    out += pickle.GLOBAL + b"numpy.core.multiarray\n_reconstruct\n"
+    out += pickle.MARK + pickle.GLOBAL + b"numpy\nndarray\n"
+    _put(out, (0,))
+    out += _string(b"b") + pickle.TUPLE + pickle.REDUCE
+    out += pickle.MARK
+    _put(out, 1)
+    _put(out, tuple(int(n) for n in array.shape))
+    out += pickle.GLOBAL + b"numpy\ndtype\n" + pickle.MARK + _string(array.dtype.str[1:].encode())
+    out += pickle.NEWFALSE + pickle.NEWTRUE + pickle.TUPLE + pickle.REDUCE + pickle.MARK
+    _put(out, 3)
+    out += _string(array.dtype.str[:1].encode()) + pickle.NONE * 3
+    for number in (-1, -1, 0):
+        _put(out, number)
+    out += pickle.TUPLE + pickle.BUILD + pickle.NEWFALSE
+    out += pickle.BINSTRING + struct.pack("<i", len(data)) + data + pickle.TUPLE + pickle.BUILD
+
+
+def _string(text: bytes) -> bytes:
+    """A byte string of Python 2, which Python 3 reads as text in latin1."""
+    return pickle.SHORT_BINSTRING + bytes([len(text)]) + text
+
+
+# Reading. Each name that a snapshot may use stands for something of ours that only takes notes.
+
+
+class _Dtype:
+    def __init__(self, name: str, *_: Any) -> None:
+        if name not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
+            raise SnapshotError(f"it holds an array of {name!r}, and numbers alone are allowed")
+        self.name, self.order = name, "<"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1] if state[1] in ("<", ">", "|") else "<"
+
+
+class _NoteOfArray:
+    value: Array
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, data = state
+        content = data.encode("latin1") if isinstance(data, str) else bytes(data)
+        flat = np.frombuffer(content, np.dtype(dtype.order + dtype.name))
+        if math.prod(shape) != len(flat):
+            raise SnapshotError(f"an array of shape {shape} holds {len(flat)} numbers")
+        self.value = flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise SnapshotError(f"it wants the codec {encoding!r}")
+    return text.encode("latin1")
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): None,
+    ("numpy.core.multiarray", "_reconstruct"): _NoteOfArray,
+    ("_codecs", "encode"): _encode_latin1,
+}
+
+
+class _SafeUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise SnapshotError(f"it wants to run {module}.{name}, which no snapshot needs")
+        return _ALLOWED[module, name]
+
+
+def _plain(value: Any) -> Any:
+    """`value` with arrays in place of the notes taken of them."""
+    if isinstance(value, _NoteOfArray):
+        return value.value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item) for item in value)
+    return value

@@ -1,0 +1,197 @@
+"""Statistics of every phase: a line in the log and a row in a CSV file. The only module that knows the columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simple_dqn.agent import Agent, Callback, Step
+from simple_dqn.errors import OutputError
+from simple_dqn.files import reason, require_writable, write_whole
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = (
+    "epoch", "phase", "steps", "nr_games", "average_reward", "min_game_reward", "max_game_reward",
+    "last_exploration_rate", "total_train_steps", "replay_memory_count", "meanq", "meancost", "weight_updates",
+    "total_time", "epoch_time", "steps_per_second",
+)  # fmt: skip
+
+
+class Statistics(Callback):
+    """Counts steps, games, scores and costs; at the end of a phase they go to the log and, as a row, to `csv`.
+
+    Args:
+        agent: whose steps are counted.
+        csv: where the rows go.
+    """
+
+    def __init__(self, agent: Agent, csv: CSVFile | None = None) -> None:
+        self._agent = agent
+        self._csv = csv
+        self._start_time = time.monotonic() - (csv.total_time if csv else 0.0)
+        self._validation_states: NDArray[np.uint8] | None = None
+        self.last_average = math.nan  # mean score of the last phase
+
+    def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
+        self.phase, self.epoch = phase, epoch
+        self.num_steps = self.num_games = 0
+        self.game_rewards: list[float] = []  # of the games that ended in this phase
+        self.exploration_rate = 1.0
+        self._game_reward = 0.0
+        self._costs, self._num_costs = 0.0, 0
+        self._phase_start_time = time.monotonic()
+
+    def on_step(self, step: Step) -> None:
+        self.num_steps += 1
+        self._game_reward += step.reward
+        self.exploration_rate = step.exploration_rate
+        if step.terminal:
+            self.num_games += 1
+            self.game_rewards.append(self._game_reward)
+            self._game_reward = 0.0
+
+    def on_train(self, cost: float) -> None:
+        self._costs += cost
+        self._num_costs += 1
+
+    def on_phase_end(self) -> None:
+        now = time.monotonic()
+        seconds = now - self._phase_start_time
+        self.last_average = self.mean_reward
+        values = (
+            self.epoch,
+            self.phase,
+            self.num_steps,
+            self.num_games,
+            _shortest(self.mean_reward),
+            _shortest(min(self.game_rewards, default=math.nan)),
+            _shortest(max(self.game_rewards, default=math.nan)),
+            _shortest(self.exploration_rate),
+            self._agent.total_train_steps,
+            self._agent.memory.count,
+            self._mean_q(),
+            _shortest(self.mean_cost),
+            self._agent.network.train_iterations,
+            now - self._start_time,
+            seconds,
+            self.num_steps / seconds if seconds else 0.0,
+        )
+        row = dict(zip(COLUMNS, values, strict=True))
+        self._log(row)
+        if self._csv and self.num_steps:
+            self._csv.write(row)
+
+    @property
+    def mean_reward(self) -> float:
+        """Mean score of the games that ended in this phase; nan if none did."""
+        return sum(self.game_rewards) / len(self.game_rewards) if self.game_rewards else math.nan
+
+    @property
+    def mean_cost(self) -> float:
+        """Mean cost of this phase's weight updates; 0 if there was none."""
+        return self._costs / self._num_costs if self._num_costs else 0.0
+
+    def _mean_q(self) -> float:
+        """Mean over the validation states, drawn once, of the highest Q-value; 0 as long as there are none."""
+        if self._validation_states is None and self._agent.memory.ready:
+            self._validation_states = self._agent.memory.minibatch().prestates.copy()
+        if self._validation_states is None:
+            return 0.0
+        return float(self._agent.network.predict(self._validation_states).max(axis=1).mean())
+
+    def _log(self, row: dict[str, Any]) -> None:
+        if self.game_rewards:
+            text = (
+                "  num_games: %(nr_games)d, average_reward: %(average_reward).2f, min_game_reward: %(min_game_reward)g,"
+            )
+            logger.info(text + " max_game_reward: %(max_game_reward)g", row)
+        else:
+            logger.info("  num_games: 0, so no average, minimum or maximum of game rewards (nan)")
+        text = "  last_exploration_rate: %(last_exploration_rate).4f, meanq: %(meanq).4f, meancost: %(meancost).6f,"
+        logger.info(text + " epoch_time: %(epoch_time)ds, steps_per_second: %(steps_per_second)d", row)
+
+
+class CSVFile:
+    """A statistics file that grows by whole rows.
+
+    Args:
+        path: the file.
+        keep_epochs: how many epochs of an earlier file to go on from; None begins anew. What is not kept is not lost:
+            the earlier file stays beside the new one.
+
+    Raises:
+        OutputError: it cannot be written, or there is a file to go on from and it holds no statistics.
+    """
+
+    def __init__(self, path: Path, keep_epochs: int | None = None) -> None:
+        require_writable(path)
+        self.path = path
+        self.rows = 0
+        self.total_time = 0.0  # seconds, of the last row kept
+        kept: list[dict[str, str]] = []
+        if path.exists() and path.stat().st_size:
+            rows = _read(path) if keep_epochs is not None else []
+            kept = [row for row in rows if keep_epochs is not None and int(row["epoch"]) <= keep_epochs]
+            if keep_epochs is None or len(kept) < len(rows):
+                _set_aside(path)
+        if kept:
+            self.total_time = float(kept[-1]["total_time"])
+        write_whole(path, "".join(map(_line, [COLUMNS, *([row[c] for c in COLUMNS] for row in kept)])).encode())
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends a row, whole or not at all.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        line = _line([row[column] for column in COLUMNS]).encode()
+        try:
+            with self.path.open("r+b", buffering=0) as file:
+                end = file.seek(0, io.SEEK_END)
+                try:
+                    if file.write(line) != len(line):
+                        raise OSError("the disk is full")
+                except OSError:
+                    file.truncate(end)
+                    raise
+        except OSError as error:
+            raise OutputError(f"cannot write to {self.path}: {reason(error)}; its earlier rows are whole") from error
+        self.rows += 1
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    try:
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        for row in rows:
+            int(row["epoch"]), float(row["total_time"]), [row[column] for column in COLUMNS]
+        return rows
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"cannot go on from {path}, it holds no statistics of this program: {error!r}") from error
+
+
+def _set_aside(path: Path) -> None:
+    n = 1
+    while (old := path.with_name(f"{path.name}.{n}")).exists():
+        n += 1
+    write_whole(old, path.read_bytes())
+    logger.info("The statistics that were in %s are kept in %s", path, old)
+
+
+def _line(values: Any) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()
+
+
+def _shortest(number: float) -> float | int:
+    """Whole numbers without the decimal point, as the original has them."""
+    return int(number) if math.isfinite(number) and number == int(number) else number

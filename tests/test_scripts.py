@@ -1,0 +1,288 @@
+"""The shell scripts: scripts/python makes .venv, the others turn their arguments into those of main.py."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PRINT_VERSION = "import dummy; print(dummy.VERSION)"
+
+
+def run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = environment(**variables)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Little of the caller's, so that its settings of Python and pip have no say; and no network."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": "/nonexistent",
+        "PYTHON": sys.executable,
+        "PIP_NO_INDEX": "1",
+    } | variables
+
+
+def make_wheel(folder: Path, version: str) -> None:
+    folder.mkdir(exist_ok=True)
+    info = f"dummy-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"dummy-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("dummy.py", f"VERSION = {version!r}\n")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: dummy\nVersion: {version}\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project set up for real, with one package; tests work on copies, as making .venv takes seconds."""
+    base = tmp_path_factory.mktemp("scripts")
+    for version in ("1", "2"):
+        make_wheel(base / "wheels", version)
+    root = base / "made here"
+    (root / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "python", root / "scripts")
+    (root / "requirements.txt").write_text(f"--find-links {base / 'wheels'}\ndummy==1\n")
+    (root / "requirements-dev.txt").write_text("# nothing\n")
+    result = run(root / "scripts" / "python", "-c", PRINT_VERSION, cwd=base)
+    assert (result.returncode, result.stdout) == (0, "1\n"), result.stderr
+    for step in ("making .venv with Python", "installing the packages", "done in"):
+        assert step in result.stderr
+    return root
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Path:
+    """A moved project, too: .venv has to work in another place than where it was made."""
+    return shutil.copytree(made, tmp_path / "a project", symlinks=True)
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    file.write_text(file.read_text().replace(old, new))
+
+
+def test_later_calls_are_silent_and_install_nothing(project: Path, tmp_path: Path) -> None:
+    (project / "requirements.txt").touch()  # the content counts, not the time
+    log_time = (project / ".venv" / "setup.log").stat().st_mtime_ns
+    result = run("a project/scripts/python", "-c", "import sys; print(sys.prefix, *sys.argv)", "x  y", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"{project / '.venv'} -c x  y\n"
+    assert (project / ".venv" / "setup.log").stat().st_mtime_ns == log_time
+
+
+def test_exit_status_is_that_of_python(project: Path) -> None:
+    assert run(project / "scripts/python", "-c", "raise SystemExit(7)", cwd=project).returncode == 7
+
+
+def test_python_home_does_not_matter(project: Path) -> None:
+    result = run(project / "scripts/python", "-c", PRINT_VERSION, cwd=project, PYTHONHOME="/nonexistent")
+    assert (result.stdout, result.stderr) == ("1\n", "")
+
+
+def test_symlink(project: Path, tmp_path: Path) -> None:
+    (project / "link").symlink_to("scripts/python")
+    (tmp_path / "link to link").symlink_to(project / "link")
+    result = run("./link to link", "-c", PRINT_VERSION, cwd=tmp_path)
+    assert (result.stdout, result.stderr) == ("1\n", "")
+
+
+def test_changed_requirements_are_installed(project: Path) -> None:
+    replace(project / "requirements.txt", "dummy==1", "dummy==2")
+    result = run(project / "scripts/python", "-c", PRINT_VERSION, cwd=project)
+    assert result.stdout == "2\n", result.stderr
+    assert "making .venv" not in result.stderr
+
+
+def test_development_packages(project: Path) -> None:
+    python = project / "scripts/python"
+    replace(project / "requirements-dev.txt", "# nothing", "dummy>=1")
+    assert run(python, "-c", PRINT_VERSION, cwd=project).stderr == ""  # they matter to --dev only
+    result = run(python, "--dev", "-c", PRINT_VERSION, cwd=project)
+    assert result.stdout == "1\n"
+    assert "installing" in result.stderr
+    for arguments in (["--dev", "-V"], ["-V"], ["--dev", "-V"]):
+        assert run(python, *arguments, cwd=project).stderr == ""
+
+
+def test_failed_installation_is_clear_and_undone(project: Path) -> None:
+    replace(project / "requirements.txt", "dummy==1", "dummy==3")
+    result = run(project / "scripts/python", "-V", cwd=project)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "No matching distribution found for dummy==3" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("scripts/python: could not install the packages")
+    replace(project / "requirements.txt", "dummy==3", "dummy==1")
+    result = run(project / "scripts/python", "-c", PRINT_VERSION, cwd=project)
+    assert (result.stdout, result.stderr) == ("1\n", "")
+
+
+def test_two_calls_heal_a_half_made_venv_together(project: Path) -> None:
+    """As a killed first call leaves it: with neither stamp nor all files."""
+    (project / ".venv" / "setup.stamp").unlink()
+    next((project / ".venv").glob("lib/python*/site-packages/dummy.py")).unlink()
+    command: list[str | Path] = [project / "scripts/python", "-c", PRINT_VERSION]
+    calls = [
+        subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ends = [call.communicate(timeout=120) for call in calls]
+    errors = "".join(err for _, err in ends)
+    assert [out for out, _ in ends] == ["1\n", "1\n"], errors
+    assert errors.count("making .venv") == 1
+    assert errors.count("waiting for another call") == 1
+
+
+def test_venv_of_a_vanished_python_is_made_anew(project: Path) -> None:
+    for link in (project / ".venv" / "bin").glob("python*"):
+        link.unlink()
+        link.symlink_to("/nonexistent/python")
+    result = run(project / "scripts/python", "-c", PRINT_VERSION, cwd=project)
+    assert result.stdout == "1\n", result.stderr
+    assert "making .venv" in result.stderr
+
+
+def fake_pythons(folder: Path, **scripts: str) -> str:
+    """A PATH of few tools, with the Pythons given as shell scripts."""
+    folder.mkdir()
+    for tool in ("bash", "sh", "dirname", "readlink", "mkdir", "rm", "mv", "cat", "tail", "tee"):
+        (folder / tool).symlink_to(shutil.which(tool) or "")
+    for name, script in scripts.items():
+        (folder / name.replace("_", ".")).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name.replace("_", ".")).chmod(0o755)
+    return str(folder)
+
+
+@pytest.fixture
+def bare(project: Path) -> Path:
+    shutil.rmtree(project / ".venv")
+    return project
+
+
+def failure(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a call that failed as it should."""
+    assert (result.returncode, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_no_fitting_python(bare: Path, tmp_path: Path) -> None:
+    shim = "echo pyenv: not found >&2; exit 127"
+    old = f"exec {sys.executable} -I -c 'assert False'"  # what a Python out of the range does
+    path = fake_pythons(tmp_path / "bin", python3=old, python3_12=shim)
+    line = failure(run(bare / "scripts/python", "-V", cwd=bare, PATH=path, PYTHON=""))
+    assert "no working Python 3.10 to 3.13" in line
+    assert not (bare / ".venv").exists()
+
+
+def test_chosen_python_does_not_work(bare: Path) -> None:
+    assert "PYTHON=/no/python is not" in failure(run(bare / "scripts/python", "-V", cwd=bare, PYTHON="/no/python"))
+
+
+def test_python_without_venv_module(bare: Path, tmp_path: Path) -> None:
+    no_venv = tmp_path / "no venv"
+    fake_pythons(tmp_path / "bin", python3=f'case "$*" in *probe*|*print*) echo 3.12 "{no_venv}" ;; esac')
+    line = failure(run(bare / "scripts/python", "-V", cwd=bare, PATH=str(tmp_path / "bin"), PYTHON=""))
+    assert str(no_venv) in line
+    assert "apt-get install python3-venv" in line
+
+
+def test_shim_that_fails_is_skipped(bare: Path, tmp_path: Path) -> None:
+    """Only the choice: the interpreter found then fails to make .venv, so that this takes no time."""
+    real = tmp_path / "real python"
+    real.write_text('#!/bin/sh\ncase "$*" in *"-m venv"*) echo no luck; exit 1 ;; esac\n')
+    real.chmod(0o755)
+    path = fake_pythons(tmp_path / "bin", python3="exit 127", python3_11=f'echo 3.11 "{real}"')
+    result = run(bare / "scripts/python", "-V", cwd=bare, PATH=path, PYTHON="")
+    assert result.returncode == 2
+    assert f"making .venv with Python 3.11 ({real})" in result.stderr
+    assert "no luck\nscripts/python: could not make .venv" in result.stderr
+
+
+# The other scripts, with a scripts/python that prints its arguments.
+
+
+@pytest.fixture(scope="module")
+def echo_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("echo") / "a project"
+    (root / "scripts").mkdir(parents=True)
+    for script in ROOT.glob("*.sh"):
+        shutil.copy(script, root)
+    (root / "scripts" / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (root / "scripts" / "python").chmod(0o755)
+    return root
+
+
+def train(name: str, game: str, *options: str) -> list[str]:
+    return ["--save_weights_prefix", f"snapshots/{name}", "--csv_file", f"results/{name}.csv", game, *options]
+
+
+TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_weights"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train.sh", "pong"], train("pong", "pong")),
+        (["train.sh", "roms/pong.bin", "--epochs", "3"], train("pong", "roms/pong.bin", "--epochs", "3")),
+        (["train.sh", "ALE/Breakout-v5"], train("Breakout-v5", "ALE/Breakout-v5")),
+        (["train.sh", "my roms/space_invaders.bin"], train("space_invaders", "my roms/space_invaders.bin")),
+        (["train.sh", "pong", "slow", "--epochs", "3"], train("pong_slow", "pong", "--epochs", "3")),
+        (["train.sh", "roms/pong.bin", "very slow"], train("pong_very slow", "roms/pong.bin")),
+        (["train.sh", "pong", "@my options"], train("pong", "pong", "@my options")),
+        (["train.sh", "--help"], ["--help"]),
+        (["train.sh", "-h", "pong"], ["--help"]),
+        (
+            ["resume.sh", "my snapshots/pong_1.pkl", "--epochs", "9"],
+            ["--resume", "my snapshots/pong_1.pkl", "--epochs", "9"],
+        ),
+        (["resume.sh", "--help"], ["--help"]),
+        (["test.sh", "my snapshots/pong_1.pkl", "--seed", "1"], [*TEST, "my snapshots/pong_1.pkl", "--seed", "1"]),
+        (["test.sh", "-h"], ["--help"]),
+    ],
+)
+def test_arguments(arguments: list[str], expected: list[str], echo_project: Path, tmp_path: Path) -> None:
+    result = run(echo_project / arguments[0], *arguments[1:], cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [f"{echo_project}/src/main.py", *expected]
+    assert list(tmp_path.iterdir()) == []  # whatever is written is for main.py to write
+
+
+@pytest.mark.parametrize("script", ["train.sh", "resume.sh", "test.sh"])
+@pytest.mark.parametrize("arguments", [[], ["--epochs", "1"], ["@options"]])
+def test_usage(script: str, arguments: list[str], echo_project: Path, tmp_path: Path) -> None:
+    result = run(echo_project / script, *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    usage, example = result.stderr.splitlines()
+    assert usage.startswith(f"usage: ./{script} ")
+    assert example.startswith(f"example: ./{script} ")
+
+
+@pytest.mark.parametrize(("script", "steps"), [("train", "5000"), ("test", "10000"), ("random", "10000")])
+def test_profiling(script: str, steps: str, echo_project: Path, tmp_path: Path) -> None:
+    result = run(echo_project / f"profile_{script}.sh", "--seed", "1", cwd=tmp_path)
+    arguments = result.stdout.splitlines()
+    assert arguments[:5] == ["-m", "cProfile", "-s", "cumtime", f"{echo_project}/src/main.py"]
+    assert arguments[arguments.index(f"--{script}_steps") + 1] == steps
+    assert arguments[-3:] == ["pong", "--seed", "1"]
+
+
+def test_checks_run_in_the_root_and_stop_at_the_first_failure(echo_project: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(echo_project, tmp_path / "a project")
+    result = run("a project/check.sh", "-k", "some thing", cwd=tmp_path)
+    assert result.returncode == 0
+    assert [line for line in result.stdout.splitlines() if line.startswith("== ")] == [
+        "== ruff format --check",
+        "== ruff check",
+        "== mypy src tests",
+        "== pytest -k some thing",
+    ]
+    replace(root / "scripts" / "python", "#!/bin/sh\n", '#!/bin/sh\n[ "$3 $4" != "ruff check" ] || exit 5\n')
+    result = run("a project/check.sh", cwd=tmp_path)
+    assert result.returncode == 5
+    assert "mypy" not in result.stdout
