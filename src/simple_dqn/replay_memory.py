@@ -80,12 +80,14 @@ class ReplayMemory:
         self.terminals = np.empty(size, np.uint8)  # GOES_ON, TERMINAL or CUT
         self.count = 0  # transitions held
         self.current = 0  # where the next one goes
+        self._run = 0  # screens since the last end or cut
+        self._any_whole = False  # a history has been whole
         self._window = np.arange(-self.history_length, 1)  # a transition's history and, last, the screen it led to
 
     @property
     def ready(self) -> bool:
         """Whether there is enough to draw a minibatch from."""
-        return self.count > max(self.batch_size, self.history_length)
+        return self._any_whole and self.count > max(self.batch_size, self.history_length)
 
     def add(self, action: int, reward: float, screen: NDArray[np.uint8], terminal: bool) -> None:
         """Adds a transition: `action` earned `reward` and led to `screen` (height, width), the last if `terminal`."""
@@ -93,6 +95,8 @@ class ReplayMemory:
         self.rewards[self.current] = reward
         self.screens[self.current] = screen
         self.terminals[self.current] = TERMINAL if terminal else GOES_ON
+        self._any_whole |= self._run >= self.history_length
+        self._run = 0 if terminal else self._run + 1
         self.count = max(self.count, self.current + 1)
         self.current = (self.current + 1) % self.size
 
@@ -101,12 +105,13 @@ class ReplayMemory:
         last = self.current - 1
         if self.count and self.terminals[last] == GOES_ON:
             self.terminals[last] = CUT
+            self._run = 0
 
     def minibatch(self) -> Minibatch:
         """Draws `batch_size` transitions.
 
         Raises:
-            ValueError: the memory holds no transition whose history is whole.
+            OptionError: the memory holds no transition whose history is whole.
         """
         indexes, weights = self._sample_indexes()
         screens = self.screens[indexes[:, None] + self._window]  # (batch, history + 1, height, width)
@@ -135,7 +140,10 @@ class ReplayMemory:
         everything = np.arange(self.history_length, self.count)
         whole = everything[self._is_whole(everything)]
         if not len(whole):
-            raise ValueError(f"none of the {self.count} transitions has {self.history_length} screens of history")
+            raise OptionError(
+                f"none of {self.count} transitions in the replay memory has {self.history_length} screens of history: "
+                "the episodes are too short for this --history_length and --random_starts"
+            )
         return self._rng.choice(whole, self.batch_size), np.ones(self.batch_size, np.float32)
 
     def _is_whole(self, indexes: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -83,7 +83,8 @@ def read_snapshot(path: Path) -> Snapshot:
     except SnapshotError as error:
         raise SnapshotError(f"{path} is not a snapshot, and was not loaded: {error}") from None
     except Exception as error:  # a damaged pickle fails in many ways, each with an exception of its own
-        raise SnapshotError(f"{path} is not a snapshot, or a damaged one ({type(error).__name__}: {error})") from None
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise SnapshotError(f"{path} is not a snapshot, or a damaged one ({why})") from None
     try:
         layers = [layer for described in description["model"]["config"]["layers"] for layer in _own_layer(described)]
         facts = description.get(_FACTS, {})

@@ -39,7 +39,7 @@ class Statistics(Callback):
         self._csv = csv
         self._start_time = time.monotonic() - (csv.total_time if csv else 0.0)
         self._validation_states: NDArray[np.uint8] | None = None
-        self.last_average = math.nan  # mean score of the last phase
+        self.on_phase_start("", 0, None)
 
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
         self.phase, self.epoch = phase, epoch
@@ -66,7 +66,6 @@ class Statistics(Callback):
     def on_phase_end(self) -> None:
         now = time.monotonic()
         seconds = now - self._phase_start_time
-        self.last_average = self.mean_reward
         values = (
             self.epoch,
             self.phase,
@@ -171,11 +170,14 @@ class CSVFile:
 def _read(path: Path) -> list[dict[str, str]]:
     try:
         rows = list(csv.DictReader(path.read_text().splitlines()))
-        for row in rows:
-            int(row["epoch"]), float(row["total_time"]), [row[column] for column in COLUMNS]
-        return rows
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"cannot go on from {path}, it holds no statistics of this program: {error!r}") from error
+        whole = all(
+            int(row["epoch"]) >= 0 and float(row["total_time"]) >= 0 and None not in row.values() for row in rows
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole or not path.read_bytes().startswith(_line(COLUMNS).rstrip().encode()):
+        raise OutputError(f"cannot go on from {path}: it holds no statistics of this program; move it out of the way")
+    return rows
 
 
 def _set_aside(path: Path) -> None:

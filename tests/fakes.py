@@ -1,0 +1,118 @@
+"""Stand-ins for the parts of a run: they write what happens to a tape, so that tests can assert the order of events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simple_dqn.agent import Callback, Step
+from simple_dqn.deepqnetwork import TrainResult
+from simple_dqn.environment import Environment, Screen
+from simple_dqn.replay_memory import Minibatch
+
+
+class FakeEnvironment(Environment):
+    """Episodes of fixed length; screen number n is filled with n, and action a earns reward a."""
+
+    def __init__(self, episode: int = 5, tape: list[Any] | None = None) -> None:
+        self.tape: list[Any] = [] if tape is None else tape
+        self.episode = episode
+        self.frame = 0
+        self.time = 0
+        self.cut_short = False  # the ends of episodes are time limits
+
+    @property
+    def num_actions(self) -> int:
+        return 3
+
+    def restart(self) -> None:
+        self.tape.append(("restart", self.mode))
+        self.time = 0
+
+    def act(self, action: int) -> float:
+        assert not self.is_terminal(), "acted after the end of an episode"
+        self.tape.append(("act", action))
+        self.frame += 1
+        self.time += 1
+        return action
+
+    def screen(self) -> Screen:
+        return np.full((4, 5), self.frame % 256, np.uint8)
+
+    def is_terminal(self) -> bool:
+        return self.time >= self.episode
+
+    @property
+    def truncated(self) -> bool:
+        return self.cut_short
+
+
+class FakeNetwork:
+    """Likes action 2 best, and learns nothing."""
+
+    def __init__(self, tape: list[Any] | None = None) -> None:
+        self.tape: list[Any] = [] if tape is None else tape
+        self.train_iterations = 0
+        self.batches: list[Minibatch] = []
+
+    def predict(self, states: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.tape.append(("predict", states.shape, states[0, :, 0, 0].tolist()))
+        return np.tile(np.array([0, 1, 2], np.float32), (len(states), 1))
+
+    def train(self, batch: Minibatch) -> TrainResult:
+        self.tape.append(("train", len(batch.actions)))
+        self.train_iterations += 1
+        self.batches.append(batch)
+        return TrainResult(float(self.train_iterations), np.zeros(len(batch.actions), np.float32))
+
+    def update_target_network(self) -> None:
+        self.tape.append("sync")
+
+
+class Tape(Callback):
+    """A callback that takes notes."""
+
+    def __init__(self, tape: list[Any]) -> None:
+        self.tape = tape
+
+    def on_step(self, step: Step) -> None:
+        self.tape.append(("step", step.action, step.reward, step.terminal))
+
+    def on_train(self, cost: float) -> None:
+        self.tape.append(("cost", cost))
+
+
+class Catch(Environment):
+    """A ball falls from the top of a 7x7 board; move the paddle at the bottom under it: +1 caught, -1 missed.
+
+    After the bsuite environment of that name (Osband et al. 2020); seen as 44x44 pixels.
+    """
+
+    def __init__(self, rng: np.random.Generator, actions: Sequence[int] = (0, -1, 1)) -> None:
+        self._rng = rng
+        self._moves = actions
+        self._row = self._ball = self._paddle = 0
+
+    @property
+    def num_actions(self) -> int:
+        return len(self._moves)
+
+    def restart(self) -> None:
+        self._row, self._ball, self._paddle = 0, int(self._rng.integers(7)), int(self._rng.integers(7))
+
+    def act(self, action: int) -> float:
+        self._row += 1
+        self._paddle = min(6, max(0, self._paddle + self._moves[action]))
+        return (1 if self._ball == self._paddle else -1) if self.is_terminal() else 0
+
+    def screen(self) -> Screen:
+        board = np.zeros((7, 7), np.uint8)
+        board[6, self._paddle] = 128
+        board[self._row, self._ball] = 255
+        return np.pad(board.repeat(6, axis=0).repeat(6, axis=1), 1)  # 44 pixels, all of which the network sees
+
+    def is_terminal(self) -> bool:
+        return self._row == 6

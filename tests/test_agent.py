@@ -1,0 +1,169 @@
+"""Agent: the order of events, the exploration rate, and what reaches the replay memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fakes import FakeEnvironment, FakeNetwork, Tape
+from simple_dqn.agent import Agent, AgentOptions
+from simple_dqn.replay_memory import CUT, GOES_ON, TERMINAL, ReplayMemory, ReplayMemoryOptions
+from simple_dqn.state_buffer import StateBuffer
+
+
+def make(episode: int = 5, history: int = 2, batch: int = 4, **options: Any) -> tuple[Agent, list[Any]]:
+    tape: list[Any] = []
+    rng = np.random.default_rng(1)
+    memory = ReplayMemory(ReplayMemoryOptions(replay_size=100, history_length=history), (4, 5), batch, rng)
+    options = dict(random_starts=2) | options
+    agent = Agent(FakeEnvironment(episode, tape), memory, FakeNetwork(tape), AgentOptions(**options), rng, [Tape(tape)])
+    return agent, tape
+
+
+def count(tape: list[Any], name: str) -> int:
+    return sum(event == name or event[0] == name for event in tape)
+
+
+def test_one_training_step_in_order() -> None:
+    agent, tape = make(
+        exploration_rate_start=0, exploration_rate_end=0, train_frequency=2, target_steps=4, train_repeat=2
+    )
+    agent.random(6)
+    tape.clear()
+    agent.train(4)
+    names = [event if isinstance(event, str) else event[0] for event in tape if event[:1] not in [("restart",)]]
+    step = ["predict", "act", "step"]
+    learn = ["train", "cost"] * 2
+    restart = ["act", "act"]  # two no-ops
+    assert names[:3] == step
+    assert [n for n in names if n not in ("act",)] == [
+        "predict", "step", "sync", *learn, "predict", "step", "predict", "step", *learn, "predict", "step",
+    ]  # fmt: skip
+    assert count(tape, "act") == 4 + len(restart) * count(tape, "restart")
+
+
+def test_learns_only_from_enough_transitions() -> None:
+    agent, tape = make(batch=4, train_frequency=1)
+    agent.train(10)
+    first = next(i for i, event in enumerate(tape) if event[0] == "train")
+    assert count(tape[:first], "step") == 5  # more than a minibatch
+    assert count(tape, "train") == 6
+
+
+def test_no_target_network() -> None:
+    agent, tape = make(target_steps=0)
+    agent.train(20)
+    assert count(tape, "sync") == 0
+
+
+def test_exploration_rate_falls_linearly_then_stays() -> None:
+    agent, _ = make(exploration_rate_start=1, exploration_rate_end=0.1, exploration_decay_steps=100)
+    rates = []
+    for agent.total_train_steps in (0, 50, 99, 100, 1000):
+        rates.append(agent.exploration_rate)
+    assert rates == pytest.approx([1, 0.55, 0.109, 0.1, 0.1])
+
+
+def test_explores_at_the_rate_and_evenly() -> None:
+    agent, tape = make(episode=10**9, exploration_rate_test=0.6)
+    agent.test(3000)
+    assert count(tape, "predict") == pytest.approx(1200, abs=100)
+    actions = np.bincount([event[1] for event in tape if event[0] == "step"])
+    assert actions == pytest.approx([600, 600, 1800], abs=90)
+
+
+@pytest.mark.parametrize(("history", "random_starts", "expected"), [(2, 6, {2, 3, 4, 5, 6}), (4, 4, {4}), (4, 0, {0})])
+def test_no_ops_after_a_restart(history: int, random_starts: int, expected: set[int]) -> None:
+    agent, tape = make(history=history, random_starts=random_starts, episode=10, exploration_rate_test=0)
+    agent.test(600)
+    numbers, since = set(), None
+    for event in tape:
+        if event[0] == "restart":
+            since = 0
+        elif event[0] == "act" and since is not None:
+            since += 1
+        elif event[0] == "predict" and since is not None:
+            numbers.add(since)
+            since = None
+    assert numbers <= expected
+    assert numbers == expected
+
+
+def test_no_ops_that_end_an_episode_restart_it() -> None:
+    agent, tape = make(episode=2, random_starts=5)
+    agent.test(50)  # FakeEnvironment asserts that nobody acts after an end
+    assert count(tape, "step") == 50
+
+
+def test_the_state_goes_on_from_test_to_train_and_test_screens_stay_out_of_the_memory() -> None:
+    agent, tape = make(episode=10**6, exploration_rate_start=0, exploration_rate_end=0, exploration_rate_test=0)
+    agent.train(5)
+    stored = agent.memory.count
+    agent.test(7)
+    assert agent.memory.count == stored
+    assert agent.memory.terminals[stored - 1] == CUT
+    last_seen = agent._state.state()[:, 0, 0].tolist()
+    tape.clear()
+    agent.train(1)
+    assert tape[0] == ("predict", (1, 2, 4, 5), last_seen)
+    assert count(tape, "restart") == 0
+
+
+def test_ends_and_time_limits_are_stored_apart() -> None:
+    agent, _ = make(episode=6)
+    agent.random(10)
+    assert TERMINAL in agent.memory.terminals[:10]
+    environment = agent.environment
+    assert isinstance(environment, FakeEnvironment)
+    environment.cut_short = True
+    agent.random(10)
+    assert set(agent.memory.terminals[10:20]) == {GOES_ON, CUT}
+
+
+def test_modes() -> None:
+    agent, tape = make(episode=4)
+    agent.random(6)
+    agent.test(6)
+    agent.train(6)
+    modes = [event[1] for event in tape if event[0] == "restart"]
+    assert modes[0] == "train"
+    assert "test" in modes
+    assert modes[-1] == "train"
+
+
+def test_plays_whole_games() -> None:
+    agent, tape = make(episode=7, random_starts=2)
+    agent.play(3)
+    assert [event[3] for event in tape if event[0] == "step"].count(True) == 3
+    assert agent.memory.count == 0
+
+
+def test_stops_when_interrupted() -> None:
+    agent, tape = make()
+    agent.callbacks = [*agent.callbacks, StopAfter(agent, 3)]
+    agent.train(100)
+    assert agent.total_train_steps == 3
+    assert count(tape, "step") == 3
+
+
+class StopAfter(Tape):
+    def __init__(self, agent: Agent, steps: int) -> None:
+        self.agent, self.steps = agent, steps
+
+    def on_step(self, step: Any) -> None:
+        self.steps -= 1
+        self.agent.interrupted = self.steps == 0
+
+    def on_train(self, cost: float) -> None:
+        pass
+
+
+def test_state_buffer_keeps_the_last_screens() -> None:
+    buffer = StateBuffer(3, (2, 2))
+    for n in range(1, 6):
+        buffer.add(np.full((2, 2), n, np.uint8))
+    assert buffer.state()[:, 0, 0].tolist() == [3, 4, 5]
+    buffer.reset()
+    assert not buffer.state().any()

@@ -1,0 +1,388 @@
+"""DeepQNetwork: the numbers of Neon, a naive twin, and the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
+from simple_dqn.errors import OptionError, SnapshotError
+from simple_dqn.replay_memory import Minibatch
+from simple_dqn.snapshot import Snapshot, read_snapshot, write_snapshot
+
+NEON = Path(__file__).resolve().parents[2] / "shared" / "reference" / "neon"
+needs_fixtures = pytest.mark.skipif(not NEON.is_dir(), reason="the fixtures made by Neon are not here")
+
+
+def make(
+    actions: int = 4, size: int = 42, seed: int = 1, datatype: str = "float32", use_target: bool = True, **options: Any
+) -> DeepQNetwork:
+    backend = BackendOptions(backend="cpu", datatype=datatype)
+    return DeepQNetwork(actions, (4, size, size), DeepQNetworkOptions(**options), backend, seed, use_target)
+
+
+def random_batch(rng: np.random.Generator, size: int = 42, actions: int = 4, batch: int = 32) -> Minibatch:
+    screens = rng.integers(0, 256, (batch, 5, size, size), np.uint8)
+    return Minibatch(
+        screens[:, :-1],
+        rng.integers(0, actions, batch).astype(np.uint8),
+        rng.integers(-2, 3, batch).astype(np.float32),
+        screens[:, 1:],
+        rng.random(batch) < 0.2,
+        np.arange(batch),
+        np.ones(batch, np.float32),
+    )
+
+
+# Against Neon
+
+
+class Fixture:
+    """What real Neon was given and answered; NEON.md describes the arrays."""
+
+    def __init__(self, name: str) -> None:
+        self.inputs, self.outputs = (np.load(NEON / f"{name}_{kind}.npz") for kind in ("inputs", "outputs"))
+        self.before, self.after = (read_snapshot(NEON / f"{name}_{kind}.pkl") for kind in ("before", "after"))
+        self.options: dict[str, Any] = dict(optimizer=name.split("_")[-1], batch_norm="_bn_" in name)
+        self.size: int = self.inputs["prestates"].shape[-1]
+        self.batches = [
+            Minibatch(
+                self.inputs["prestates"][k],
+                self.inputs["actions"][k],
+                self.inputs["rewards"][k].astype(np.float32),
+                self.inputs["poststates"][k],
+                self.inputs["terminals"][k],
+                np.arange(32),
+                np.ones(32, np.float32),
+            )
+            for k in range(5)
+        ]
+
+    def network(self, datatype: str) -> DeepQNetwork:
+        return make(self.outputs["q_before"].shape[-1], self.size, datatype=datatype, **self.options)
+
+    def q(self, network: DeepQNetwork) -> NDArray[Any]:
+        return np.array([network.predict(batch.prestates) for batch in self.batches])
+
+    def train(self, network: DeepQNetwork, steps: int = 20) -> list[float]:
+        costs = []
+        for step in range(steps):
+            if self.inputs["target_sync_before_step"].tolist().count(step):
+                network.update_target_network()
+            costs.append(network.train(self.batches[self.inputs["batch_order"][step]]).cost)
+        return costs
+
+
+NAMES = ["d84_rmsprop", "s42_rmsprop", "s42_adam", "s42_adadelta", "s42_bn_rmsprop"]
+
+
+@needs_fixtures
+@pytest.mark.parametrize("name", NAMES)
+def test_initial_weights_are_neons_bit_for_bit(name: str) -> None:
+    fixture = Fixture(name)
+    for own, neon in zip(fixture.network("float32").layers(), fixture.before.layers, strict=True):
+        assert own.type == neon.type
+        assert own.config == neon.config
+        assert all(np.array_equal(own.params[key], neon.params[key]) for key in neon.params)
+        assert not any(own.states)
+
+
+@needs_fixtures
+@pytest.mark.parametrize("name", NAMES)
+def test_the_formulas_are_neons(name: str) -> None:
+    """In float64 nothing but the formulas can differ (batch norm: Neon keeps its sums in float32)."""
+    fixture = Fixture(name)
+    network = fixture.network("float64")
+    tolerance = 1e-6 if "_bn_" in name else 1e-12
+    assert fixture.train(network) == pytest.approx(fixture.outputs["f64_costs"], rel=tolerance)
+    assert fixture.q(network) == pytest.approx(fixture.outputs["f64_q_after"], abs=tolerance)
+
+
+# How far float32 takes two correct programs apart in 20 updates, by the order of their sums: Neon itself is 1.6e-7,
+# 4.7e-7, 4.3e-7 and 1.4e-5 away from the exact figures, this program 1.8e-7, 6.5e-7, 5.8e-7 and 2.2e-5.
+APART = {"d84_rmsprop": 5e-7, "s42_rmsprop": 1e-6, "s42_adam": 1e-6, "s42_adadelta": 6e-5}
+
+
+@needs_fixtures
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_agrees_with_neon_to_rounding(name: str) -> None:
+    fixture = Fixture(name)
+    network = fixture.network("float32")
+    costs = fixture.train(network)
+    first = 5 if "_bn_" in name else 20
+    assert costs[:first] == pytest.approx(fixture.outputs["costs"][:first], rel=2e-5 if "adadelta" in name else 2e-6)
+    if name in APART:
+        assert fixture.q(network) == pytest.approx(fixture.outputs["q_after"], abs=APART[name])
+
+
+@needs_fixtures
+@pytest.mark.parametrize("name", [*NAMES, "s42_rmsprop_py36"])
+def test_goes_on_from_a_snapshot_of_neon(name: str) -> None:
+    fixture = Fixture(name.removesuffix("_py36"))
+    network = fixture.network("float64")
+    network.load_layers(read_snapshot(NEON / f"{name}_after.pkl").layers, "after.pkl")
+    scale = float(abs(fixture.outputs["q_loaded"]).max())
+    assert fixture.q(network) == pytest.approx(fixture.outputs["q_loaded"], abs=1e-6 * scale)
+    assert fixture.train(network, 3) == pytest.approx(fixture.outputs["resume_costs"], rel=1e-5)
+    assert fixture.q(network) == pytest.approx(fixture.outputs["q_resumed"], abs=2e-6 * scale)
+
+
+# Against expected figures, without files
+
+
+def test_golden_figures() -> None:
+    """The weights and inputs come from seeds; the figures are those of the float64 run, which agrees with Neon's."""
+    rng = np.random.default_rng(2015)
+    batches = [random_batch(rng, size=84) for _ in range(2)]
+    network = make(size=84, seed=1)
+    network.update_target_network()
+    costs = [network.train(batches[step % 2]).cost for step in range(4)]
+    assert costs == pytest.approx(GOLDEN_COSTS, rel=1e-5)
+    assert network.predict(batches[0].prestates[:2]) == pytest.approx(GOLDEN_Q, abs=1e-6)
+
+
+GOLDEN_COSTS = [0.39676816, 0.44416948, 0.34736085, 0.31543584]
+GOLDEN_Q = np.array(
+    [[0.64989035, -0.18157812, 0.10919311, 0.60051565], [0.52771528, -0.0032718, -0.07872025, 0.52518007]]
+)
+
+
+# Against a naive twin
+
+
+class NaiveTwin:
+    """The same network and rule as plainly as they can be written, in float64."""
+
+    def __init__(self, network: DeepQNetwork, options: DeepQNetworkOptions) -> None:
+        self.weights = []
+        for layer in network.layers():
+            w = torch.from_numpy(layer.params["W"].astype(np.float64))
+            if layer.type == "Convolution":
+                r, s, k = layer.config["fshape"]
+                w = w.reshape(-1, r, s, k).permute(3, 0, 1, 2)
+            self.weights.append(w.contiguous().requires_grad_())
+        self.target = [w.detach().clone() for w in self.weights]
+        self.squares = [torch.zeros_like(w) for w in self.weights]
+        self.options = options
+
+    def q(self, states: NDArray[np.uint8], weights: list[torch.Tensor]) -> torch.Tensor:
+        x = torch.from_numpy(states.astype(np.float64)) / 255
+        for w, stride in zip(weights, (4, 2, 1), strict=False):
+            x = functional.relu(functional.conv2d(x, w, stride=stride))
+        return functional.relu(x.flatten(1) @ weights[3].T) @ weights[4].T
+
+    def train(self, batch: Minibatch) -> float:
+        o = self.options
+        loss = torch.zeros((), dtype=torch.float64)
+        cost = 0.0
+        for i in range(len(batch.actions)):
+            best = float(self.q(batch.poststates[i : i + 1], self.target).max())
+            reward = min(max(float(batch.rewards[i]), o.min_reward), o.max_reward)
+            target = reward if batch.terminals[i] else reward + o.discount_rate * best
+            error = self.q(batch.prestates[i : i + 1], self.weights)[0, int(batch.actions[i])] - target
+            cost += float(error.detach()) ** 2 / 2 / len(batch.actions)
+            clipped = error.detach().clamp(-o.clip_error, o.clip_error) if o.clip_error else error.detach()
+            loss = loss + clipped * float(batch.weights[i]) * error
+        gradients = torch.autograd.grad(loss, self.weights)
+        with torch.no_grad():
+            for w, g, s in zip(self.weights, gradients, self.squares, strict=True):
+                g = g / len(batch.actions)
+                s.copy_(o.decay_rate * s + (1 - o.decay_rate) * g * g)
+                w -= o.learning_rate * g / ((s + 1e-6).sqrt() + 1e-6)
+        return cost
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"clip_error": 0.0}, {"clip_error": 0.05, "min_reward": 0.0, "max_reward": 2.0}, {"discount_rate": 0.5}],
+    ids=str,
+)
+@pytest.mark.parametrize("datatype", ["float64", "float32"])
+def test_equals_its_naive_twin(changed: dict[str, Any], datatype: str) -> None:
+    rng = np.random.default_rng(3)
+    network = make(actions=6, seed=5, datatype=datatype, **changed)
+    network.update_target_network()
+    twin = NaiveTwin(network, DeepQNetworkOptions(**changed))
+    tolerance = 1e-12 if datatype == "float64" else 2e-5
+    for _ in range(3):
+        batch = random_batch(rng, actions=6, batch=7)._replace(weights=rng.random(7).astype(np.float32))
+        assert network.train(batch).cost == pytest.approx(twin.train(batch), rel=tolerance)
+    q = twin.q(batch.prestates, twin.weights).detach().numpy()
+    assert network.predict(batch.prestates) == pytest.approx(q, abs=tolerance)
+
+
+def test_low_precision_stays_near_float32() -> None:
+    rng = np.random.default_rng(4)
+    batches = [random_batch(rng) for _ in range(10)]
+    exact, low = make(), make(datatype="bfloat16")
+    for network in (exact, low):
+        network.update_target_network()
+    q = exact.predict(batches[0].prestates)
+    assert low.predict(batches[0].prestates) == pytest.approx(q, abs=0.02 * float(abs(q).max()))
+    for batch in batches:
+        assert low.train(batch).cost == pytest.approx(exact.train(batch).cost, rel=0.1)
+    assert low.layers()[0].params["W"].dtype == np.float32
+
+
+# The contract
+
+
+def test_predicts_any_number_of_states() -> None:
+    states = random_batch(np.random.default_rng(0)).prestates
+    network = make()
+    q = network.predict(states)
+    assert q.shape == (32, 4)
+    assert q.dtype == np.float32
+    for n in (1, 5):
+        assert network.predict(states[:n]) == pytest.approx(q[:n], abs=1e-6)
+
+
+def test_learns_what_it_is_told() -> None:
+    rng = np.random.default_rng(0)
+    batch = random_batch(rng)._replace(terminals=np.ones(32, bool))
+    network = make()
+    errors = [abs(network.train(batch).errors).mean() for _ in range(60)]
+    assert errors[-1] < errors[0] / 5
+    rewards = np.clip(batch.rewards, -1, 1)
+    assert network.predict(batch.prestates)[np.arange(32), batch.actions] == pytest.approx(rewards, abs=0.5)
+    assert network.train_iterations == 60
+
+
+def test_errors_are_q_less_target_before_clipping() -> None:
+    batch = random_batch(np.random.default_rng(0))._replace(terminals=np.ones(32, bool))
+    network = make(min_reward=-9, max_reward=9)
+    q = network.predict(batch.prestates)[np.arange(32), batch.actions]
+    result = network.train(batch)
+    assert result.errors == pytest.approx(q - batch.rewards, abs=1e-6)
+    assert result.cost == pytest.approx((result.errors**2).mean() / 2, rel=1e-6)
+
+
+def test_target_network_moves_only_when_told() -> None:
+    batch = random_batch(np.random.default_rng(0))._replace(terminals=np.zeros(32, bool))
+
+    def targets(network: DeepQNetwork) -> list[float]:
+        values: list[float] = network._target_values(batch).tolist()
+        return values
+
+    network = make()
+    network.update_target_network()
+    before = targets(network)
+    network.train(batch)
+    assert targets(network) == before
+    network.update_target_network()
+    assert targets(network) != before
+    alone = make(use_target=False)
+    before = targets(alone)
+    alone.train(batch)
+    assert targets(alone) != before
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "adadelta"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_snapshot_round_trip(tmp_path: Path, optimizer: str, batch_norm: bool) -> None:
+    batches = [random_batch(np.random.default_rng(n)) for n in range(4)]
+    one = make(optimizer=optimizer, batch_norm=batch_norm)
+    for batch in batches[:2]:
+        one.train(batch)
+    one.update_target_network()
+    write_snapshot(tmp_path / "a.pkl", Snapshot(one.layers(), (4, 42, 42), {}))
+    other = make(seed=9, optimizer=optimizer, batch_norm=batch_norm)
+    other.load_layers(read_snapshot(tmp_path / "a.pkl").layers, "a.pkl")
+    write_snapshot(tmp_path / "b.pkl", Snapshot(other.layers(), (4, 42, 42), {}))
+    assert (tmp_path / "a.pkl").read_bytes() == (tmp_path / "b.pkl").read_bytes()
+    if optimizer != "adam":  # Neon's format does not hold how often Adam has stepped
+        for batch in batches[2:]:
+            assert one.train(batch).cost == other.train(batch).cost
+        assert np.array_equal(one.predict(batch.prestates), other.predict(batch.prestates))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"actions": 6}, "it has 6 actions, the game 4"),
+        ({"size": 84}, "its screens are not 42x42"),
+        ({"batch_norm": True}, "it was made with --batch_norm true"),
+        ({"actions": 6, "size": 84}, "it has 6 actions, the game 4; its screens are not 42x42"),
+    ],
+)
+def test_another_networks_snapshot_is_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(SnapshotError, match=f"pong_1.pkl does not fit: {message}"):
+        make().load_layers(make(**changed).layers(), "pong_1.pkl")
+
+
+def test_another_history_is_refused() -> None:
+    options, backend = DeepQNetworkOptions(), BackendOptions(backend="cpu")
+    other = DeepQNetwork(4, (2, 42, 42), options, backend, 1)
+    with pytest.raises(SnapshotError, match="its states have 2 screens, here 4"):
+        make().load_layers(other.layers(), "x.pkl")
+
+
+def test_the_state_of_another_optimizer_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    adam = make(optimizer="adam")
+    adam.train(random_batch(np.random.default_rng(0)))
+    network = make()
+    network.load_layers(adam.layers(), "adam.pkl")
+    assert "The optimizer in adam.pkl is not rmsprop" in caplog.text
+    assert network.layers()[0].states == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(7, 84), (84, 35), (1, 1)])
+def test_screens_too_small_are_refused(width: int, height: int) -> None:
+    with pytest.raises(OptionError, match=r"too small for the network.*at least 36"):
+        DeepQNetwork(4, (4, height, width), DeepQNetworkOptions(), BackendOptions(backend="cpu"), 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(backend="gpu"), "--backend gpu: PyTorch finds no GPU"),
+        (dict(datatype="float16"), "--datatype float16 is for the GPU"),
+        (dict(backend="cpu", datatype="float16"), "--datatype float16 is for the GPU"),
+        (dict(backend="gpu", datatype="float64"), "--datatype float64 is for the CPU"),
+        (dict(stochastic_round=True), "--stochastic_round: only Neon"),
+        (dict(stochastic_round=10), "--stochastic_round: only Neon"),
+    ],
+)
+def test_backends_that_are_not_there(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(OptionError, match=message):
+        DeepQNetwork(4, (4, 42, 42), DeepQNetworkOptions(), BackendOptions(**options), 1)
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(OptionError, match="--device_id 2: there are 2 GPUs"):
+        make_on(BackendOptions(backend="gpu", device_id=2))
+
+
+def make_on(backend: BackendOptions) -> DeepQNetwork:
+    return DeepQNetwork(4, (4, 42, 42), DeepQNetworkOptions(), backend, 1)
+
+
+def test_not_asked_for_the_cpu_serves_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    caplog.set_level("INFO")
+    assert make_on(BackendOptions()).device.type == "cpu"
+    assert "Backend: cpu" in caplog.text
+
+
+def test_same_seed_same_bits() -> None:
+    snapshots = []
+    for _ in range(2):
+        network = make(seed=3)
+        for n in range(3):
+            network.train(random_batch(np.random.default_rng(n)))
+        snapshots.append(network.layers())
+    for one, other in zip(*snapshots, strict=True):
+        assert np.array_equal(one.params["W"], other.params["W"])
+        assert np.array_equal(one.states[0], other.states[0])

@@ -1,0 +1,37 @@
+"""The real agent, memory and network learn to catch a ball, from pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fakes import Catch
+from simple_dqn.agent import Agent, AgentOptions
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
+from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
+from simple_dqn.statistics import Statistics
+
+
+def score(agent: Agent, statistics: Statistics, steps: int) -> float:
+    statistics.on_phase_start("test", 0, steps)
+    agent.test(steps)
+    return statistics.mean_reward
+
+
+@pytest.mark.parametrize(("optimizer", "learning_rate"), [("rmsprop", 0.00025), ("adam", 0.0005)])
+def test_learns_to_catch(optimizer: str, learning_rate: float) -> None:
+    rng = np.random.default_rng(1)
+    memory = ReplayMemory(ReplayMemoryOptions(replay_size=5000, history_length=1), (44, 44), 32, rng)
+    options = DeepQNetworkOptions(optimizer=optimizer, learning_rate=learning_rate, discount_rate=0.9)
+    network = DeepQNetwork(3, (1, 44, 44), options, BackendOptions(backend="cpu"), seed=1)
+    agent_options = AgentOptions(
+        exploration_decay_steps=1500, exploration_rate_test=0, train_frequency=1, target_steps=250, random_starts=0
+    )
+    agent = Agent(Catch(rng), memory, network, agent_options, rng)
+    statistics = Statistics(agent)
+    agent.callbacks = [statistics]
+    assert score(agent, statistics, 600) < 0  # 100 games; at random -0.7, never missed 1
+    agent.random(500)
+    statistics.on_phase_start("train", 1, 3500)
+    agent.train(3500)
+    assert score(agent, statistics, 600) > 0.7

@@ -1,0 +1,194 @@
+"""Snapshots: read and written in Neon's format, and harmless whatever they hold."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import pickletools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simple_dqn.errors import OutputError, SnapshotError
+from simple_dqn.snapshot import Layer, Snapshot, read_snapshot, write_snapshot
+
+NEON = Path(__file__).resolve().parents[2] / "shared" / "reference" / "neon"
+
+
+def small() -> Snapshot:
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((16, 3)).astype(np.float32)
+    n = rng.standard_normal((3, 1)).astype(np.float32)
+    layers = [
+        Layer("Convolution", {"fshape": (2, 2, 3), "strides": 1}, {"W": w}, [w + 1]),
+        Layer("BatchNorm", {}, dict(beta=n, gamma=n + 1, gmean=n + 2, gvar=n + 3), [[n + 4], [n + 5]]),
+        Layer("Linear", {"nout": 3}, {"W": w.T.copy()}, [w.T + 1]),
+    ]
+    facts = {
+        "game": "pöng",
+        "epoch": 3,
+        "options": {"big": 2**70, "rate": 0.1, "none": None, "on": True, "l": [1, "a"]},
+    }
+    return Snapshot(layers, (4, 84, 84), facts)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "x_1.pkl"
+    write_snapshot(path, small())
+    read = read_snapshot(path)
+    assert read.facts == small().facts
+    assert read.input_shape == (4, 84, 84)
+    for got, put in zip(read.layers, small().layers, strict=True):
+        assert (got.type, got.config) == (put.type, put.config)
+        assert got.params.keys() == put.params.keys()
+        assert all(np.array_equal(got.params[key], put.params[key]) for key in put.params)
+        assert np.array_equal(np.array(got.states), np.array(put.states))
+    assert [p.name for p in path.parent.iterdir()] == ["x_1.pkl"]
+
+
+def test_any_unpickler_reads_it_and_its_globals_are_those_of_the_format(tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "x.pkl", small())
+    content = (tmp_path / "x.pkl").read_bytes()
+    names = {argument for opcode, argument, _ in pickletools.genops(content) if opcode.name == "GLOBAL"}
+    assert names == {"numpy dtype", "numpy ndarray", "numpy.core.multiarray _reconstruct"}
+    assert content[:2] == b"\x80\x02"
+    plain = pickle.loads(content, encoding="latin1")
+    layers = plain["model"]["config"]["layers"]
+    assert [layer["type"].rsplit(".", 1)[1] for layer in layers] == ["Convolution", "BatchNorm", "Activation", "Linear"]
+    assert np.array_equal(layers[0]["params"]["W"], small().layers[0].params["W"])
+
+
+def test_equal_content_makes_equal_bytes(tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "a.pkl", small())
+    write_snapshot(tmp_path / "b.pkl", read_snapshot(tmp_path / "a.pkl"))
+    assert (tmp_path / "a.pkl").read_bytes() == (tmp_path / "b.pkl").read_bytes()
+
+
+def test_arrays_take_no_more_room_than_they_need(tmp_path: Path) -> None:
+    snapshot = small()
+    big = np.random.default_rng(0).standard_normal((512, 3136)).astype(np.float32)
+    snapshot.layers[2] = Layer("Linear", {"nout": 512}, {"W": big}, [])
+    write_snapshot(tmp_path / "x.pkl", snapshot)
+    assert (tmp_path / "x.pkl").stat().st_size < big.nbytes + 10_000
+
+
+@pytest.mark.skipif(not NEON.is_dir(), reason="the fixtures made by Neon are not here")
+@pytest.mark.parametrize("name", ["s42_rmsprop_after", "s42_rmsprop_py36_after", "s42_bn_rmsprop_after"])
+def test_has_the_structure_of_neons_own_files(tmp_path: Path, name: str) -> None:
+    neon = pickle.loads((NEON / f"{name}.pkl").read_bytes(), encoding="latin1")
+    write_snapshot(tmp_path / "x.pkl", read_snapshot(NEON / f"{name}.pkl"))
+    ours = pickle.loads((tmp_path / "x.pkl").read_bytes(), encoding="latin1")
+    assert outline(ours["model"]) == outline(neon["model"])
+    assert outline(ours["cost"]) == outline(neon["cost"])
+    assert {*neon} - {*ours} <= {"backend"}
+
+
+def outline(value: Any) -> Any:
+    """A value with arrays as their shape, type and sum, and without the names that Neon counts up as it runs."""
+    if isinstance(value, np.ndarray):
+        return value.shape, str(value.dtype), float(value.astype(np.float64).sum())
+    if isinstance(value, dict):
+        return {key: outline(item) for key, item in value.items() if key not in ("name", "bsum", "parallelism")}
+    return [outline(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+class Bomb:
+    """Its pickle calls a function when it is loaded."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, Any]:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize("function", [os.system, subprocess.call, eval, os.mkdir], ids=lambda f: f.__name__)
+def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path: Path, function: Any, protocol: int) -> None:
+    target = tmp_path / "pwned"
+    argument: Any = {"system": f"mkdir {target}", "call": ["mkdir", str(target)]}.get(function.__name__, str(target))
+    if function is eval:
+        argument = f"__import__('os').mkdir({str(target)!r})"
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps({"model": Bomb(function, argument)}, protocol=protocol))
+    with pytest.raises(SnapshotError, match=r"evil\.pkl is not a snapshot, and was not loaded: it wants to run"):
+        read_snapshot(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02cnumpy\ndtype\n(U\x02O8tR.",  # an array of objects
+        b"\x80\x02c_codecs\nencode\n(X\x01\x00\x00\x00aX\x03\x00\x00\x00zlbtR.",  # another codec
+        b"\x80\x02cbuiltins\neval\n.",
+        b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93.",
+        b"\x80\x02\x82\x01.",  # a registered extension
+    ],
+)
+def test_what_no_snapshot_needs_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "evil.pkl").write_bytes(content)
+    with pytest.raises(SnapshotError, match="is not a snapshot"):
+        read_snapshot(tmp_path / "evil.pkl")
+
+
+def test_damaged_and_foreign_files_get_one_clear_line(tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "whole.pkl", small())
+    whole = (tmp_path / "whole.pkl").read_bytes()
+    foreign = [b"", b"hello", b"\x89PNG\r\n", pickle.dumps([1, 2]), pickle.dumps({"model": 3}), os.urandom(5000)]
+    truncated = [whole[:n] for n in (1, 2, 10, 100, len(whole) // 2, len(whole) - 1)]
+    for content in foreign + truncated:
+        (tmp_path / "x.pkl").write_bytes(content)
+        with pytest.raises(SnapshotError) as error:
+            read_snapshot(tmp_path / "x.pkl")
+        assert "\n" not in str(error.value)
+        assert "x.pkl is not a snapshot" in str(error.value)
+
+
+def test_flipped_bytes_never_do_worse_than_an_error(tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "whole.pkl", small())
+    whole = (tmp_path / "whole.pkl").read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(damaged))] ^= 1 << int(rng.integers(8))
+        (tmp_path / "x.pkl").write_bytes(damaged)
+        try:
+            read_snapshot(tmp_path / "x.pkl")
+        except SnapshotError as error:
+            assert "\n" not in str(error).strip()  # noqa: PT017  (most flips fall into numbers and do no harm)
+
+
+def test_a_missing_snapshot_names_those_there_are(tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "pong_1.pkl", small())
+    with pytest.raises(SnapshotError, match=r"there is no snapshot .*pong_2\.pkl: in .* are pong_1\.pkl"):
+        read_snapshot(tmp_path / "pong_2.pkl")
+    with pytest.raises(SnapshotError, match="cannot read snapshot"):
+        read_snapshot(tmp_path)
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.pkl"
+    write_snapshot(path, small())
+    before = path.read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"cannot write .*x\.pkl \(.* bytes\): No space left on device"):
+        write_snapshot(path, small())
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x.pkl"]
+
+
+def test_reading_a_snapshot_does_not_need_torch() -> None:
+    code = "import sys, simple_dqn.snapshot; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": "src"}, cwd=SRC.parent)
+
+
+SRC = Path(__file__).resolve().parents[1] / "src"

@@ -1,0 +1,207 @@
+"""Statistics: exact rows, whole files, honest numbers where there are none."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fakes import FakeEnvironment, FakeNetwork
+from simple_dqn import statistics
+from simple_dqn.agent import Agent, AgentOptions, Step
+from simple_dqn.errors import OutputError
+from simple_dqn.progress import Progress
+from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
+from simple_dqn.statistics import COLUMNS, CSVFile, Statistics
+
+HEADER = (
+    "epoch,phase,steps,nr_games,average_reward,min_game_reward,max_game_reward,last_exploration_rate,"
+    "total_train_steps,replay_memory_count,meanq,meancost,weight_updates,total_time,epoch_time,steps_per_second"
+)
+
+
+class Clock:
+    """A second passes between any two looks at it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        self.now += 1
+        return self.now
+
+
+class SumNetwork(FakeNetwork):
+    """Q-values that tell the states from each other."""
+
+    def predict(self, states: NDArray[np.uint8]) -> NDArray[np.float32]:
+        sums = states.reshape(len(states), -1).sum(axis=1, dtype=np.float32)
+        return np.stack([sums, sums - 1], axis=1)
+
+
+def make(path: Path | None, keep: int | None = None) -> tuple[Statistics, Agent]:
+    memory = ReplayMemory(ReplayMemoryOptions(replay_size=50, history_length=1), (4, 5), 2, np.random.default_rng(0))
+    agent = Agent(FakeEnvironment(), memory, SumNetwork(), AgentOptions(), np.random.default_rng(0))
+    return Statistics(agent, CSVFile(path, keep) if path else None), agent
+
+
+def step(reward: float = 0, terminal: bool = False, rate: float = 0.5) -> Step:
+    return Step(0, reward, np.zeros((4, 5), np.uint8), terminal, False, rate)
+
+
+def test_exact_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "time", Clock())
+    path = tmp_path / "results" / "pong.csv"
+    stats, agent = make(path)
+    stats.on_phase_start("random", 0, 5)
+    for reward, terminal in [(1, False), (2, True), (0, True), (4, True), (7, False)]:
+        stats.on_step(step(reward, terminal, 1))
+    stats.on_phase_end()
+    for _ in range(10):
+        agent.memory.add(0, 0, np.full((4, 5), 1, np.uint8), False)
+    agent.total_train_steps, agent.network.train_iterations = 3, 2
+    stats.on_phase_start("train", 1, 3)
+    for cost in (0.5, 0.25):
+        stats.on_train(cost)
+    stats.on_step(step(-1, True, 0.75))
+    stats.on_phase_end()
+    assert path.read_text().splitlines() == [
+        HEADER,
+        "0,random,5,3,2.3333333333333335,0,4,1,0,0,0.0,0,0,3.0,1.0,5.0",
+        "1,train,1,1,-1,-1,-1,0.75,3,10,20.0,0.375,2,5.0,1.0,1.0",
+    ]
+
+
+def test_no_game_finished_is_said_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    stats, _ = make(tmp_path / "a.csv")
+    stats.on_phase_start("test", 1, 1)
+    stats.on_step(step(5))
+    stats.on_phase_end()
+    (row,) = csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
+    assert [row[key] for key in ("nr_games", "average_reward", "min_game_reward", "max_game_reward")] == [
+        "0", "nan", "nan", "nan",
+    ]  # fmt: skip
+    assert "num_games: 0, so no average" in caplog.text
+
+
+def test_the_costs_of_a_phase_are_its_own() -> None:
+    stats, _ = make(None)
+    for costs in ([4.0, 2.0], [], [1.0]):
+        stats.on_phase_start("train", 1, 1)
+        for cost in costs:
+            stats.on_train(cost)
+        assert stats.mean_cost == (sum(costs) / len(costs) if costs else 0)
+
+
+def test_validation_states_are_drawn_once_and_copied() -> None:
+    stats, agent = make(None)
+    for _ in range(10):
+        agent.memory.add(0, 0, np.full((4, 5), 1, np.uint8), False)
+    assert stats._mean_q() == 20
+    agent.memory.screens.fill(9)
+    assert stats._mean_q() == 20
+
+
+def test_an_earlier_file_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for content in ("first", "second"):
+        path.write_text(content)
+        CSVFile(path)
+        assert path.read_text() == HEADER + "\n"
+    assert (tmp_path / "a.csv.1").read_text() == "first"
+    assert (tmp_path / "a.csv.2").read_text() == "second"
+
+
+def rows(*epochs: int) -> str:
+    lines = [",".join([str(e), "test", *["0"] * 11, str(e * 10.5), "0", "0"]) for e in epochs]
+    return "\n".join([HEADER, *lines, ""])
+
+
+def test_goes_on_from_an_earlier_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(rows(0, 1, 2))
+    file = CSVFile(path, keep_epochs=2)
+    assert file.total_time == 21
+    file.write(dict.fromkeys(COLUMNS, 7))
+    assert path.read_text() == rows(0, 1, 2) + ",".join(["7"] * 16) + "\n"
+    assert list(tmp_path.iterdir()) == [path]
+    CSVFile(path, keep_epochs=1)  # later epochs will be run again
+    assert path.read_text() == rows(0, 1)
+    assert (tmp_path / "a.csv.1").read_text() == rows(0, 1, 2) + ",".join(["7"] * 16) + "\n"
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", HEADER + "\nx,y\n", "\0\xff"])
+def test_does_not_go_on_from_what_is_no_statistics(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(OutputError, match="it holds no statistics of this program"):
+        CSVFile(tmp_path / "a.csv", keep_epochs=3)
+    assert (tmp_path / "a.csv").read_text() == content
+
+
+def test_half_a_row_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.csv"
+    file = CSVFile(path)
+    file.write(dict.fromkeys(COLUMNS, 1))
+    whole = path.read_bytes()
+    real_open = Path.open
+
+    def small_disk(self: Path, *args: Any, **kwargs: Any) -> Any:
+        opened = real_open(self, *args, **kwargs)
+        return HalfFile(opened)
+
+    monkeypatch.setattr(Path, "open", small_disk)
+    with pytest.raises(OutputError, match=r"cannot write to .*a\.csv: .*its earlier rows are whole"):
+        file.write(dict.fromkeys(COLUMNS, 2))
+    monkeypatch.undo()
+    assert path.read_bytes() == whole
+
+
+class HalfFile:
+    """A file on a disk that has room for ten more bytes."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def __enter__(self) -> HalfFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def write(self, content: bytes) -> int:
+        return int(self.file.write(content[:10]))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("simple_dqn.progress._LINE_INTERVAL", 0.0)
+    stats, _ = make(None)
+    progress = Progress(stats, 3)
+    for callback in (stats, progress):
+        callback.on_phase_start("train", 2, 4)
+    stats.on_train(0.125)
+    for n in range(2):
+        for callback in (stats, progress):
+            callback.on_step(step(3, terminal=n == 0))
+    progress.on_phase_end()
+    line = caplog.messages[-1]
+    assert "train 2/3: 2/4 steps" in line
+    assert "1 games, score 3.0, loss 0.12, ε 0.500" in line
+    assert "left" in line
+
+
+def test_mean_reward_of_no_games_is_not_a_number() -> None:
+    stats, _ = make(None)
+    stats.on_phase_start("test", 1, 1)
+    assert math.isnan(stats.mean_reward)
