@@ -1,0 +1,194 @@
+"""What README and CONTRIBUTING say holds: options, files, names in the code, commands and the worked example."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simple_dqn import main, options
+from simple_dqn.deepqnetwork import BackendOptions
+from simple_dqn.replay_memory import Minibatch
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "roms/README.md"]
+NAMES = {f.name for group in main.GROUPS for f in dataclasses.fields(group)}
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text(page), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[list[str]]:
+    return [
+        words
+        for block in blocks(page, "sh")
+        for words in (shlex.split(line, comments=True) for line in block.splitlines())
+    ]
+
+
+def code(page: str) -> list[str]:
+    """What stands between backticks in the running text."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text(page), flags=re.MULTILINE | re.DOTALL))
+
+
+def options_table() -> Iterator[str]:
+    """The README's table of options, as the parser has it."""
+    yield from ("| option | default | meaning |", "|---|---|---|")
+    for group in main.GROUPS:
+        yield f"| **{group.title}** | | |"
+        for f in dataclasses.fields(group):
+            meta = f.metadata
+            name = f.name if meta["positional"] else f"--{f.name}"
+            choices = "".join(f" {word}" for word in [r"\|".join(meta["choices"])] if word)
+            default = meta["default_text"] or shown(f.default)
+            yield f"| `{name}{choices}` | {default} | {meta['help']} |".replace("|  |", "| |")
+
+
+def shown(default: Any) -> str:
+    if isinstance(default, bool) or default is None:
+        return "" if default is None else str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def test_table_of_options_is_the_parsers() -> None:
+    section = text("README.md").split("\n## Options\n")[1].split("\n## ")[0]
+    found = [line for line in section.splitlines() if line.startswith("|")]
+    wanted = list(options_table())
+    assert found == wanted, "the table should be:\n" + "\n".join(wanted)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_options_in_the_text_exist(page: str) -> None:
+    own = {"dev", "help", "double_q"}  # of scripts/python, of argparse, of the worked example
+    found = {name for word in code(page) for name in re.findall(r"--(\w+)", word)}
+    assert found <= NAMES | own
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_examples_can_be_run(page: str) -> None:
+    examples = commands(page)
+    assert examples
+    for script, *arguments in examples:
+        assert (ROOT / script).is_file(), script
+        if script in ("./check.sh", "scripts/python"):
+            for word in arguments:
+                assert not word.endswith(".py") or (ROOT / word).is_file(), word
+            continue
+        if script == "./train.sh" and arguments[1:] and not arguments[1].startswith("-"):
+            del arguments[1]  # the label
+        prefix = {"./resume.sh": ["--resume"], "./test.sh": ["--load_weights"]}.get(script, [])
+        if arguments == ["--help"]:
+            continue
+        values = options.parse(main.GROUPS, [*prefix, *arguments], usage="", description="", epilog="")
+        assert all(word[2:] in values for word in arguments if word.startswith("--")), "an option is shortened"
+        for group in main.GROUPS:
+            options.build(group, values)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_exist(page: str) -> None:
+    names = [word for word in code(page) if re.fullmatch(r"[\w./]+\.(sh|py|md|toml|txt)|scripts/\w+|tests/", word)]
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text(page)) if "://" not in link]
+    gone = {"upload_gym.sh"} if page == "CHANGELOG.md" else set()
+    for name in {*names, *links} - gone:
+        assert (ROOT / name).exists(), name
+
+
+def test_every_script_is_in_the_readme() -> None:
+    scripts = {path.name for path in ROOT.glob("*.sh")} | {"scripts/python"}
+    assert scripts <= set(code("README.md"))
+
+
+def test_names_in_the_code_exist() -> None:
+    files = {name for word in code("CONTRIBUTING.md") for name in re.findall(r"^src/simple_dqn/(\w+)\.py$", word)}
+    modules = [importlib.import_module(f"simple_dqn.{name}") for name in files]
+    found = [
+        word
+        for word in code("CONTRIBUTING.md")
+        if re.fullmatch(r"_?[A-Z]\w+(\.\w+)*", word) and not word.endswith(".md")
+    ]
+    assert "DeepQNetwork._target_values" in found
+    for name in found:
+        first, *rest = name.split(".")
+        things = {id(vars(m)[first]): vars(m)[first] for m in modules if first in vars(m)}
+        assert len(things) == 1, f"{name}: {len(things)} things of that name"
+        (thing,) = things.values()
+        for part in rest:
+            fields = {f.name for f in dataclasses.fields(thing)} if dataclasses.is_dataclass(thing) else set()
+            assert part in fields or hasattr(thing, part), name
+            thing = getattr(thing, part, None)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_host_of_a_package_registry(page: str) -> None:
+    assert not re.search(r"pypi|pythonhosted|conda|download\.pytorch|index-url", text(page), re.IGNORECASE)
+
+
+def test_help_names_every_group_and_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main.main(["--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    for group in main.GROUPS:
+        assert f"\n{group.title}:\n" in shown
+        for f in dataclasses.fields(group):
+            assert re.search(rf"^  (--)?{f.name}\b", shown, re.MULTILINE), f.name
+
+
+# The worked example in CONTRIBUTING.
+
+
+def patched(diff: str) -> ModuleType:
+    """The module that a diff of ours changes, changed."""
+    header, *hunks = re.split(r"^@@.*\n", diff, flags=re.MULTILINE)
+    path = header.splitlines()[0].removeprefix("--- a/")
+    source = text(path)
+    for hunk in hunks:
+        lines = hunk.splitlines()
+        old, new = ("\n".join(line[1:] for line in lines if line[:1] != sign) for sign in ("+", "-"))
+        if new in source:
+            continue  # someone is trying the example
+        assert source.count(old) == 1, f"{path} has not once:\n{old}"
+        source = source.replace(old, new)
+    assert max(map(len, source.splitlines())) <= 120
+    module = ModuleType("patched")
+    sys.modules["patched"] = module  # where dataclasses look up types
+    exec(compile(source, path, "exec"), vars(module))
+    return module
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_double_q_learning_example(double: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "patched", ModuleType("patched"))  # taken away again
+    (diff,) = blocks("CONTRIBUTING.md", "diff")
+    module = patched(diff)
+    network = module.DeepQNetwork(
+        4, (2, 36, 36), module.DeepQNetworkOptions(double_q=double), BackendOptions(backend="cpu"), seed=1
+    )
+    rng = np.random.default_rng(1)
+    states = rng.integers(256, size=(32, 2, 36, 36), dtype=np.uint8)
+    actions = rng.integers(4, size=32, dtype=np.uint8)
+    rewards = rng.normal(size=32).astype(np.float32) * 2
+    terminals = rng.random(32) < 0.2
+    batch = Minibatch(states, actions, rewards, states, terminals, np.arange(32), np.ones(32, np.float32))
+    online = network.predict(states)
+    target = network._target.forward(network._tensor(states)).detach().numpy()
+    assert (online.argmax(axis=1) != target.argmax(axis=1)).any()
+    best = target[np.arange(32), online.argmax(axis=1)] if double else target.max(axis=1)
+    expected = np.clip(rewards, -1, 1) + 0.99 * best * ~terminals
+    np.testing.assert_allclose(network._target_values(batch).numpy(), expected, rtol=1e-6)
+    assert network.train(batch).cost > 0
