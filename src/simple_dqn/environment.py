@@ -19,7 +19,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.errors import GameError, OptionError
+from simple_dqn.errors import GameError, OptionError, OutputError
+from simple_dqn.files import require_writable
 from simple_dqn.options import Options, option
 
 Mode = Literal["train", "test"]
@@ -96,7 +97,17 @@ def make_environment(options: EnvironmentOptions, seed: int) -> Environment:
     Raises:
         GameError: there is no such game, or it cannot be played.
         OptionError: an option does not go with the game.
+        OutputError: what is to be recorded cannot be written.
     """
+    if options.display_screen:
+        _require_display()
+    else:  # SDL, which draws and sounds for the games, must neither look for a screen nor complain that there is none
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if options.record_screen_path:
+        require_writable(Path(options.record_screen_path, "000000.png"))
+    if options.record_sound_filename:
+        require_writable(Path(options.record_sound_filename))
     return ALEEnvironment(options, seed) if options.environment == "ale" else GymEnvironment(options, seed)
 
 
@@ -115,8 +126,6 @@ class ALEEnvironment(Environment):
         self._resize: Any = cv2.resize
         self._size = (options.screen_width, options.screen_height)
         rom = find_rom(options.game)
-        if options.display_screen:
-            _require_display()
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._ale = ale = ale_py.ALEInterface()
         ale.setInt("random_seed", seed)
@@ -126,10 +135,8 @@ class ALEEnvironment(Environment):
         ale.setBool("display_screen", options.display_screen)
         ale.setBool("sound", options.display_screen or bool(options.record_sound_filename))
         if options.record_screen_path:
-            Path(options.record_screen_path).mkdir(parents=True, exist_ok=True)
             ale.setString("record_screen_dir", options.record_screen_path)
         if options.record_sound_filename:
-            Path(options.record_sound_filename).parent.mkdir(parents=True, exist_ok=True)
             ale.setString("record_sound_filename", options.record_sound_filename)
         ale.loadROM(rom)
         self._actions = ale.getMinimalActionSet() if options.minimal_action_set else ale.getLegalActionSet()
@@ -155,7 +162,7 @@ class ALEEnvironment(Environment):
     def act(self, action: int) -> float:
         reward: int = self._ale.act(self._actions[action])
         lives = self._ale.lives()
-        self._life_lost |= lives < self._lives
+        self._life_lost = lives < self._lives
         self._lives = lives
         return reward
 
@@ -188,8 +195,6 @@ class GymEnvironment(Environment):
         self._size = (options.screen_width, options.screen_height)
         self._record_path = Path(options.record_screen_path) if options.record_screen_path else None
         self._frames = 0
-        if self._record_path:
-            self._record_path.mkdir(parents=True, exist_ok=True)
         self._gym, self._sees_observation = _make_gym(options)
         self._actions = _discrete_actions(self._gym, options.game)
         self._seed: int | None = seed
@@ -239,7 +244,9 @@ class GymEnvironment(Environment):
             self._frames += 1
             picture = self._picture()
             picture = picture[..., ::-1] if picture.ndim == 3 else picture  # OpenCV writes blue first
-            self._cv2.imwrite(str(self._record_path / f"{self._frames:06d}.png"), picture)
+            file = self._record_path / f"{self._frames:06d}.png"
+            if not self._cv2.imwrite(str(file), picture):
+                raise OutputError(f"cannot write {file}: is the disk full?")
 
 
 def find_rom(game: str) -> Path:
@@ -251,8 +258,9 @@ def find_rom(game: str) -> Path:
     from ale_py import ALEInterface, roms
 
     path = Path(game)
-    if path.is_dir():
-        raise GameError(f"{game} is a folder, not a ROM: name a file such as roms/breakout.bin, or a game")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no file"
+        raise GameError(f"{game} is {kind}, not a ROM: name a file such as roms/breakout.bin, or a game")
     if not path.exists():
         names, name = roms.get_all_rom_ids(), path.stem.lower().replace("-", "_").replace(" ", "_")
         if name in names:
@@ -301,7 +309,7 @@ def _make_gym(options: EnvironmentOptions) -> tuple[Any, bool]:
 def _find_gym(game: str, render_mode: str) -> Any:
     import ale_py
     import gymnasium
-    from gymnasium.error import Error, UnregisteredEnv
+    from gymnasium.error import UnregisteredEnv
 
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     with warnings.catch_warnings():
@@ -315,7 +323,7 @@ def _find_gym(game: str, render_mode: str) -> Any:
             if render_mode in _render_modes(gymnasium.spec(game)):
                 return gymnasium.make(game, render_mode=render_mode, disable_env_checker=True)
             return gymnasium.make(game, disable_env_checker=True)
-        except (Error, ImportError, AttributeError, TypeError, ValueError) as error:
+        except Exception as error:  # an environment's own code may fail in any way
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise GameError(f"Gymnasium cannot make {game!r}: {reason}") from error
 

@@ -191,7 +191,7 @@ class Run:
         groups = (env_options, memory_options, net_options, backend_options, agent_options, o)
         recorded = {name: value for group in groups for name, value in asdict(group).items() if name not in _FORGOTTEN}
         self._facts: dict[str, Any] = {"options": recorded | {"random_seed": seed}}
-        self._epoch = o.start_epoch
+        self._epoch = o.start_epoch  # epochs that are over
         self._saved: list[Path] = []
         for path in filter(None, (o.csv_file, o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl")):
             require_writable(Path(path))
@@ -207,7 +207,7 @@ class Run:
         use_target = agent_options.target_steps > 0
         self.network = DeepQNetwork(env.num_actions, state_shape, net_options, backend_options, seed, use_target)
         self.agent = Agent(env, self.memory, self.network, agent_options, np.random.default_rng(agent))
-        self.agent.total_train_steps = o.start_epoch * o.train_steps
+        self.agent.total_train_steps = self._epoch_began = o.start_epoch * o.train_steps
         if start:
             self._take_over(start)
         self._facts |= {"game": env_options.game, "actions": env.action_names}
@@ -222,9 +222,9 @@ class Run:
         try:
             self._phase("random", 0, o.random_steps, agent.random)
             for epoch in range(o.start_epoch + 1, o.epochs + 1):
-                already = max(0, agent.total_train_steps - (epoch - 1) * o.train_steps)  # where it was broken off
+                already = agent.total_train_steps - self._epoch_began  # where it was broken off
                 self._phase("train", epoch, o.train_steps - already, agent.train)
-                self._epoch = epoch
+                self._epoch, self._epoch_began = epoch, agent.total_train_steps
                 self._save(epoch)
                 self._phase("test", epoch, o.test_steps, agent.test)
                 if o.test_steps:
@@ -232,7 +232,7 @@ class Run:
                     self._facts |= {"test_score": score, "test_games": self.statistics.num_games}
                     self._save(epoch)
         except _Interrupted:
-            broken_off = agent.total_train_steps > self._epoch * o.train_steps
+            broken_off = agent.total_train_steps > self._epoch_began
             self._save(self._epoch + broken_off)
             raise
         finally:
@@ -265,6 +265,7 @@ class Run:
         path = Path(f"{self.options.save_weights_prefix}_{number}.pkl")
         facts = self._facts | {
             "epoch": self._epoch,
+            "epoch_began": self._epoch_began,
             "total_train_steps": self.agent.total_train_steps,
             "weight_updates": self.network.train_iterations,
         }
@@ -287,6 +288,7 @@ class Run:
         self._facts |= {name: start.facts[name] for name in ("test_score", "test_games") if name in start.facts}
         if self.options.resume:
             self.agent.total_train_steps = start.facts.get("total_train_steps", self.agent.total_train_steps)
+            self._epoch_began = start.facts.get("epoch_began", self.agent.total_train_steps)
             self.network.train_iterations = start.facts.get("weight_updates", 0)
             logger.info("Going on from epoch %d; the replay memory starts empty", self._epoch)
 
