@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -65,7 +65,8 @@ GROUPS = (
     CommonOptions,
 )  # fmt: skip
 
-_KNOWN = {f.name: f.default for group in GROUPS for f in fields(group)}
+_KNOWN = {f.name: f for group in GROUPS for f in fields(group)}
+_TYPES = {name: hint for group in GROUPS for name, hint in get_type_hints(group).items()}
 
 USAGE = "train.sh GAME [LABEL] [options] | resume.sh SNAPSHOT [options] | test.sh SNAPSHOT [options]"
 DESCRIPTION = "Deep Q-learning for Atari games: train an agent from pixels, go on training it, or score it."
@@ -82,6 +83,7 @@ _TRAINED_ON = (
     "game", "environment", "frame_skip", "repeat_action_probability", "minimal_action_set", "color_averaging",
     "screen_width", "screen_height", "history_length", "batch_norm",
 )  # fmt: skip
+_COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
 # What no snapshot remembers: where files lie and what a run shows. Equal runs make equal snapshots, wherever they run.
 _FORGOTTEN = (
     "backend", "csv_file", "device_id", "display_screen", "load_weights", "log_level", "play_games",
@@ -146,14 +148,33 @@ def _settle(given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
             raise OptionError("no game given: name a ROM file such as roms/breakout.bin, or a game such as breakout")
         return given, None
     start = Start(Path(path), read_snapshot(Path(path)))
+    _require_sense(start)
     recorded = start.facts.get("options", {})
     taken = {name: value for name, value in recorded.items() if name in _TRAINED_ON or (resumed and name in _KNOWN)}
     if resumed:
         taken |= _names(start)
     taken.setdefault("game", start.path.name.split("_")[0].split(".")[0])
-    news = {name: value for name, value in taken.items() if name not in given and value != _KNOWN[name]}
+    news = {name: value for name, value in taken.items() if name not in given and value != _KNOWN[name].default}
     logger.info("Options from %s: %s", start.path, " ".join(f"--{name} {value}" for name, value in news.items()))
     return {**taken, **given}, start
+
+
+def _require_sense(start: Start) -> None:
+    """Raises SnapshotError if what the snapshot says of itself cannot be: it may come from anywhere."""
+    facts, said = start.facts, dict[str, Any]()
+    wrong = [
+        name for name, kind in (("options", dict), ("actions", list)) if not isinstance(facts.get(name, kind()), kind)
+    ]
+    wrong += [name for name in _COUNTERS if name in facts and (type(facts[name]) is not int or facts[name] < 0)]
+    if not wrong:
+        wrong += ["actions" for action in facts.get("actions", []) if not isinstance(action, str)]
+        said = {name: value for name, value in facts.get("options", {}).items() if name in _KNOWN}
+    for name, value in said.items():
+        kind, choices = _TYPES[name], _KNOWN[name].metadata["choices"]
+        if not isinstance(value, int | float if kind is float else kind) or (choices and value not in (*choices, None)):
+            wrong.append(f"--{name} {value!r}")
+    if wrong:
+        raise SnapshotError(f"{start.path} is damaged: what it says of {wrong[0]} makes no sense")
 
 
 def _names(start: Start) -> dict[str, Any]:
@@ -282,6 +303,8 @@ class Run:
         except SnapshotError as error:
             game = start.facts.get("game")
             raise SnapshotError(f"{error}" + (f" (it was trained on {game})" if game else "")) from None
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise SnapshotError(f"{start.path} is damaged: its layers make no sense ({error!r})") from error
         if trained_on != self.environment.action_names:
             ours = " ".join(self.environment.action_names)
             logger.warning("The actions of %s are %s, here %s", start.path, " ".join(trained_on), ours)
