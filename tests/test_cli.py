@@ -309,6 +309,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "no game": ([], "no game given"),
     "empty game": ([""], "no game given"),
     "unknown game": (["pongo"], "closest are pong"),
+    "two lines": (["po\nng"], "no ROM file po ng"),
     "missing rom": (["roms/nosuchgame.bin"], "no ROM file roms/nosuchgame.bin"),
     "text as rom": (["file"], "is not an Atari 2600 game"),
     "folder as rom": (["folder"], "folder is a folder, not a ROM"),
@@ -337,7 +338,10 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "float64 on the gpu": (["pong", "--backend", "gpu", "--datatype", "float64"], "--datatype float64"),
     "stochastic rounding": (["pong", "--stochastic_round"], "only Neon"),
     "stochastic rounding of bits": (["pong", "--stochastic_round", "10"], "only Neon"),
-    "results below a file": (["pong", "--csv_file", "file/results.csv"], "cannot write file/results.csv"),
+    "results below a file": (
+        ["pong", "--csv_file", "file/results.csv"],
+        "cannot write file/results.csv: what should be its folder is a file",
+    ),
     "results in a folder": (["pong", "--csv_file", "folder"], "cannot write folder: it is a folder|Is a directory"),
     "long file name": (["pong", "--csv_file", "x" * 300], "cannot write"),
     "snapshots below a file": (["pong", "--save_weights_prefix", "file/pong"], "cannot write file/pong_1.pkl"),
@@ -362,6 +366,17 @@ WRONG: dict[str, tuple[list[str], str]] = {
 def test_wrong_arguments(what: str, refuse: Callable[..., str]) -> None:
     arguments, words = WRONG[what]
     assert re.search(words, refuse(*arguments))
+
+
+def test_only_files_are_replaced(refuse: Callable[..., str], tmp_path: Path) -> None:
+    """As root, --csv_file /dev/null must not make a file of it; a link is followed, and stays one."""
+    os.mkfifo(tmp_path / "pipe")
+    assert "it is no regular file" in refuse("pong", "--csv_file", "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link.csv").symlink_to("results/new.csv")
+    assert main([*NOTHING, "pong", "--csv_file", "link.csv"]) == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert rows(tmp_path / "results" / "new.csv") == []
 
 
 def test_gpu_that_is_not_there(refuse: Callable[..., str]) -> None:

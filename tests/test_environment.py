@@ -248,7 +248,7 @@ def test_rom_of_two_words(game: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("brekout", "closest are breakout"),
         ("roms/spaceinvaders.bin", "space_invaders"),
         ("Breakout-v5", "add --environment gym"),
-        ("0", "closest are breakout, pong, space_invaders"),
+        ("0", "games are breakout, pong, space_invaders"),
     ],
 )
 def test_unknown_game(game: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +260,7 @@ def test_unknown_game(game: str, words: str, tmp_path: Path, monkeypatch: pytest
 BAD_ROMS = {
     "empty": (b"", "is empty"),
     "text": (b"this is no game\n" * 20, "is not an Atari 2600 game that the emulator knows"),
-    "random": (np.random.default_rng(0).bytes(4096), "is not an Atari 2600 game .* 4096 bytes"),
+    "random": (np.random.default_rng(0).bytes(4096), "4096 bytes.: remove it to play the breakout that ships"),
 }
 
 
@@ -272,6 +272,10 @@ def test_file_that_is_no_rom(kind: str, tmp_path: Path) -> None:
     with pytest.raises(GameError, match=words):
         make_environment(EnvironmentOptions(game=str(rom)), seed=1)
     assert rom.read_bytes() == content
+    if kind == "random":
+        other = rom.rename(tmp_path / "unheard of.bin")
+        with pytest.raises(GameError, match=r"4096 bytes\)$"):
+            find_rom(str(other))
 
 
 def test_folder_or_pipe_is_no_rom(tmp_path: Path) -> None:

@@ -257,26 +257,27 @@ def find_rom(game: str) -> Path:
     """
     from ale_py import ALEInterface, roms
 
-    path = Path(game)
+    path, names = Path(game), roms.get_all_rom_ids()
+    name = path.stem.lower().replace("-", "_").replace(" ", "_")
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "no file"
         raise GameError(f"{game} is {kind}, not a ROM: name a file such as roms/breakout.bin, or a game")
     if not path.exists():
-        names, name = roms.get_all_rom_ids(), path.stem.lower().replace("-", "_").replace(" ", "_")
         if name in names:
             return Path(str(roms.get_rom_path(name)))
-        close = difflib.get_close_matches(name, names, n=3) or ["breakout", "pong", "space_invaders"]
+        close = difflib.get_close_matches(name, names, n=3)
+        hint = f"closest are {', '.join(close)}" if close else "games are breakout, pong, space_invaders and others"
         gym_hint = "; for a Gymnasium environment add --environment gym" if _looks_like_gym(game) else ""
-        raise GameError(f"no ROM file {game} and no game {name!r}: closest are {', '.join(close)}{gym_hint}")
+        raise GameError(f"no ROM file {game} and no game {name!r}: {hint}{gym_hint}")
     # The emulator exits the whole process on a ROM it cannot read, so the file is looked at first.
     content = path.read_bytes()
+    advice = f": remove it to play the {name} that ships with ale-py" if name in names else ""
     if not content:
-        raise GameError(f"{game} is empty, not an Atari 2600 ROM: remove it to play the ROM that ships with ale-py")
+        raise GameError(f"{game} is empty, not an Atari 2600 ROM{advice}")
     if not ALEInterface.isSupportedROM(path):
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         raise GameError(
-            f"{game} is not an Atari 2600 game that the emulator knows (MD5 {md5}, {len(content)} bytes): "
-            "remove it to play the ROM of that name that ships with ale-py"
+            f"{game} is not an Atari 2600 game that the emulator knows (MD5 {md5}, {len(content)} bytes){advice}"
         )
     return path
 

@@ -99,14 +99,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(sys.argv[1:] if argv is None else argv)
         return 0
     except SimpleDQNError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(str(error))
     except OSError as error:
-        print(f"error: {error.filename or 'the system'}: {reason(error)}", file=sys.stderr)
+        _print_error(f"{error.filename or 'the system'}: {reason(error)}")
     except MemoryError:
-        print("error: there is not enough memory: use a smaller --replay_size or --batch_size", file=sys.stderr)
+        _print_error("there is not enough memory: use a smaller --replay_size or --batch_size")
     except (KeyboardInterrupt, _Interrupted):
         return 130
     return 2
+
+
+def _print_error(text: str) -> None:
+    print("error:", text.replace("\n", " "), file=sys.stderr)  # one line, whatever is in a file's name
 
 
 def run(argv: Sequence[str]) -> None:
