@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from simple_dqn.environment import (
     EnvironmentOptions,
     GymEnvironment,
     find_rom,
+    game_of,
     make_environment,
 )
 from simple_dqn.errors import GameError, OptionError, OutputError
@@ -561,3 +563,36 @@ def test_gym_breakout(game: str) -> None:
         np.testing.assert_array_equal(env.screen(), other.screen())
     assert env.screen().any()
     assert not env.is_terminal()
+
+
+def test_the_sound_of_every_frame_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "pong.wav"
+    loud = make_environment(EnvironmentOptions(game="pong", record_sound_filename=str(path)), seed=1)
+    still = make_environment(EnvironmentOptions(game="pong"), seed=1)
+    for environment in (loud, still):
+        environment.restart()
+    rng = np.random.default_rng(0)
+    for action in rng.integers(loud.num_actions, size=150):
+        assert loud.act(int(action)) == still.act(int(action))
+        assert np.array_equal(loud.screen(), still.screen())
+    loud.close()
+    with wave.open(str(path)) as sound:
+        assert sound.getnframes() == 150 * 4 * 512
+        assert sound.getframerate() == 60 * 512
+        samples = np.frombuffer(sound.readframes(sound.getnframes()), np.uint8)
+    assert samples.max() - samples.min() > 20  # the ball was heard
+
+
+@pytest.mark.parametrize("name", ["combat", "joust", "warlords"])
+def test_a_game_for_two_is_refused(name: str) -> None:
+    with pytest.raises(GameError, match=f"{name} is a game for two"):
+        find_rom(name)
+
+
+@pytest.mark.parametrize(
+    ("stem", "game"),
+    [("pong_141", "pong"), ("pong_fast_3", "pong"), ("space_invaders_126", "space_invaders"),
+     ("ms_pacman_label_2", "ms_pacman"), ("Breakout-v0_77", "Breakout-v0"), ("mine", "mine")],
+)  # fmt: skip
+def test_the_game_in_a_snapshots_name(stem: str, game: str) -> None:
+    assert game_of(stem) == game

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import warnings
+import wave
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from simple_dqn.errors import GameError, OptionError, OutputError
 from simple_dqn.files import require_writable
 from simple_dqn.options import Options, option
 
+_SAMPLES_PER_FRAME = 512  # of the emulator's sound, 8 bits each
 Mode = Literal["train", "test"]
 Screen = NDArray[np.uint8]
 
@@ -133,11 +135,14 @@ class ALEEnvironment(Environment):
         ale.setFloat("repeat_action_probability", options.repeat_action_probability)
         ale.setBool("color_averaging", options.color_averaging)
         ale.setBool("display_screen", options.display_screen)
-        ale.setBool("sound", options.display_screen or bool(options.record_sound_filename))
+        ale.setBool("sound", options.display_screen)
         if options.record_screen_path:
             ale.setString("record_screen_dir", options.record_screen_path)
-        if options.record_sound_filename:
-            ale.setString("record_sound_filename", options.record_sound_filename)
+        self._sound: Any = _open_wave(options.record_sound_filename) if options.record_sound_filename else None
+        if self._sound:  # the emulator gives out the sound of one frame at a time
+            ale.setBool("sound_obs", True)
+            ale.setInt("frame_skip", 1)
+        self._frame_skip = options.frame_skip
         ale.loadROM(rom)
         self._actions = ale.getMinimalActionSet() if options.minimal_action_set else ale.getLegalActionSet()
         self._lives = ale.lives()
@@ -160,7 +165,7 @@ class ALEEnvironment(Environment):
         self._lives = self._ale.lives()
 
     def act(self, action: int) -> float:
-        reward: int = self._ale.act(self._actions[action])
+        reward: int = self._act_aloud(action) if self._sound else self._ale.act(self._actions[action])
         lives = self._ale.lives()
         self._life_lost = lives < self._lives
         self._lives = lives
@@ -173,6 +178,19 @@ class ALEEnvironment(Environment):
 
     def is_terminal(self) -> bool:
         return bool(self._ale.game_over()) or (self.mode == "train" and self._life_lost)
+
+    def close(self) -> None:
+        if self._sound:
+            self._sound.close()
+
+    def _act_aloud(self, action: int) -> int:
+        reward = 0
+        for _ in range(self._frame_skip):
+            reward += self._ale.act(self._actions[action])
+            self._sound.writeframes(self._ale.getAudio().tobytes())
+            if self._ale.game_over():
+                break
+        return reward
 
 
 class GymEnvironment(Environment):
@@ -249,6 +267,23 @@ class GymEnvironment(Environment):
                 raise OutputError(f"cannot write {file}: is the disk full?")
 
 
+def _open_wave(filename: str) -> Any:
+    file = wave.open(filename, "wb")  # noqa: SIM115  (stays open as long as the game)
+    file.setnchannels(1)
+    file.setsampwidth(1)
+    file.setframerate(_SAMPLES_PER_FRAME * 60)
+    return file
+
+
+def game_of(stem: str) -> str:
+    """The game that a snapshot's name begins with: its name up to the first _, or further where that is a game."""
+    from ale_py import roms
+
+    parts = stem.split("_")
+    longer = ("_".join(parts[:n]) for n in range(len(parts), 1, -1))
+    return next((name for name in longer if name in roms.get_all_rom_ids()), parts[0])
+
+
 def find_rom(game: str) -> Path:
     """The ROM file that `game` names: a path, else the ROM that ale-py ships under the path's stem.
 
@@ -264,7 +299,10 @@ def find_rom(game: str) -> Path:
         raise GameError(f"{game} is {kind}, not a ROM: name a file such as roms/breakout.bin, or a game")
     if not path.exists():
         if name in names:
-            return Path(str(roms.get_rom_path(name)))
+            rom = Path(str(roms.get_rom_path(name)))
+            if not ALEInterface.isSupportedROM(rom):
+                raise GameError(f"{name} is a game for two, which the emulator cannot play alone: choose another")
+            return rom
         close = difflib.get_close_matches(name, names, n=3)
         hint = f"closest are {', '.join(close)}" if close else "games are breakout, pong, space_invaders and others"
         gym_hint = "; for a Gymnasium environment add --environment gym" if _looks_like_gym(game) else ""

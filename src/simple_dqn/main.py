@@ -20,7 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from simple_dqn import options
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
-from simple_dqn.environment import EnvironmentOptions, make_environment
+from simple_dqn.environment import EnvironmentOptions, game_of, make_environment
 from simple_dqn.errors import OptionError, SimpleDQNError, SnapshotError
 from simple_dqn.files import reason, require_writable
 from simple_dqn.options import Options, option
@@ -157,7 +157,7 @@ def _settle(given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
     taken = {name: value for name, value in recorded.items() if name in _TRAINED_ON or (resumed and name in _KNOWN)}
     if resumed:
         taken |= _names(start)
-    taken.setdefault("game", start.path.name.split("_")[0].split(".")[0])
+    taken.setdefault("game", game_of(start.path.stem))
     news = {name: value for name, value in taken.items() if name not in given and value != _KNOWN[name].default}
     logger.info("Options from %s: %s", start.path, " ".join(f"--{name} {value}" for name, value in news.items()))
     return {**taken, **given}, start
