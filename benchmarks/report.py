@@ -22,6 +22,8 @@ def machine() -> str:
         "Python": f"{platform.python_version()}, torch {version('torch')}, ale-py {version('ale-py')}",
         "Load as it began": " ".join(f"{load:.1f}" for load in os.getloadavg()) + " (1, 5, 15 minutes)",
     }
+    if "OMP_NUM_THREADS" in os.environ:
+        facts["Threads"] = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} (JAX does not heed it)"
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
 
