@@ -174,6 +174,20 @@ def test_testing_and_playing_a_snapshot(snapshot: Path, tmp_path: Path) -> None:
     assert digests(snapshot.parent) == before
 
 
+def test_filter_page(snapshot: Path, tmp_path: Path) -> None:
+    game = ["--play_games", "1", "--exploration_rate_test", "1", "--frame_skip", "16", "--random_seed", "1"]
+    pages = ["--visualization_filters", "2", "--visualization_file"]
+    log = run("--load_weights", str(snapshot), *game, *pages, "results/pong.html", cwd=tmp_path)
+    assert "The filters are in results/pong.html" in log
+    page = (tmp_path / "results" / "pong.html").read_text()
+    assert "<h1>Filters of pong</h1>" in page
+    assert re.search(rf"<dd>{re.escape(str(snapshot))}</dd>.*<dt>Score</dt><dd>-?\d+</dd>", page)
+    assert re.findall("<h2.*>(.*)</h2>", page) == ["Layer 0000", "Layer 0002", "Layer 0004"]
+    assert page.count("<h3") == 6
+    run("--load_weights", str(snapshot), *game, *pages, "again.html", cwd=tmp_path)
+    assert (tmp_path / "again.html").read_text() == page
+
+
 def test_help_is_grouped(tmp_path: Path) -> None:
     process = start("--help", cwd=tmp_path)
     out, err = process.communicate(timeout=60)
@@ -351,6 +365,12 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["ALE/Pong-v5", "--environment", "gym", "--record_sound_filename", "a.wav"],
         "has no sound",
     ),
+    "page of no game": (["pong", "--visualization_file", "a.html"], "--visualization_file a.html .*--play_games 1"),
+    "page below a file": (
+        ["pong", "--play_games", "1", "--visualization_file", "file/a.html"],
+        "cannot write file/a.html",
+    ),
+    "no filters": (["pong", "--visualization_filters", "0"], "--visualization_filters 0: must be at least 1"),
     "missing snapshot": (["pong", "--load_weights", "pong_1.pkl"], "there is no snapshot pong_1.pkl"),
     "missing snapshot to resume": (["--resume", "pong_1.pkl"], "there is no snapshot pong_1.pkl"),
     "folder as snapshot": (["--load_weights", "folder"], "folder"),

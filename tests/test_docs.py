@@ -90,7 +90,7 @@ def test_examples_can_be_run(page: str) -> None:
             continue
         if script == "./train.sh" and arguments[1:] and not arguments[1].startswith("-"):
             del arguments[1]  # the label
-        prefix = {"./resume.sh": ["--resume"], "./test.sh": ["--load_weights"]}.get(script, [])
+        prefix = {"./resume.sh": ["--resume"], "./train.sh": []}.get(script, ["--load_weights"])
         if arguments == ["--help"]:
             continue
         values = options.parse(main.GROUPS, [*prefix, *arguments], usage="", description="", epilog="")

@@ -222,6 +222,11 @@ def train(name: str, game: str, *options: str) -> list[str]:
     return ["--save_weights_prefix", f"snapshots/{name}", "--csv_file", f"results/{name}.csv", game, *options]
 
 
+def nvis(name: str, snapshot: str, *options: str) -> list[str]:
+    file = f"results/{name}.html"
+    return ["--play_games", "1", "--visualization_file", file, "--load_weights", snapshot, *options]
+
+
 TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_weights"]
 
 
@@ -244,6 +249,19 @@ TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_we
         (["resume.sh", "--help"], ["--help"]),
         (["test.sh", "my snapshots/pong_1.pkl", "--seed", "1"], [*TEST, "my snapshots/pong_1.pkl", "--seed", "1"]),
         (["test.sh", "-h"], ["--help"]),
+        (["nvis.sh", "snapshots/breakout_77.pkl"], nvis("breakout", "snapshots/breakout_77.pkl")),
+        (
+            ["nvis.sh", "my snapshots/space_invaders_very slow_5.pkl", "--visualization_filters", "9"],
+            nvis(
+                "space_invaders_very slow",
+                "my snapshots/space_invaders_very slow_5.pkl",
+                "--visualization_filters",
+                "9",
+            ),
+        ),
+        (["nvis.sh", "pong_best.pkl"], nvis("pong_best", "pong_best.pkl")),
+        (["nvis.sh", "pong"], nvis("pong", "pong")),
+        (["nvis.sh", "-h"], ["--help"]),
     ],
 )
 def test_arguments(arguments: list[str], expected: list[str], echo_project: Path, tmp_path: Path) -> None:
@@ -253,7 +271,7 @@ def test_arguments(arguments: list[str], expected: list[str], echo_project: Path
     assert list(tmp_path.iterdir()) == []  # whatever is written is for main.py to write
 
 
-@pytest.mark.parametrize("script", ["train.sh", "resume.sh", "test.sh"])
+@pytest.mark.parametrize("script", ["train.sh", "resume.sh", "test.sh", "nvis.sh"])
 @pytest.mark.parametrize("arguments", [[], ["--epochs", "1"], ["@options"]])
 def test_usage(script: str, arguments: list[str], echo_project: Path, tmp_path: Path) -> None:
     result = run(echo_project / script, *arguments, cwd=tmp_path)

@@ -144,6 +144,11 @@ class Agent:
             games -= self._step(self.options.exploration_rate_test).terminal
 
     @property
+    def state(self) -> NDArray[np.uint8]:
+        """What the agent sees now, (history, height, width); a view that its next step changes."""
+        return self._state.state()
+
+    @property
     def exploration_rate(self) -> float:
         """The probability of a random action in training: falls linearly, then stays."""
         o = self.options

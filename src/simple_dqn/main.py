@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from nvis.visualization import Visualization, VisualizationOptions
 from simple_dqn import options
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
@@ -61,21 +62,27 @@ class CommonOptions(Options):
 
 
 GROUPS = (
-    EnvironmentOptions, ReplayMemoryOptions, DeepQNetworkOptions, BackendOptions, AgentOptions, MainOptions,
-    CommonOptions,
+    EnvironmentOptions, ReplayMemoryOptions, DeepQNetworkOptions, BackendOptions, AgentOptions, VisualizationOptions,
+    MainOptions, CommonOptions,
 )  # fmt: skip
 
 _KNOWN = {f.name: f for group in GROUPS for f in fields(group)}
 _TYPES = {name: hint for group in GROUPS for name, hint in get_type_hints(group).items()}
 
-USAGE = "train.sh GAME [LABEL] [options] | resume.sh SNAPSHOT [options] | test.sh SNAPSHOT [options]"
-DESCRIPTION = "Deep Q-learning for Atari games: train an agent from pixels, go on training it, or score it."
+USAGE = (
+    "train.sh GAME [LABEL] [options] | resume.sh SNAPSHOT [options] | test.sh SNAPSHOT [options] | "
+    "nvis.sh SNAPSHOT [options]"
+)
+DESCRIPTION = (
+    "Deep Q-learning for Atari games: train an agent from pixels, go on training it, score it, or look into it."
+)
 EPILOG = """\
 examples:
   ./train.sh roms/breakout.bin                    train on Breakout
   ./train.sh pong fast --learning_rate 0.0005     train on Pong, results under the name pong_fast
   ./resume.sh snapshots/breakout_10.pkl           go on from epoch 10
   ./test.sh snapshots/breakout_77.pkl             score a snapshot
+  ./nvis.sh snapshots/breakout_77.pkl             show what its filters look for
 """
 
 # What a snapshot was trained on, and so the default when it is tested, played or loaded.
@@ -88,6 +95,7 @@ _COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
 _FORGOTTEN = (
     "backend", "csv_file", "device_id", "display_screen", "load_weights", "log_level", "play_games",
     "record_screen_path", "record_sound_filename", "resume", "save_weights_prefix", "start_epoch",
+    "visualization_file", "visualization_filters",
 )  # fmt: skip
 
 
@@ -214,13 +222,17 @@ class Run:
         backend_options = options.build(BackendOptions, values)
         if o.resume and o.start_epoch >= o.epochs:
             raise OptionError(f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on")
+        vis_options = options.build(VisualizationOptions, values)
+        page = vis_options.visualization_file
+        if page and not o.play_games:
+            raise OptionError(f"--visualization_file {page} shows what was seen in games played: add --play_games 1")
         seed = _seed(options.build(CommonOptions, values))
         groups = (env_options, memory_options, net_options, backend_options, agent_options, o)
         recorded = {name: value for group in groups for name, value in asdict(group).items() if name not in _FORGOTTEN}
         self._facts: dict[str, Any] = {"options": recorded | {"random_seed": seed}}
         self._epoch = o.start_epoch  # epochs that are over
         self._saved: list[Path] = []
-        for path in filter(None, (o.csv_file, o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl")):
+        for path in filter(None, (o.csv_file, o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl", page)):
             require_writable(Path(path))
 
         # Every owner of randomness has its own; a resumed run must not repeat the first one's draws.
@@ -242,6 +254,11 @@ class Run:
         self._csv = CSVFile(Path(o.csv_file), keep) if o.csv_file else None
         self.statistics = Statistics(self.agent, self._csv)
         self.agent.callbacks = [self.statistics, Progress(self.statistics, o.epochs)]
+        if page:
+            origin = str(start.path) if start else "none, the weights are random"
+            game_name = Path(env_options.game).stem
+            layers = self.network.layers()
+            self.agent.callbacks.append(Visualization(self.agent, layers, vis_options, game_name, origin))
 
     def train(self) -> None:
         """Random moves, then epochs of training and testing."""

@@ -1,0 +1,356 @@
+"""The filter page: guided back-propagation by hand and against slow code, what is found in a game, and the HTML."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fakes import FakeEnvironment, FakeNetwork
+from nvis.guided import Box, Convolution, activations, convolutions, guided_backprop, receptive_field
+from nvis.page import Firing, Header, Section, page
+from nvis.visualization import Visualization, VisualizationOptions
+from simple_dqn.agent import Agent, AgentOptions, Callback, Step
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
+from simple_dqn.environment import Screen
+from simple_dqn.replay_memory import Minibatch, ReplayMemory, ReplayMemoryOptions
+from simple_dqn.snapshot import Layer
+
+Doubles = NDArray[np.float64]
+
+
+def conv(weights: Any, stride: int = 1) -> Layer:
+    """A layer as a snapshot has it, of weights (filters, channels, height, width)."""
+    weights = np.asarray(weights, np.float32)
+    filters, _, height, width = weights.shape
+    neon = np.ascontiguousarray(weights.transpose(1, 2, 3, 0)).reshape(-1, filters)
+    return Layer("Convolution", {"fshape": (height, width, filters), "strides": stride}, {"W": neon}, [])
+
+
+def norm(rng: np.random.Generator, n: int) -> Layer:
+    params = {key: rng.normal(size=(n, 1)).astype(np.float32) for key in ("beta", "gamma", "gmean")}
+    return Layer("BatchNorm", {}, params | {"gvar": rng.random((n, 1)).astype(np.float32)}, [])
+
+
+def random_layers(rng: np.random.Generator, batch_norm: bool) -> list[Layer]:
+    """Three layers of windows that are no squares; neither stride divides its input."""
+    layers = []
+    for shape, stride in (((5, 2, 4, 3), 3), ((6, 5, 2, 3), 2), ((4, 6, 2, 1), 1)):
+        layers.append(conv(rng.normal(size=shape), stride))
+        layers += [norm(rng, shape[0])] if batch_norm else []
+    return [*layers, Layer("Linear", {"nout": 3}, {"W": np.zeros((3, 8), np.float32)}, [])]
+
+
+def random_states(rng: np.random.Generator, *shape: int) -> NDArray[np.uint8]:
+    return rng.integers(256, size=shape, dtype=np.uint8)
+
+
+# Guided back-propagation
+
+
+def test_two_layers_by_hand() -> None:
+    """What the plain gradient would let pass and the guided one does not is in both channels.
+
+    a(r, c) = x(r, c) + 2·x(r, c+1) is [[1, 2], [2, 1]], b(r, c) = x(r+1, c) − x(r+1, c+1) is [[-1, 1], [0, 1]], and so
+    the unit is 1·1 − 1·2 + 0·2 + 3·1 + 2·1 − 1·1 = 3. The gradient at a is [[1, -1], [0, 3]]: the −1 is stopped. At b
+    it is [[5, 2], [1, -1]]: 5 and 1 are stopped as b does not fire there, −1 as it is negative.
+    """
+    layers = [
+        conv([[[[1, 2], [0, 0]]], [[[0, 0], [1, -1]]]]),
+        conv([[[[1, -1], [0, 3]], [[5, 2], [1, -1]]]]),
+    ]
+    state = np.array([[[255, 0, 255], [0, 255, 0], [255, 255, 0]]], np.uint8)
+    network = convolutions(layers)
+    (a, b), (unit,) = (layer[0] for layer in activations(network, state[None]))
+    assert (a.tolist(), b.tolist(), unit.tolist()) == ([[1, 2], [2, 1]], [[0, 1], [0, 1]], [[3]])
+    guided = guided_backprop(network, state[None], layer=1, filter=0)
+    assert (guided.activations.tolist(), guided.positions.tolist()) == ([3], [[0, 0]])
+    assert guided.pixels[0, 0].tolist() == [[1, 2, 0], [0, 3 + 2, 6 - 2], [0, 0, 0]]
+
+
+def test_filter_that_does_not_fire() -> None:
+    network = convolutions([conv([[[[-1.0]]]])])
+    guided = guided_backprop(network, np.full((1, 1, 2, 2), 9, np.uint8), 0, 0)
+    assert guided.activations == 0
+    assert not guided.pixels.any()
+
+
+def naive(network: Sequence[Convolution], state: NDArray[np.uint8], layer: int, filter: int) -> tuple[float, Doubles]:
+    """The most active unit's activation, and its gradient, one unit and one weight at a time."""
+    outputs: list[Doubles] = [state / 255]
+    for own in network[: layer + 1]:
+        outputs.append(np.zeros([len(own.weights), *sizes(own, outputs[-1])]))
+        for k, r, c in np.ndindex(outputs[-1].shape):
+            total = 0.0
+            for (i, j, m), weight in np.ndenumerate(own.weights[k]):
+                total += float(weight) * outputs[-2][i, r * own.stride + j, c * own.stride + m]
+            outputs[-1][k, r, c] = max(0.0, total * own.scale[k, 0, 0] + own.shift[k, 0, 0])
+    units = outputs[layer + 1][filter]
+    gradient = np.zeros(outputs[layer + 1].shape)
+    gradient[filter][np.unravel_index(units.argmax(), units.shape)] = 1
+    for n in range(layer, -1, -1):
+        own, below = network[n], np.zeros(outputs[n].shape)
+        for k, r, c in np.ndindex(gradient.shape):
+            if gradient[k, r, c] > 0 and outputs[n + 1][k, r, c] > 0:
+                for (i, j, m), weight in np.ndenumerate(own.weights[k]):
+                    to = i, r * own.stride + j, c * own.stride + m
+                    below[to] += gradient[k, r, c] * own.scale[k, 0, 0] * weight
+        gradient = below
+    return float(units.max()), gradient
+
+
+def sizes(own: Convolution, below: Doubles) -> list[int]:
+    return [(n - k) // own.stride + 1 for n, k in zip(below.shape[1:], own.weights.shape[2:], strict=True)]
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_against_slow_code(layer: int, batch_norm: bool) -> None:
+    rng = np.random.default_rng(3)
+    network = convolutions(random_layers(rng, batch_norm))
+    states = random_states(rng, 3, 2, 17, 18)
+    for filter in range(len(network[layer].weights)):
+        guided = guided_backprop(network, states, layer, filter)
+        for i, state in enumerate(states):
+            activation, pixels = naive(network, state, layer, filter)
+            assert guided.activations[i] == pytest.approx(activation, rel=1e-4)
+            np.testing.assert_allclose(guided.pixels[i], pixels, rtol=1e-4, atol=1e-4)
+            box = receptive_field(network, layer, *map(int, guided.positions[i]))
+            outside = guided.pixels[i].copy()
+            outside[:, box.top : box.top + box.height, box.left : box.left + box.width] = 0
+            assert not outside.any()
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_against_captum(batch_norm: bool) -> None:
+    attr = pytest.importorskip("captum.attr", reason="Captum, which does the same with torch, is not installed")
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(4)
+    network = convolutions(random_layers(rng, batch_norm))
+    states = random_states(rng, 4, 2, 17, 18)
+    modules: list[Any] = []
+    for own in network:
+        layer = torch.nn.Conv2d(own.weights.shape[1], len(own.weights), own.weights.shape[2:], own.stride)
+        layer.weight.data = torch.from_numpy(own.weights * own.scale[..., None])
+        layer.bias.data = torch.from_numpy(own.shift.ravel())
+        modules += [layer, torch.nn.ReLU()]
+    for filter in range(4):
+        guided = guided_backprop(network, states, 2, filter)
+        for i in np.flatnonzero(guided.activations > 0):
+            x = torch.from_numpy(states[i : i + 1] / np.float32(255)).requires_grad_()
+            target = (filter, *map(int, guided.positions[i]))
+            with pytest.warns(UserWarning, match="hooks"):
+                expected = attr.GuidedBackprop(torch.nn.Sequential(*modules)).attribute(x, target=target)
+            np.testing.assert_allclose(guided.pixels[i], expected[0].detach().numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_is_the_network_that_plays(batch_norm: bool) -> None:
+    """With the fully connected layers on top, the Q-values are those of the network that the layers are from."""
+    rng = np.random.default_rng(5)
+    backend = BackendOptions(backend="cpu")
+    q_network = DeepQNetwork(3, (2, 38, 41), DeepQNetworkOptions(batch_norm=batch_norm), backend, seed=1)
+    states = random_states(rng, 8, 2, 38, 41)
+    zeros, ones = np.zeros(8, np.uint8), np.ones(8, np.float32)
+    for _ in range(3):  # moves the running averages of batch norm
+        q_network.train(Minibatch(states, zeros, ones, states, zeros > 0, np.arange(8), ones))
+    layers = q_network.layers()
+    network = convolutions(layers)
+    step = 3 if batch_norm else 2
+    assert [layer.name for layer in network] == [f"{i * step:04d}" for i in range(3)]
+    x: NDArray[Any] = activations(network, states)[-1].reshape(8, -1)
+    hidden, output = (layer.params["W"] for layer in layers if layer.type == "Linear")
+    x = x @ hidden.T
+    if batch_norm:
+        beta, gamma, mean, var = (layers[-2].params[key].ravel() for key in ("beta", "gamma", "gmean", "gvar"))
+        x = (x - mean) / np.sqrt(var + 1e-3) * gamma + beta
+    np.testing.assert_allclose(np.maximum(x, 0) @ output.T, q_network.predict(states), rtol=1e-3, atol=1e-4)
+
+
+def test_receptive_fields_of_the_network() -> None:
+    network = convolutions([conv(np.zeros((1, 1, k, k)), stride) for k, stride in ((8, 4), (4, 2), (3, 1))])
+    assert receptive_field(network, 0, 19, 0) == Box(76, 0, 8, 8)
+    assert receptive_field(network, 1, 8, 1) == Box(64, 8, 20, 20)
+    assert receptive_field(network, 2, 6, 0) == Box(48, 0, 36, 36)
+
+
+# Watching a game
+
+
+class NoiseEnvironment(FakeEnvironment):
+    """As the fake one, but every screen is another."""
+
+    def screen(self) -> Screen:
+        return random_states(np.random.default_rng(self.frame), 4, 5)
+
+
+class Witness(FakeNetwork):
+    """Keeps the states that it is asked about, which without exploration are all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states: list[NDArray[np.uint8]] = []
+
+    def predict(self, states: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.states.append(states[0].copy())
+        return np.eye(3, dtype=np.float32)[[len(self.states) % 3]]
+
+
+def watched(path: Path, layers: Sequence[Layer], filters: int, episode: int = 90) -> tuple[Visualization, Agent]:
+    rng = np.random.default_rng(1)
+    memory = ReplayMemory(ReplayMemoryOptions(replay_size=100, history_length=3), (4, 5), 4, rng)
+    agent = Agent(
+        NoiseEnvironment(episode), memory, Witness(), AgentOptions(exploration_rate_test=0, random_starts=3), rng
+    )
+    options = VisualizationOptions(visualization_filters=filters, visualization_file=str(path))
+    visualization = Visualization(agent, layers, options, "noise", "snapshots/noise_1.pkl")
+    agent.callbacks = [visualization]
+    return visualization, agent
+
+
+def test_finds_the_strongest_state_of_all_games(tmp_path: Path) -> None:
+    """Each game has a chunk and a half; the states that count are all but each game's first."""
+    rng = np.random.default_rng(2)
+    layers = [conv(rng.normal(size=(5, 3, 2, 2))), conv(rng.normal(size=(6, 5, 2, 3)))]
+    visualization, agent = watched(tmp_path / "noise.html", layers, filters=4)
+    agent.play(2)
+    visualization.on_phase_end()
+    assert isinstance(agent.network, Witness)
+    length = len(agent.network.states) // 2
+    assert length > 64  # more than a chunk
+    outputs = activations(convolutions(layers), np.stack(agent.network.states))
+    for peaks, output in zip(visualization._peaks, outputs, strict=True):
+        assert len(peaks) == 4
+        for filter, peak in enumerate(peaks):
+            heights = output[:, filter].max(axis=(1, 2))
+            heights[[0, length]] = 0
+            best = int(heights.argmax())
+            assert peak is not None
+            assert peak.activation == pytest.approx(heights[best], rel=1e-5)
+            assert (peak.game, peak.step, peak.action) == (best // length + 1, best % length + 1, (best + 1) % 3)
+            assert (peak.state == agent.network.states[best]).all()
+    text = (tmp_path / "noise.html").read_text()
+    assert len(re.findall("<h3", text)) == 8
+    assert re.search(r"<dt>When</dt><dd>game [12], step \d+</dd>", text)
+
+
+def test_filters_that_never_fire_and_weights_that_are_no_numbers(tmp_path: Path) -> None:
+    weights = np.zeros((3, 3, 2, 2))
+    weights[0], weights[1], weights[2] = -1, np.nan, 3e38  # the last one overflows
+    visualization, agent = watched(tmp_path / "noise.html", [conv(weights)], filters=100)
+    agent.play(1)
+    visualization.on_phase_end()
+    assert [peak is None for peak in visualization._peaks[0]] == [True, True, False]
+    text = (tmp_path / "noise.html").read_text()
+    assert text.count("It never fired") == 2
+    assert "3 filters of 2×2 with stride 1, on 3 channels; 2 of these never fired." in text
+
+
+class Interrupt(Callback):
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+
+    def on_step(self, step: Step) -> None:
+        self.agent.interrupted = True
+
+
+def test_game_that_is_broken_off(tmp_path: Path) -> None:
+    visualization, agent = watched(tmp_path / "noise.html", [conv(np.ones((1, 3, 2, 2)))], filters=1)
+    visualization.on_phase_end()
+    assert "none: no step was played" in (tmp_path / "noise.html").read_text()
+    agent.callbacks = [visualization, Interrupt(agent)]
+    agent.play(1)
+    visualization.on_phase_end()
+    assert "<dt>Score</dt><dd>1 when it was broken off</dd>" in (tmp_path / "noise.html").read_text()
+
+
+# The page
+
+
+class Page(HTMLParser):
+    """Finds what does not hold in every HTML file: elements left open, headings without order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "input"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def make_page(state: NDArray[np.uint8], pixels: NDArray[np.float32], snapshot: str = "snapshots/pong_1.pkl") -> str:
+    firing = Firing(1.5, 1, 42, "LEFTFIRE", Box(1, 2, 3, 2), pixels, state)
+    header = Header("pong", snapshot, [-21.0], None)
+    return page(header, [Section("0000", 32, 4, (8, 8), 4, [firing, None]), Section("0002", 1, 32, (4, 4), 2, [None])])
+
+
+def pictures(text: str) -> list[NDArray[np.uint8]]:
+    """The pictures as red, green, blue."""
+    found = []
+    for image in Page(text).all("img"):
+        kind, data = (image["src"] or "").split(",")
+        assert kind == "data:image/png;base64"
+        picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert picture is not None
+        found.append(picture[..., ::-1].astype(np.uint8))
+    return found
+
+
+def test_page_is_whole_and_needs_nothing_else() -> None:
+    text = make_page(np.zeros((4, 5, 6), np.uint8), np.zeros((4, 5, 6), np.float32), snapshot="<b>\"&'.pkl")
+    assert "&lt;b&gt;&quot;&amp;&#x27;.pkl" in text
+    tree = Page(text)
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", re.sub(r'src="data:[^"]*"', "", text))
+    assert [name for name, attributes in tree.tags if {"src", "href"} & set(attributes)] == ["a", "a", "img", "img"]
+    ids = [attributes["id"] for _, attributes in tree.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in tree.tags:
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert attributes.get(name) in (None, *ids)
+        assert (attributes.get("href") or "#keys")[1:] in ids
+    headings = [int(tag[1]) for tag, _ in tree.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings == [1, 2, 3, 3, 2, 3]
+    assert all(image["alt"] for image in tree.all("img"))
+    assert [pair["tabindex"] for pair in tree.all("div") if pair.get("role") == "group"] == ["0"]
+    for fact in ("1.5", "step 42", "LEFTFIRE", "columns 2–3, rows 1–3", "-21"):
+        assert f"<dd>{fact}</dd>" in text
+    assert "left:33.33%;top:20%;width:33.33%;height:60%" in text
+
+
+def test_pictures_show_the_last_three_screens() -> None:
+    state = np.arange(4, dtype=np.uint8)[:, None, None] * 10 + np.zeros((4, 5, 6), np.uint8)
+    pixels = np.zeros((4, 5, 6), np.float32)
+    pixels[0, 0, 0] = 100  # the oldest screen is not shown, and does not count
+    pixels[1, 1, 2], pixels[2, 3, 4], pixels[3, 3, 4] = -0.5, 0.25, 0.125
+    guided, seen = pictures(make_page(state, pixels))
+    assert (seen == [10, 20, 30]).all()
+    assert guided[1, 2].tolist() == [1, 128, 128]
+    assert guided[3, 4].tolist() == [128, 192, 160]
+    assert guided[0, 0].tolist() == [128, 128, 128]
+
+
+@pytest.mark.parametrize(("history", "colours"), [(1, [7, 7, 7]), (2, [7, 7, 8]), (3, [7, 8, 9])])
+def test_short_histories(history: int, colours: list[int]) -> None:
+    state = np.arange(7, 7 + history, dtype=np.uint8)[:, None, None] + np.zeros((history, 5, 6), np.uint8)
+    guided, seen = pictures(make_page(state, np.full(state.shape, np.nan, np.float32)))
+    assert (seen == colours).all()
+    assert (guided == 128).all()
