@@ -20,6 +20,13 @@ for (const pair of document.querySelectorAll(".pair")) {
     const to = Math.min(16, Math.max(1, scale * factor));
     return show(to, atX - (atX - x) * to / scale, atY - (atY - y) * to / scale);
   };
+  const zoomToBox = (factor) => { // there, as long as it is in sight
+    const box = pair.querySelector(".box").style;
+    const atX = x + scale * (parseFloat(box.left) + parseFloat(box.width) / 2) / 100;
+    const atY = y + scale * (parseFloat(box.top) + parseFloat(box.height) / 2) / 100;
+    const seen = atX >= 0 && atX <= 1 && atY >= 0 && atY <= 1;
+    zoom(factor, seen ? atX : 0.5, seen ? atY : 0.5);
+  };
   const inPicture = (event) => {
     const view = event.target.closest(".view").getBoundingClientRect();
     return [(event.clientX - view.left) / view.width, (event.clientY - view.top) / view.height];
@@ -52,8 +59,8 @@ for (const pair of document.querySelectorAll(".pair")) {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const step = 0.1;
     const moves = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
-    if (event.key === "+" || event.key === "=") zoom(1.5, 0.5, 0.5);
-    else if (event.key === "-") zoom(1 / 1.5, 0.5, 0.5);
+    if (event.key === "+" || event.key === "=") zoomToBox(1.5);
+    else if (event.key === "-") zoomToBox(1 / 1.5);
     else if (event.key === "0") show(1, 0, 0);
     else if (scale > 1 && moves[event.key]) show(scale, x + moves[event.key][0], y + moves[event.key][1]);
     else return;

@@ -132,7 +132,7 @@ def _pair(section: Section, index: int, firing: Firing, games: int) -> str:
         ("what the network saw", f"The last three screens at {when}; {name} looks at {where}", firing.state),
     )
     facts = [("Activation", f"{firing.activation:.4g}"), ("When", when), ("Action", firing.action), ("Where", where)]
-    return f"""<div class="pair" tabindex="0" role="group" aria-label="Pictures of {name}" aria-describedby="keys"
+    return f"""<div class="pair" tabindex="0" role="group" aria-label="Pictures of {name}"
  style="--width:{shown}px;--shape:{width}/{height}">
 {"".join(_picture(*picture, box) for picture in pictures)}</div>
 <dl class="facts">{_facts(facts)}</dl>
