@@ -10,5 +10,5 @@ step() {
 
 step ruff format --check
 step ruff check
-step mypy src tests
+step mypy src tests benchmarks
 step pytest "$@"

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import warnings
+import wave
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.errors import GameError, OptionError
+from simple_dqn.errors import GameError, OptionError, OutputError
+from simple_dqn.files import require_writable
 from simple_dqn.options import Options, option
 
+_SAMPLES_PER_FRAME = 512  # of the emulator's sound, 8 bits each
 Mode = Literal["train", "test"]
 Screen = NDArray[np.uint8]
 
@@ -96,7 +99,17 @@ def make_environment(options: EnvironmentOptions, seed: int) -> Environment:
     Raises:
         GameError: there is no such game, or it cannot be played.
         OptionError: an option does not go with the game.
+        OutputError: what is to be recorded cannot be written.
     """
+    if options.display_screen:
+        _require_display()
+    else:  # SDL, which draws and sounds for the games, must neither look for a screen nor complain that there is none
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if options.record_screen_path:
+        require_writable(Path(options.record_screen_path, "000000.png"))
+    if options.record_sound_filename:
+        require_writable(Path(options.record_sound_filename))
     return ALEEnvironment(options, seed) if options.environment == "ale" else GymEnvironment(options, seed)
 
 
@@ -115,8 +128,6 @@ class ALEEnvironment(Environment):
         self._resize: Any = cv2.resize
         self._size = (options.screen_width, options.screen_height)
         rom = find_rom(options.game)
-        if options.display_screen:
-            _require_display()
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._ale = ale = ale_py.ALEInterface()
         ale.setInt("random_seed", seed)
@@ -124,13 +135,14 @@ class ALEEnvironment(Environment):
         ale.setFloat("repeat_action_probability", options.repeat_action_probability)
         ale.setBool("color_averaging", options.color_averaging)
         ale.setBool("display_screen", options.display_screen)
-        ale.setBool("sound", options.display_screen or bool(options.record_sound_filename))
+        ale.setBool("sound", options.display_screen)
         if options.record_screen_path:
-            Path(options.record_screen_path).mkdir(parents=True, exist_ok=True)
             ale.setString("record_screen_dir", options.record_screen_path)
-        if options.record_sound_filename:
-            Path(options.record_sound_filename).parent.mkdir(parents=True, exist_ok=True)
-            ale.setString("record_sound_filename", options.record_sound_filename)
+        self._sound: Any = _open_wave(options.record_sound_filename) if options.record_sound_filename else None
+        if self._sound:  # the emulator gives out the sound of one frame at a time
+            ale.setBool("sound_obs", True)
+            ale.setInt("frame_skip", 1)
+        self._frame_skip = options.frame_skip
         ale.loadROM(rom)
         self._actions = ale.getMinimalActionSet() if options.minimal_action_set else ale.getLegalActionSet()
         self._lives = ale.lives()
@@ -153,9 +165,9 @@ class ALEEnvironment(Environment):
         self._lives = self._ale.lives()
 
     def act(self, action: int) -> float:
-        reward: int = self._ale.act(self._actions[action])
+        reward: int = self._act_aloud(action) if self._sound else self._ale.act(self._actions[action])
         lives = self._ale.lives()
-        self._life_lost |= lives < self._lives
+        self._life_lost = lives < self._lives
         self._lives = lives
         return reward
 
@@ -166,6 +178,19 @@ class ALEEnvironment(Environment):
 
     def is_terminal(self) -> bool:
         return bool(self._ale.game_over()) or (self.mode == "train" and self._life_lost)
+
+    def close(self) -> None:
+        if self._sound:
+            self._sound.close()
+
+    def _act_aloud(self, action: int) -> int:
+        reward = 0
+        for _ in range(self._frame_skip):
+            reward += self._ale.act(self._actions[action])
+            self._sound.writeframes(self._ale.getAudio().tobytes())
+            if self._ale.game_over():
+                break
+        return reward
 
 
 class GymEnvironment(Environment):
@@ -188,8 +213,6 @@ class GymEnvironment(Environment):
         self._size = (options.screen_width, options.screen_height)
         self._record_path = Path(options.record_screen_path) if options.record_screen_path else None
         self._frames = 0
-        if self._record_path:
-            self._record_path.mkdir(parents=True, exist_ok=True)
         self._gym, self._sees_observation = _make_gym(options)
         self._actions = _discrete_actions(self._gym, options.game)
         self._seed: int | None = seed
@@ -239,7 +262,26 @@ class GymEnvironment(Environment):
             self._frames += 1
             picture = self._picture()
             picture = picture[..., ::-1] if picture.ndim == 3 else picture  # OpenCV writes blue first
-            self._cv2.imwrite(str(self._record_path / f"{self._frames:06d}.png"), picture)
+            file = self._record_path / f"{self._frames:06d}.png"
+            if not self._cv2.imwrite(str(file), picture):
+                raise OutputError(f"cannot write {file}: is the disk full?")
+
+
+def _open_wave(filename: str) -> Any:
+    file = wave.open(filename, "wb")  # noqa: SIM115  (stays open as long as the game)
+    file.setnchannels(1)
+    file.setsampwidth(1)
+    file.setframerate(_SAMPLES_PER_FRAME * 60)
+    return file
+
+
+def game_of(stem: str) -> str:
+    """The game that a snapshot's name begins with: its name up to the first _, or further where that is a game."""
+    from ale_py import roms
+
+    parts = stem.split("_")
+    longer = ("_".join(parts[:n]) for n in range(len(parts), 1, -1))
+    return next((name for name in longer if name in roms.get_all_rom_ids()), parts[0])
 
 
 def find_rom(game: str) -> Path:
@@ -250,25 +292,30 @@ def find_rom(game: str) -> Path:
     """
     from ale_py import ALEInterface, roms
 
-    path = Path(game)
-    if path.is_dir():
-        raise GameError(f"{game} is a folder, not a ROM: name a file such as roms/breakout.bin, or a game")
+    path, names = Path(game), roms.get_all_rom_ids()
+    name = path.stem.lower().replace("-", "_").replace(" ", "_")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no file"
+        raise GameError(f"{game} is {kind}, not a ROM: name a file such as roms/breakout.bin, or a game")
     if not path.exists():
-        names, name = roms.get_all_rom_ids(), path.stem.lower().replace("-", "_").replace(" ", "_")
         if name in names:
-            return Path(str(roms.get_rom_path(name)))
-        close = difflib.get_close_matches(name, names, n=3) or ["breakout", "pong", "space_invaders"]
+            rom = Path(str(roms.get_rom_path(name)))
+            if not ALEInterface.isSupportedROM(rom):
+                raise GameError(f"{name} is a game for two, which the emulator cannot play alone: choose another")
+            return rom
+        close = difflib.get_close_matches(name, names, n=3)
+        hint = f"closest are {', '.join(close)}" if close else "games are breakout, pong, space_invaders and others"
         gym_hint = "; for a Gymnasium environment add --environment gym" if _looks_like_gym(game) else ""
-        raise GameError(f"no ROM file {game} and no game {name!r}: closest are {', '.join(close)}{gym_hint}")
+        raise GameError(f"no ROM file {game} and no game {name!r}: {hint}{gym_hint}")
     # The emulator exits the whole process on a ROM it cannot read, so the file is looked at first.
     content = path.read_bytes()
+    advice = f": remove it to play the {name} that ships with ale-py" if name in names else ""
     if not content:
-        raise GameError(f"{game} is empty, not an Atari 2600 ROM: remove it to play the ROM that ships with ale-py")
+        raise GameError(f"{game} is empty, not an Atari 2600 ROM{advice}")
     if not ALEInterface.isSupportedROM(path):
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         raise GameError(
-            f"{game} is not an Atari 2600 game that the emulator knows (MD5 {md5}, {len(content)} bytes): "
-            "remove it to play the ROM of that name that ships with ale-py"
+            f"{game} is not an Atari 2600 game that the emulator knows (MD5 {md5}, {len(content)} bytes){advice}"
         )
     return path
 
@@ -301,7 +348,7 @@ def _make_gym(options: EnvironmentOptions) -> tuple[Any, bool]:
 def _find_gym(game: str, render_mode: str) -> Any:
     import ale_py
     import gymnasium
-    from gymnasium.error import Error, UnregisteredEnv
+    from gymnasium.error import UnregisteredEnv
 
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     with warnings.catch_warnings():
@@ -315,7 +362,7 @@ def _find_gym(game: str, render_mode: str) -> Any:
             if render_mode in _render_modes(gymnasium.spec(game)):
                 return gymnasium.make(game, render_mode=render_mode, disable_env_checker=True)
             return gymnasium.make(game, disable_env_checker=True)
-        except (Error, ImportError, AttributeError, TypeError, ValueError) as error:
+        except Exception as error:  # an environment's own code may fail in any way
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise GameError(f"Gymnasium cannot make {game!r}: {reason}") from error
 

@@ -17,6 +17,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     temporary = None
     try:
+        path = path.resolve()  # a link stays one
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
@@ -35,11 +36,13 @@ def require_writable(path: Path) -> None:
     """Finds out now, not after hours of training, that `path` cannot be written.
 
     Raises:
-        OutputError: its folder cannot be made or written to, or `path` itself is a folder.
+        OutputError: its folder cannot be made or written to, or `path` itself is a folder or device.
     """
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder, name a file")
+        if path.exists() and not path.is_file():  # /dev/null must not become a file
+            raise OSError("it is no regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(prefix=f".{path.name[:32]}.", dir=path.parent) as file:
             file.write(b"\0")
@@ -51,6 +54,8 @@ def require_writable(path: Path) -> None:
 
 def reason(error: Exception) -> str:
     """What an error of the operating system says, without its number and path."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "what should be its folder is a file"
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -20,7 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from simple_dqn import options
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
-from simple_dqn.environment import EnvironmentOptions, make_environment
+from simple_dqn.environment import EnvironmentOptions, game_of, make_environment
 from simple_dqn.errors import OptionError, SimpleDQNError, SnapshotError
 from simple_dqn.files import reason, require_writable
 from simple_dqn.options import Options, option
@@ -65,7 +65,8 @@ GROUPS = (
     CommonOptions,
 )  # fmt: skip
 
-_KNOWN = {f.name: f.default for group in GROUPS for f in fields(group)}
+_KNOWN = {f.name: f for group in GROUPS for f in fields(group)}
+_TYPES = {name: hint for group in GROUPS for name, hint in get_type_hints(group).items()}
 
 USAGE = "train.sh GAME [LABEL] [options] | resume.sh SNAPSHOT [options] | test.sh SNAPSHOT [options]"
 DESCRIPTION = "Deep Q-learning for Atari games: train an agent from pixels, go on training it, or score it."
@@ -82,6 +83,7 @@ _TRAINED_ON = (
     "game", "environment", "frame_skip", "repeat_action_probability", "minimal_action_set", "color_averaging",
     "screen_width", "screen_height", "history_length", "batch_norm",
 )  # fmt: skip
+_COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
 # What no snapshot remembers: where files lie and what a run shows. Equal runs make equal snapshots, wherever they run.
 _FORGOTTEN = (
     "backend", "csv_file", "device_id", "display_screen", "load_weights", "log_level", "play_games",
@@ -97,14 +99,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(sys.argv[1:] if argv is None else argv)
         return 0
     except SimpleDQNError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(str(error))
     except OSError as error:
-        print(f"error: {error.filename or 'the system'}: {reason(error)}", file=sys.stderr)
+        _print_error(f"{error.filename or 'the system'}: {reason(error)}")
     except MemoryError:
-        print("error: there is not enough memory: use a smaller --replay_size or --batch_size", file=sys.stderr)
+        _print_error("there is not enough memory: use a smaller --replay_size or --batch_size")
     except (KeyboardInterrupt, _Interrupted):
         return 130
     return 2
+
+
+def _print_error(text: str) -> None:
+    print("error:", text.replace("\n", " "), file=sys.stderr)  # one line, whatever is in a file's name
 
 
 def run(argv: Sequence[str]) -> None:
@@ -146,14 +152,33 @@ def _settle(given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
             raise OptionError("no game given: name a ROM file such as roms/breakout.bin, or a game such as breakout")
         return given, None
     start = Start(Path(path), read_snapshot(Path(path)))
+    _require_sense(start)
     recorded = start.facts.get("options", {})
     taken = {name: value for name, value in recorded.items() if name in _TRAINED_ON or (resumed and name in _KNOWN)}
     if resumed:
         taken |= _names(start)
-    taken.setdefault("game", start.path.name.split("_")[0].split(".")[0])
-    news = {name: value for name, value in taken.items() if name not in given and value != _KNOWN[name]}
+    taken.setdefault("game", game_of(start.path.stem))
+    news = {name: value for name, value in taken.items() if name not in given and value != _KNOWN[name].default}
     logger.info("Options from %s: %s", start.path, " ".join(f"--{name} {value}" for name, value in news.items()))
     return {**taken, **given}, start
+
+
+def _require_sense(start: Start) -> None:
+    """Raises SnapshotError if what the snapshot says of itself cannot be: it may come from anywhere."""
+    facts, said = start.facts, dict[str, Any]()
+    wrong = [
+        name for name, kind in (("options", dict), ("actions", list)) if not isinstance(facts.get(name, kind()), kind)
+    ]
+    wrong += [name for name in _COUNTERS if name in facts and (type(facts[name]) is not int or facts[name] < 0)]
+    if not wrong:
+        wrong += ["actions" for action in facts.get("actions", []) if not isinstance(action, str)]
+        said = {name: value for name, value in facts.get("options", {}).items() if name in _KNOWN}
+    for name, value in said.items():
+        kind, choices = _TYPES[name], _KNOWN[name].metadata["choices"]
+        if not isinstance(value, int | float if kind is float else kind) or (choices and value not in (*choices, None)):
+            wrong.append(f"--{name} {value!r}")
+    if wrong:
+        raise SnapshotError(f"{start.path} is damaged: what it says of {wrong[0]} makes no sense")
 
 
 def _names(start: Start) -> dict[str, Any]:
@@ -187,11 +212,13 @@ class Run:
             options.build(DeepQNetworkOptions, values),
         )
         backend_options = options.build(BackendOptions, values)
+        if o.resume and o.start_epoch >= o.epochs:
+            raise OptionError(f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on")
         seed = _seed(options.build(CommonOptions, values))
         groups = (env_options, memory_options, net_options, backend_options, agent_options, o)
         recorded = {name: value for group in groups for name, value in asdict(group).items() if name not in _FORGOTTEN}
         self._facts: dict[str, Any] = {"options": recorded | {"random_seed": seed}}
-        self._epoch = o.start_epoch
+        self._epoch = o.start_epoch  # epochs that are over
         self._saved: list[Path] = []
         for path in filter(None, (o.csv_file, o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl")):
             require_writable(Path(path))
@@ -207,7 +234,7 @@ class Run:
         use_target = agent_options.target_steps > 0
         self.network = DeepQNetwork(env.num_actions, state_shape, net_options, backend_options, seed, use_target)
         self.agent = Agent(env, self.memory, self.network, agent_options, np.random.default_rng(agent))
-        self.agent.total_train_steps = o.start_epoch * o.train_steps
+        self.agent.total_train_steps = self._epoch_began = o.start_epoch * o.train_steps
         if start:
             self._take_over(start)
         self._facts |= {"game": env_options.game, "actions": env.action_names}
@@ -222,9 +249,9 @@ class Run:
         try:
             self._phase("random", 0, o.random_steps, agent.random)
             for epoch in range(o.start_epoch + 1, o.epochs + 1):
-                already = max(0, agent.total_train_steps - (epoch - 1) * o.train_steps)  # where it was broken off
+                already = agent.total_train_steps - self._epoch_began  # where it was broken off
                 self._phase("train", epoch, o.train_steps - already, agent.train)
-                self._epoch = epoch
+                self._epoch, self._epoch_began = epoch, agent.total_train_steps
                 self._save(epoch)
                 self._phase("test", epoch, o.test_steps, agent.test)
                 if o.test_steps:
@@ -232,7 +259,7 @@ class Run:
                     self._facts |= {"test_score": score, "test_games": self.statistics.num_games}
                     self._save(epoch)
         except _Interrupted:
-            broken_off = agent.total_train_steps > self._epoch * o.train_steps
+            broken_off = agent.total_train_steps > self._epoch_began
             self._save(self._epoch + broken_off)
             raise
         finally:
@@ -265,6 +292,7 @@ class Run:
         path = Path(f"{self.options.save_weights_prefix}_{number}.pkl")
         facts = self._facts | {
             "epoch": self._epoch,
+            "epoch_began": self._epoch_began,
             "total_train_steps": self.agent.total_train_steps,
             "weight_updates": self.network.train_iterations,
         }
@@ -281,12 +309,15 @@ class Run:
         except SnapshotError as error:
             game = start.facts.get("game")
             raise SnapshotError(f"{error}" + (f" (it was trained on {game})" if game else "")) from None
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise SnapshotError(f"{start.path} is damaged: its layers make no sense ({error!r})") from error
         if trained_on != self.environment.action_names:
             ours = " ".join(self.environment.action_names)
             logger.warning("The actions of %s are %s, here %s", start.path, " ".join(trained_on), ours)
         self._facts |= {name: start.facts[name] for name in ("test_score", "test_games") if name in start.facts}
         if self.options.resume:
             self.agent.total_train_steps = start.facts.get("total_train_steps", self.agent.total_train_steps)
+            self._epoch_began = start.facts.get("epoch_began", self.agent.total_train_steps)
             self.network.train_iterations = start.facts.get("weight_updates", 0)
             logger.info("Going on from epoch %d; the replay memory starts empty", self._epoch)
 

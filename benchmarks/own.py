@@ -1,0 +1,96 @@
+"""This program as a library, for the benchmarks; run by itself it is one of the programs that peers.py compares.
+
+    scripts/python benchmarks/own.py --random_steps 4000 --warm_up 400 --steps 2000
+
+prints a line of JSON. Options of the program may follow, such as --datatype bfloat16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from simple_dqn import __version__, options
+from simple_dqn.agent import Agent, AgentOptions
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
+from simple_dqn.environment import EnvironmentOptions, make_environment
+from simple_dqn.main import GROUPS
+from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
+from simple_dqn.statistics import Statistics
+
+# As the peers have it; the rest is at the program's defaults.
+SAME_WORK = [
+    "breakout",
+    *("--backend", "cpu"),
+    *("--replay_size", "50000"),
+    *("--exploration_decay_steps", "0"),
+    *("--exploration_rate_end", "0.05"),
+]
+
+
+def make_agent(argv: Sequence[str], seed: int = 1) -> Agent:
+    """The agent that these options make, with everything it works with, and its statistics."""
+    values = options.parse(GROUPS, argv, usage="", description="", epilog="")
+    game, memory, agent = np.random.SeedSequence(seed).spawn(3)
+    env_options, net_options = (
+        options.build(EnvironmentOptions, values),
+        options.build(DeepQNetworkOptions, values),
+    )
+    memory_options, agent_options = (
+        options.build(ReplayMemoryOptions, values),
+        options.build(AgentOptions, values),
+    )
+    env = make_environment(env_options, seed=int(game.generate_state(1)[0]) >> 1)
+    screen_shape = (env_options.screen_height, env_options.screen_width)
+    replay = ReplayMemory(memory_options, screen_shape, net_options.batch_size, np.random.default_rng(memory))
+    network = DeepQNetwork(
+        env.num_actions,
+        (memory_options.history_length, *screen_shape),
+        net_options,
+        options.build(BackendOptions, values),
+        seed,
+        use_target=agent_options.target_steps > 0,
+    )
+    made = Agent(env, replay, network, agent_options, np.random.default_rng(agent))
+    made.callbacks = [Statistics(made)]
+    return made
+
+
+def speed(phase: Callable[[int], None], steps: int) -> float:
+    """Steps per second of so many steps of a phase."""
+    start = time.perf_counter()
+    phase(steps)
+    return steps / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("random_steps", "warm_up", "steps"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    work, program_options = parser.parse_known_args()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    agent = make_agent([*SAME_WORK, *program_options])
+    agent.random(work.random_steps)
+    agent.train(work.warm_up)
+    before = agent.network.train_iterations
+    steps_per_second = speed(agent.train, work.steps)
+    result = dict(
+        steps_per_second=steps_per_second,
+        updates=agent.network.train_iterations - before,
+        versions={"simple_dqn": __version__} | {name: version(name) for name in ("torch", "ale-py", "numpy")},
+    )
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,519 @@
+"""The program as a whole: its phases and files, and one clear line for whatever the user gets wrong."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import pytest
+
+from simple_dqn.main import GROUPS, main
+from simple_dqn.snapshot import Snapshot, read_snapshot, write_snapshot
+
+MAIN = Path(__file__).resolve().parent.parent / "src" / "main.py"
+HEADER = (
+    "epoch,phase,steps,nr_games,average_reward,min_game_reward,max_game_reward,last_exploration_rate,"
+    "total_train_steps,replay_memory_count,meanq,meancost,weight_updates,total_time,epoch_time,steps_per_second"
+)
+TIMES = ("total_time", "epoch_time", "steps_per_second")
+SHORT = ["--random_steps", "60", "--train_steps", "40", "--test_steps", "20", "--epochs", "1", "--random_seed", "7"]
+SHORT += ["--screen_width", "40", "--screen_height", "36", "--batch_size", "8", "--backend", "cpu"]
+FILES = ["--csv_file", "results/pong.csv", "--save_weights_prefix", "snapshots/pong"]
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    variables["OMP_NUM_THREADS"] = "1"  # starts faster where others are at work, too
+    command = [sys.executable, str(MAIN), *arguments]
+    return subprocess.Popen(
+        command, cwd=cwd, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+
+
+def run(*arguments: str, cwd: Path) -> str:
+    """Runs the program to its end, which must be a good one, and returns its log."""
+    process = start(*arguments, cwd=cwd)
+    out, log = process.communicate(timeout=100)
+    assert (process.returncode, out) == (0, ""), log
+    return log
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    header, *lines = path.read_text().splitlines()
+    assert header == HEADER
+    assert all(line.count(",") == HEADER.count(",") for line in lines)
+    return list(csv.DictReader([header, *lines]))
+
+
+def without_times(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The content of every file in a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha1(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one epoch of Pong; not to be written to."""
+    folder = tmp_path_factory.mktemp("trained")
+    run("pong", *SHORT, *FILES, cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def snapshot(trained: Path) -> Path:
+    return trained / "snapshots" / "pong_1.pkl"
+
+
+# Training, resuming, testing, playing
+
+
+def test_training_writes_a_row_per_phase_and_a_snapshot_per_epoch(trained: Path) -> None:
+    assert sorted(digests(trained)) == ["results/pong.csv", "snapshots/pong_1.pkl"]
+    table = rows(trained / "results" / "pong.csv")
+    assert [(row["epoch"], row["phase"], row["steps"]) for row in table] == [
+        ("0", "random", "60"),
+        ("1", "train", "40"),
+        ("1", "test", "20"),
+    ]
+    for row in table:
+        assert all(float(row[name]) > 0 for name in TIMES)
+        assert row["nr_games"] == "0"  # nobody scores 21 in so few steps
+        assert [row[name] for name in ("average_reward", "min_game_reward", "max_game_reward")] == ["nan"] * 3
+    assert [row["last_exploration_rate"] for row in table] == ["1", f"{1 - 0.9 * 39 / 1e6!r}", "0.05"]
+    assert [row["total_train_steps"] for row in table] == ["0", "40", "40"]
+    assert [row["replay_memory_count"] for row in table] == ["60", "100", "100"]
+    assert [row["weight_updates"] for row in table] == ["0", "10", "10"]
+    assert [float(row["meancost"]) > 0 for row in table] == [False, True, False]
+
+
+def test_equal_seeds_make_equal_files_however_options_are_written(trained: Path, tmp_path: Path) -> None:
+    words = [*SHORT, *FILES]
+    joined = [f"{name}={value}" for name, value in zip(words[::2], words[1::2], strict=True)]
+    run(*joined[:4], *(word[1:] for word in joined[4:]), "-environment", "ale", "pong", cwd=tmp_path)
+    tables = [without_times(rows(folder / "results" / "pong.csv")) for folder in (trained, tmp_path)]
+    assert tables[0] == tables[1]
+    assert digests(tmp_path / "snapshots") == digests(trained / "snapshots")
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained folder, to go on in."""
+    for name in digests(trained):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    return tmp_path
+
+
+def test_resume_goes_on_with_the_recorded_options(copy: Path) -> None:
+    before = digests(copy)
+    first = (copy / "results/pong.csv").read_text()
+    log = run("--resume", "snapshots/pong_1.pkl", "--epochs", "3", "--train_steps", "24", cwd=copy)
+    assert "--random_seed 7" in log
+    assert (copy / "results/pong.csv").read_text().startswith(first)
+    table = rows(copy / "results" / "pong.csv")
+    assert [(row["epoch"], row["phase"], row["steps"]) for row in table[3:]] == [
+        ("2", "train", "24"),
+        ("2", "test", "20"),
+        ("3", "train", "24"),
+        ("3", "test", "20"),
+    ]
+    assert [row["total_train_steps"] for row in table[3:]] == ["64", "64", "88", "88"]
+    assert float(table[3]["total_time"]) > float(table[2]["total_time"])
+    after = digests(copy)
+    assert set(after) - set(before) == {"snapshots/pong_2.pkl", "snapshots/pong_3.pkl"}
+    assert after["snapshots/pong_1.pkl"] == before["snapshots/pong_1.pkl"]
+    read = read_snapshot(copy / "snapshots/pong_3.pkl")
+    assert read.input_shape == (4, 36, 40)
+    assert (read.facts["epoch"], read.facts["total_train_steps"]) == (3, 88)
+    run("--resume", "snapshots/pong_2.pkl", "--epochs", "3", cwd=copy)  # epoch 3 once more; 40 would be as many as ever
+    again = rows(copy / "results" / "pong.csv")
+    assert again[:5] == table[:5]
+    assert [(row["epoch"], row["phase"], row["steps"]) for row in again[5:]] == [
+        ("3", "train", "24"),
+        ("3", "test", "20"),
+    ]
+    assert (copy / "results/pong.csv.1").exists()  # the rows that made way are kept
+
+
+def test_testing_and_playing_a_snapshot(snapshot: Path, tmp_path: Path) -> None:
+    before = digests(snapshot.parent)
+    nothing = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--random_seed", "1"]
+    log = run(*nothing, "--load_weights", str(snapshot), "--test_steps", "20", "--csv_file", "test.csv", cwd=tmp_path)
+    assert "--screen_width 40" in log
+    (row,) = rows(tmp_path / "test.csv")
+    assert (row["epoch"], row["phase"], row["steps"], row["total_train_steps"]) == ("1", "test", "20", "0")
+    game = ["--play_games", "1", "--exploration_rate_test", "1", "--frame_skip", "16", "--csv_file", "play.csv"]
+    log = run("--load_weights", str(snapshot), *game, cwd=tmp_path)
+    (row,) = rows(tmp_path / "play.csv")
+    assert (row["epoch"], row["phase"], row["nr_games"]) == ("0", "play", "1")
+    assert row["average_reward"] == row["min_game_reward"] == row["max_game_reward"]
+    assert int(row["steps"]) > 100
+    assert -21 <= float(row["average_reward"]) <= 21
+    assert "Train" not in log
+    assert sorted(digests(tmp_path)) == ["play.csv", "test.csv"]
+    assert digests(snapshot.parent) == before
+
+
+def test_help_is_grouped(tmp_path: Path) -> None:
+    process = start("--help", cwd=tmp_path)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert out.startswith("usage: train.sh GAME")
+    places = [out.index(f"\n{group.title}:\n") for group in GROUPS]
+    assert places == sorted(places)
+    for group in GROUPS:
+        for f in fields(group):
+            assert f.metadata["positional"] or f"--{f.name}" in out, f.name
+    assert list(tmp_path.iterdir()) == []
+
+
+# Ctrl-C
+
+
+def wait_for(process: subprocess.Popen[str], words: str) -> str:
+    """Reads the log until those words."""
+    log = ""
+    assert process.stderr
+    for line in process.stderr:
+        log += line
+        if words in line:
+            return log
+    raise AssertionError(f"{words!r} is not in the log:\n{log}")
+
+
+def test_interrupt_saves_and_resume_finishes_the_epoch(tmp_path: Path) -> None:
+    process = start("pong", *SHORT, *FILES, "--train_steps", "100000", "--train_frequency", "1000", cwd=tmp_path)
+    wait_for(process, "Train 1/1")
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, log = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in log
+    assert "Interrupted: saving what there is" in log
+    assert "Saved snapshots/pong_1.pkl" in log
+    assert sorted(digests(tmp_path)) == ["results/pong.csv", "snapshots/pong_1.pkl"]
+    random, train = rows(tmp_path / "results/pong.csv")
+    assert (random["phase"], train["phase"], train["epoch"]) == ("random", "train", "1")
+    done = int(train["steps"])
+    assert 0 < done < 100000
+    facts = read_snapshot(tmp_path / "snapshots/pong_1.pkl").facts
+    assert (facts["epoch"], facts["total_train_steps"]) == (0, done)
+
+    run("--resume", "snapshots/pong_1.pkl", "--train_steps", str(done + 30), cwd=tmp_path)
+    _, train, test = rows(tmp_path / "results/pong.csv")
+    assert (train["phase"], train["epoch"], train["steps"]) == ("train", "1", "30")
+    assert (train["total_train_steps"], test["phase"]) == (str(done + 30), "test")
+
+
+def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+    process = start("pong", *SHORT, *FILES, "--train_repeat", "1000000", cwd=tmp_path)  # one step that takes an hour
+    wait_for(process, "Train 1/1")
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    wait_for(process, "Ctrl-C again ends at once")
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert "Traceback" not in log
+    assert sorted(digests(tmp_path)) == ["results/pong.csv"]
+    assert [row["phase"] for row in rows(tmp_path / "results/pong.csv")] == ["random"]
+
+
+# What the user gets wrong: status 2, one line, and no file touched
+
+NOTHING = ["--random_steps", "0", "--train_steps", "0", "--test_steps", "0", "--epochs", "0"]
+NOTHING += ["--log_level", "CRITICAL"]
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    level = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(level)
+
+
+@pytest.fixture
+def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs `main` in a folder with some files, and returns the one line that it says."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "old.csv").write_text("a,b\nmine,too\n")
+
+    def refuse(*arguments: str) -> str:
+        before = digests(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(signal, "signal", lambda *_: None)
+            status = main([*NOTHING, *arguments])
+        out, err = capsys.readouterr()
+        assert (status, out) == (2, ""), err
+        assert err.startswith("error: ")
+        assert err.endswith("\n")
+        assert err.count("\n") == 1
+        assert digests(tmp_path) == before
+        return err[7:-1]
+
+    return refuse
+
+
+def numbers() -> Iterator[tuple[str, str]]:
+    """Every numeric option with values that it cannot have."""
+    harmless = {("min_reward", "-2"), ("clip_error", "1" + "0" * 30), ("max_reward", "1" + "0" * 30)}
+    for group in GROUPS:
+        hints = get_type_hints(group)
+        for f in fields(group):
+            hint = hints[f.name]
+            if not any(hint in (kind, kind | None) for kind in (int, float)):
+                continue
+            values = ["-2", "1" + "0" * 30, "nan", "inf", "-inf", "1e999", "9" * 5000, "many", "", "0x10", "1,5"]
+            values += ["1.5"] if hint in (int, int | None) else []
+            yield from ((f.name, value) for value in values if (f.name, value) not in harmless)
+
+
+def test_every_number_is_checked(refuse: Callable[..., str]) -> None:
+    checked = list(numbers())
+    assert len({name for name, _ in checked}) > 25
+    for name, value in checked:
+        assert f"--{name}" in refuse("pong", f"--{name}={value}"), (name, value)
+
+
+def test_every_truth_value_is_checked(refuse: Callable[..., str]) -> None:
+    for group in GROUPS:
+        for f in fields(group):
+            if get_type_hints(group)[f.name] is bool:
+                assert "neither true nor false" in refuse("pong", f"--{f.name}", "maybe")
+
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "no game": ([], "no game given"),
+    "empty game": ([""], "no game given"),
+    "unknown game": (["pongo"], "closest are pong"),
+    "two lines": (["po\nng"], "no ROM file po ng"),
+    "missing rom": (["roms/nosuchgame.bin"], "no ROM file roms/nosuchgame.bin"),
+    "text as rom": (["file"], "is not an Atari 2600 game"),
+    "folder as rom": (["folder"], "folder is a folder, not a ROM"),
+    "long name": (["x" * 5000], "."),
+    "unknown gym": (["Nonsense-v0", "--environment", "gym"], "cannot make 'Nonsense-v0'"),
+    "two games": (["pong", "breakout"], "unrecognized argument 'breakout'"),
+    "unknown option": (["pong", "--random_sed", "1"], "did you mean --random_seed"),
+    "unknown option=": (["pong", "--epocs=1"], "did you mean --epochs"),
+    "hopeless option": (["pong", "--xyzzy"], "--help lists the options"),
+    "unknown short option": (["pong", "-x"], "unrecognized argument '-x'"),
+    "ambiguous option": (["pong", "--screen", "1"], "ambiguous"),
+    "no value": (["pong", "--epochs"], "expected one argument"),
+    "unknown choice": (["pong", "--optimizer", "sgd"], "choose from"),
+    "small screen": (["pong", "--screen_width", "7"], "--screen_width"),
+    "no screen": (["pong", "--screen_height", "0"], "--screen_height"),
+    "no history": (["pong", "--history_length", "0"], "--history_length"),
+    "batch larger than memory": (
+        ["pong", "--batch_size", "40", "--replay_size", "39"],
+        "--replay_size 39 is too small",
+    ),
+    "small memory": (["pong", "--replay_size", "10"], "--replay_size 10 is too small"),
+    "huge memory": (["pong", "--replay_size", "10000000000", "--random_steps", "10000000000"], "use at most"),
+    "huge batch": (["pong", "--batch_size", "1000000", "--replay_size", "2000000"], "of memory"),
+    "rewards the wrong way round": (["pong", "--min_reward", "2", "--max_reward", "1"], "--min_reward"),
+    "float16 on the cpu": (["pong", "--backend", "cpu", "--datatype", "float16"], "--datatype float16"),
+    "float64 on the gpu": (["pong", "--backend", "gpu", "--datatype", "float64"], "--datatype float64"),
+    "stochastic rounding": (["pong", "--stochastic_round"], "only Neon"),
+    "stochastic rounding of bits": (["pong", "--stochastic_round", "10"], "only Neon"),
+    "results below a file": (
+        ["pong", "--csv_file", "file/results.csv"],
+        "cannot write file/results.csv: what should be its folder is a file",
+    ),
+    "results in a folder": (["pong", "--csv_file", "folder"], "cannot write folder: it is a folder|Is a directory"),
+    "long file name": (["pong", "--csv_file", "x" * 300], "cannot write"),
+    "snapshots below a file": (["pong", "--save_weights_prefix", "file/pong"], "cannot write file/pong_1.pkl"),
+    "screens below a file": (["pong", "--record_screen_path", "file/screens"], "cannot write"),
+    "sound below a file": (["pong", "--record_sound_filename", "file/sound.wav"], "cannot write"),
+    "sound of gym": (
+        ["ALE/Pong-v5", "--environment", "gym", "--record_sound_filename", "a.wav"],
+        "has no sound",
+    ),
+    "missing snapshot": (["pong", "--load_weights", "pong_1.pkl"], "there is no snapshot pong_1.pkl"),
+    "missing snapshot to resume": (["--resume", "pong_1.pkl"], "there is no snapshot pong_1.pkl"),
+    "folder as snapshot": (["--load_weights", "folder"], "folder"),
+    "text as snapshot": (["--resume", "file"], "file is not a snapshot"),
+    "csv of something else": (
+        ["pong", "--csv_file", "results/old.csv", "--start_epoch", "1"],
+        "cannot go on from results/old.csv",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_arguments(what: str, refuse: Callable[..., str]) -> None:
+    arguments, words = WRONG[what]
+    assert re.search(words, refuse(*arguments))
+
+
+def test_only_files_are_replaced(refuse: Callable[..., str], tmp_path: Path) -> None:
+    """As root, --csv_file /dev/null must not make a file of it; a link is followed, and stays one."""
+    os.mkfifo(tmp_path / "pipe")
+    assert "it is no regular file" in refuse("pong", "--csv_file", "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link.csv").symlink_to("results/new.csv")
+    assert main([*NOTHING, "pong", "--csv_file", "link.csv"]) == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert rows(tmp_path / "results" / "new.csv") == []
+
+
+def test_gpu_that_is_not_there(refuse: Callable[..., str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        assert "--device_id 1000" in refuse("pong", "--backend", "gpu", "--device_id", "1000")
+    else:
+        assert "finds no GPU" in refuse("pong", "--backend", "gpu")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_that_is_read_only(refuse: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "folder").chmod(0o500)
+    assert "cannot write folder/pong.csv" in refuse("pong", "--csv_file", "folder/pong.csv")
+    assert "cannot write folder/pong_1.pkl" in refuse("pong", "--save_weights_prefix", "folder/pong")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["breakout"], "it has 6 actions, the game 4 .*trained on pong"),
+        (["pong", "--minimal_action_set", "false"], "it has 6 actions, the game 18"),
+        (["--screen_width", "100"], "its screens are not 100x36"),
+        (["--history_length", "2"], "its states have 4 screens, here 2"),
+        (["--batch_norm", "true"], "it was made without --batch_norm true"),
+    ],
+)
+def test_snapshot_of_another_network(
+    arguments: list[str], words: str, snapshot: Path, refuse: Callable[..., str]
+) -> None:
+    assert re.search(words, refuse("--load_weights", str(snapshot), *arguments))
+
+
+class Attack:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch attacked",)
+
+
+def endless() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def damaged_layers(change: Callable[[dict[str, Any]], None]) -> Callable[[Snapshot], Snapshot]:
+    def damage(whole: Snapshot) -> Snapshot:
+        layers = [layer._replace(params=dict(layer.params)) for layer in whole.layers]
+        change(layers[0].params)
+        return whole._replace(layers=layers)
+
+    return damage
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[: len(content) // 2],
+    "its last byte gone": lambda content: content[:-1],
+    "garbage": lambda content: np.random.default_rng(0).bytes(1000),
+    "an attack": lambda content: pickle.dumps(Attack()),
+    "an attack within": lambda content: pickle.dumps({"model": Attack()}, protocol=2),
+    "another pickle": lambda content: pickle.dumps({"a": 1}),
+    "endless": lambda content: pickle.dumps(endless()),
+    "deep": lambda content: b"\x80\x02" + b"]" * 100000 + b"a" * 99999 + b".",
+    "a string of 4 GB": lambda content: b"\x80\x02X\xff\xff\xff\xff.",
+    "a tuple of nothing": lambda content: b"\x80\x02t.",
+}
+
+
+@pytest.mark.parametrize("option", ["--load_weights", "--resume"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_snapshot(damage: str, option: str, snapshot: Path, refuse: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "pong_1.pkl"
+    file.write_bytes(DAMAGE[damage](snapshot.read_bytes()))
+    assert "is not a snapshot" in refuse(option, str(file))
+    assert not (tmp_path / "attacked").exists()
+
+
+FALSE_FACTS: dict[str, dict[str, Any]] = {
+    "options": {"options": 1},
+    "text as number": {"options": {"screen_width": "wide"}},
+    "number as text": {"options": {"game": 1}},
+    "fraction": {"options": {"history_length": 4.5}},
+    "choice": {"options": {"environment": "arcade"}},
+    "range": {"options": {"frame_skip": -1}},
+    "actions": {"actions": 3},
+    "action": {"actions": [3]},
+    "epoch": {"epoch": "1"},
+    "steps": {"total_train_steps": -1},
+}
+
+
+@pytest.mark.parametrize("what", FALSE_FACTS)
+def test_snapshot_that_tells_lies(what: str, snapshot: Path, refuse: Callable[..., str], tmp_path: Path) -> None:
+    whole = read_snapshot(snapshot)
+    write_snapshot(tmp_path / "pong_1.pkl", whole._replace(facts=whole.facts | FALSE_FACTS[what]))
+    refuse("--resume", "pong_1.pkl")
+
+
+FALSE_LAYERS: dict[str, Callable[[Snapshot], Snapshot]] = {
+    "no weights": damaged_layers(lambda params: params.clear()),
+    "one weight": damaged_layers(lambda params: params.update(W=np.ones(1, np.float32))),
+    "three axes": damaged_layers(lambda params: params.update(W=params["W"][None])),
+    "flat": damaged_layers(lambda params: params.update(W=params["W"].ravel())),
+    "no layers": lambda whole: whole._replace(layers=[]),
+    "small states": lambda whole: whole._replace(
+        layers=[layer._replace(states=[np.ones(3, np.float32)]) for layer in whole.layers]
+    ),
+    "states of text": lambda whole: whole._replace(layers=[layer._replace(states=["text"]) for layer in whole.layers]),
+}
+
+
+@pytest.mark.parametrize("what", FALSE_LAYERS)
+def test_snapshot_of_layers_that_make_no_sense(
+    what: str, snapshot: Path, refuse: Callable[..., str], tmp_path: Path
+) -> None:
+    write_snapshot(tmp_path / "pong_1.pkl", FALSE_LAYERS[what](read_snapshot(snapshot)))
+    refuse("--load_weights", "pong_1.pkl")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["file"],
+        ["pong", "--csv_file", "file/results.csv"],
+        ["--resume", "snapshots/pong_7.pkl"],
+        ["pong", "--epochs", "-1"],
+    ],
+)
+def test_wrong_arguments_of_the_program_itself(arguments: list[str], copy: Path) -> None:
+    """The emulator, for one, ends the whole process on a ROM that it cannot read."""
+    (copy / "file").write_text("mine\n")
+    before = digests(copy)
+    process = start(*arguments, cwd=copy)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert [line.startswith("error: ") for line in err.splitlines()].count(True) == 1
+    assert err.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in err
+    assert digests(copy) == before

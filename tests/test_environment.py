@@ -1,0 +1,598 @@
+"""Games: what the agent sees of them and when an episode ends, on the ROMs that ship with ale-py."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ale_py
+import cv2
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+
+from simple_dqn.environment import (
+    ALEEnvironment,
+    Environment,
+    EnvironmentOptions,
+    GymEnvironment,
+    find_rom,
+    game_of,
+    make_environment,
+)
+from simple_dqn.errors import GameError, OptionError, OutputError
+from simple_dqn.options import build
+
+ROOT = Path(__file__).resolve().parent.parent
+NEON = ROOT.parent / "shared" / "reference" / "neon"
+FIRE, RIGHT, LEFT = 1, 2, 3  # in Breakout's minimal action set
+
+
+def ale(game: str = "breakout", seed: int = 1, **options: Any) -> ALEEnvironment:
+    env = make_environment(EnvironmentOptions(game=game, **options), seed)
+    assert isinstance(env, ALEEnvironment)
+    env.restart()
+    return env
+
+
+def emulator(game: str = "breakout", seed: int = 1, **settings: Any) -> Any:
+    """The emulator itself, as the environment should set it up."""
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    interface = ale_py.ALEInterface()
+    interface.setInt("random_seed", seed)
+    interface.setInt("frame_skip", settings.get("frame_skip", 4))
+    interface.setFloat("repeat_action_probability", settings.get("repeat_action_probability", 0.0))
+    interface.setBool("color_averaging", settings.get("color_averaging", True))
+    interface.loadROM(find_rom(game))
+    interface.reset_game()
+    return interface
+
+
+# What the agent sees
+
+
+@pytest.mark.parametrize(
+    ("game", "size", "settings"),
+    [
+        ("breakout", (84, 84), {}),
+        ("pong", (84, 84), dict(frame_skip=1, color_averaging=False)),
+        ("space_invaders", (100, 60), dict(frame_skip=3)),
+        ("breakout", (60, 100), dict(color_averaging=False)),
+        ("seaquest", (84, 84), dict(repeat_action_probability=0.25)),
+    ],
+)
+def test_screens_are_the_emulators_resized(game: str, size: tuple[int, int], settings: dict[str, Any]) -> None:
+    env = ale(game, screen_width=size[0], screen_height=size[1], **settings)
+    twin = emulator(game, **settings)
+    actions = twin.getMinimalActionSet()
+    rng = np.random.default_rng(0)
+    seen = []
+    for _ in range(60):
+        action = int(rng.integers(env.num_actions))
+        assert env.act(action) == twin.act(actions[action])
+        screen = env.screen()
+        assert screen.dtype == np.uint8
+        assert screen.shape == (size[1], size[0])
+        np.testing.assert_array_equal(screen, cv2.resize(twin.getScreenGrayscale(), size))
+        seen.append(screen)
+    assert not (seen[0] == seen[-1]).all()
+    assert not np.shares_memory(seen[0], seen[-1])  # a screen stays as it was when it was taken
+
+
+def test_colour_averaging_shows_what_moves_in_two_places() -> None:
+    mixed, plain = (ale("breakout", frame_skip=1, color_averaging=averaging) for averaging in (True, False))
+    before = plain._ale.getScreenGrayscale()
+    frames_with_ghosts = 0
+    for step in range(30):
+        for env in (mixed, plain):
+            env.act(RIGHT if step else FIRE)
+        now, averaged = (env._ale.getScreenGrayscale() for env in (plain, mixed))
+        changed = before != now
+        assert (averaged == now)[~changed].all()
+        frames_with_ghosts += bool((averaged != now)[changed].any())
+        before = now
+    assert frames_with_ghosts > 10
+
+
+def test_action_sets() -> None:
+    assert ale("breakout").action_names == ["NOOP", "FIRE", "RIGHT", "LEFT"]
+    full = ale("breakout", minimal_action_set=False)
+    assert full.num_actions == len(full.action_names) == 18
+    assert full.action_names[:2] == ["NOOP", "FIRE"]
+    assert full.act(17) == 0
+
+
+@pytest.mark.parametrize("name", ["traj_breakout_alepy0121", "traj_pong_ale060"])
+def test_trajectories_recorded_elsewhere(name: str) -> None:
+    if not (NEON / f"{name}.npz").exists():
+        pytest.skip(f"{NEON} with the recorded trajectories is not here")
+    with np.load(NEON / f"{name}.npz") as recorded:
+        told = {key: recorded[key] for key in ("action_index", "action_set", "rewards", "lives", "game_over")}
+        hashes, screens = recorded["resized_sha1"].tolist(), recorded["resized_first200"]
+    env = ale(name.split("_")[1], seed=123)
+    env.mode = "test"
+    codes = [action.value for action in env._actions]
+    for step in range(1000):
+        assert env.act(codes.index(told["action_set"][told["action_index"][step]])) == told["rewards"][step]
+        assert env._ale.lives() == told["lives"][step]
+        assert env.is_terminal() == told["game_over"][step]
+        assert hashlib.sha1(env.screen().tobytes()).hexdigest().encode() == hashes[step]
+        if step < len(screens):
+            np.testing.assert_array_equal(env.screen(), screens[step])
+        if env.is_terminal():
+            env.restart()
+
+
+# When an episode ends
+
+
+def play(env: ALEEnvironment, lives: int) -> None:
+    """Serves, and stands still, until `lives` are left."""
+    for _ in range(2000):
+        if env._ale.lives() == lives:
+            return
+        env.act(FIRE)
+        if env.is_terminal() and env._ale.lives() != lives:
+            env.restart()
+    raise AssertionError("Breakout went on and on")
+
+
+def frames_played(env: ALEEnvironment) -> int:
+    """Since the game began."""
+    return int(env._ale.getEpisodeFrameNumber())
+
+
+def test_lost_life_ends_an_episode_in_training_but_the_game_goes_on() -> None:
+    env = ale()
+    play(env, lives=4)
+    assert env.is_terminal()
+    assert not env.truncated
+    played = frames_played(env)
+    env.restart()
+    assert not env.is_terminal()
+    assert (env._ale.lives(), frames_played(env)) == (4, played)
+
+
+def test_lost_life_ends_nothing_in_testing() -> None:
+    env = ale()
+    env.mode = "test"
+    play(env, lives=3)
+    assert not env.is_terminal()
+    env.restart()  # and a test begins with a game of its own
+    assert (env._ale.lives(), frames_played(env)) == (5, 0)
+
+
+def test_life_lost_in_testing_does_not_end_the_training_that_follows() -> None:
+    env = ale()
+    env.mode = "test"
+    play(env, lives=4)
+    env.act(0)
+    env.mode = "train"
+    env.act(0)
+    assert not env.is_terminal()
+    env.restart()  # a restart in mid-game resets
+    assert frames_played(env) == 0
+
+
+def test_restart_in_mid_game_resets() -> None:
+    env = ale()
+    fresh = env.screen()
+    for action in (FIRE, RIGHT, RIGHT, RIGHT):
+        env.act(action)
+    assert (env.screen() != fresh).any()
+    env.restart()
+    assert frames_played(env) == 0
+    np.testing.assert_array_equal(env.screen(), fresh)
+
+
+@pytest.mark.parametrize("mode", ["train", "test"])
+def test_game_over_ends_an_episode_and_restart_resets(mode: Any) -> None:
+    env = ale()
+    env.mode = mode
+    play(env, lives=0)
+    assert env.is_terminal()
+    env.restart()
+    assert not env.is_terminal()
+    assert (env._ale.lives(), frames_played(env)) == (5, 0)
+
+
+# Sticky actions
+
+
+def test_sticky_actions_are_those_of_the_seed() -> None:
+    def trace(seed: int, probability: float) -> list[bytes]:
+        env = ale(seed=seed, repeat_action_probability=probability)
+        trace = []
+        for step in range(60):
+            env.act((FIRE, RIGHT, LEFT)[step % 3])
+            trace.append(env.screen().tobytes())
+        return trace
+
+    assert trace(1, 0.5) == trace(1, 0.5)
+    assert trace(1, 0.5) != trace(2, 0.5)
+    assert trace(1, 0.0) == trace(2, 0.0)
+
+
+# ROMs
+
+
+def test_rom_that_is_a_file(tmp_path: Path) -> None:
+    rom = tmp_path / "My Game.BIN"
+    rom.write_bytes(Path(str(ale_py.roms.get_rom_path("pong"))).read_bytes())
+    assert find_rom(str(rom)) == rom
+    assert ale(str(rom)).num_actions == 6
+
+
+@pytest.mark.parametrize(
+    "game", ["breakout", "Breakout", "roms/breakout.bin", "no/such/folder/BREAKOUT.ROM", "./breakout.a26"]
+)
+def test_rom_that_ships_with_ale_py(game: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_rom(game) == Path(str(ale_py.roms.get_rom_path("breakout")))
+
+
+@pytest.mark.parametrize("game", ["space_invaders", "space-invaders", "Space Invaders", "roms/Space_Invaders.bin"])
+def test_rom_of_two_words(game: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_rom(game).stem == "space_invaders"
+
+
+@pytest.mark.parametrize(
+    ("game", "words"),
+    [
+        ("brekout", "closest are breakout"),
+        ("roms/spaceinvaders.bin", "space_invaders"),
+        ("Breakout-v5", "add --environment gym"),
+        ("0", "games are breakout, pong, space_invaders"),
+    ],
+)
+def test_unknown_game(game: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GameError, match=words):
+        find_rom(game)
+
+
+BAD_ROMS = {
+    "empty": (b"", "is empty"),
+    "text": (b"this is no game\n" * 20, "is not an Atari 2600 game that the emulator knows"),
+    "random": (np.random.default_rng(0).bytes(4096), "4096 bytes.: remove it to play the breakout that ships"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ROMS)
+def test_file_that_is_no_rom(kind: str, tmp_path: Path) -> None:
+    content, words = BAD_ROMS[kind]
+    rom = tmp_path / "breakout.bin"
+    rom.write_bytes(content)
+    with pytest.raises(GameError, match=words):
+        make_environment(EnvironmentOptions(game=str(rom)), seed=1)
+    assert rom.read_bytes() == content
+    if kind == "random":
+        other = rom.rename(tmp_path / "unheard of.bin")
+        with pytest.raises(GameError, match=r"4096 bytes\)$"):
+            find_rom(str(other))
+
+
+def test_folder_or_pipe_is_no_rom(tmp_path: Path) -> None:
+    with pytest.raises(GameError, match="is a folder"):
+        find_rom(str(tmp_path))
+    os.mkfifo(tmp_path / "breakout.bin")
+    with pytest.raises(GameError, match="is no file"):
+        find_rom(str(tmp_path / "breakout.bin"))
+
+
+# Recording
+
+
+def test_recorded_frames_are_what_is_seen(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "frames"
+    env = ale(frame_skip=2, record_screen_path=str(folder), color_averaging=False)
+    env.act(FIRE)
+    before = len(list(folder.iterdir()))
+    env.act(RIGHT)
+    frames = sorted(folder.glob("*.png"))
+    assert len(frames) == before + 2  # every frame, those skipped too
+    env.act(0)  # a frame is written when the next one comes
+    picture = cv2.imread(str(frames[-1]))
+    assert picture is not None
+    assert picture.shape == (210, 320, 3)  # the emulator's pixels are twice as wide as high
+    assert (picture[:, ::2] == picture[:, 1::2]).all()
+    twin = emulator(frame_skip=1, color_averaging=False)
+    shown = [twin.getScreenRGB()]
+    for action in [FIRE] * 2 + [3] * 2 + [0] * 2:
+        twin.act(ale_py.Action(action))
+        shown.append(twin.getScreenRGB())
+    for frame, pixels in zip(sorted(folder.glob("*.png")), shown, strict=False):
+        picture = cv2.imread(str(frame))
+        assert picture is not None
+        np.testing.assert_array_equal(picture[:, ::2, ::-1], pixels)
+
+
+@pytest.mark.parametrize("option", ["record_screen_path", "record_sound_filename"])
+def test_recording_that_cannot_be_written(option: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options = build(EnvironmentOptions, {"game": "pong", option: str(tmp_path / "file" / "below")})
+    with pytest.raises(OutputError, match="cannot write"):
+        make_environment(options, seed=1)
+
+
+def test_display_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    for variable in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(variable, raising=False)
+    for game, kind in (("pong", "ale"), ("ALE/Pong-v5", "gym")):
+        options = EnvironmentOptions(game=game, environment=kind, display_screen=True)
+        with pytest.raises(GameError, match="there is no display here"):
+            make_environment(options, seed=1)
+
+
+def test_no_output_of_the_emulator(tmp_path: Path) -> None:
+    """It greets on standard error, and pygame on standard output: neither belongs in the log of a training."""
+    program = (
+        "from simple_dqn.environment import *\n"
+        "for game, kind in (('pong', 'ale'), ('CartPole-v1', 'gym')):\n"
+        "    env = make_environment(EnvironmentOptions(game=game, environment=kind), 1)\n"
+        "    env.restart(), env.screen()\n"
+    )
+    variables = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "XDG_RUNTIME_DIR")}
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env=variables | {"PYTHONPATH": str(ROOT / "src")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# Gymnasium
+
+
+class Small(gymnasium.Env[Any, Any]):
+    """Counts its steps, and shows them as a shade of grey; ends after 5, or is broken off after `limit`."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012  (as Gymnasium has it)
+
+    def __init__(
+        self, render_mode: str | None = None, channels: int | None = 3, actions: Any = None, limit: int = 99
+    ) -> None:
+        self.render_mode = render_mode
+        self.channels = channels
+        self.action_space = actions or Discrete(3)
+        shape = (12, 10) if channels == 0 else (12, 10, channels or 0)
+        self.observation_space = Box(0, 255, shape, np.uint8) if channels is not None else Box(-1, 1, (4,), np.float32)
+        self.limit = limit
+        self.steps = 0
+        self.seeds: list[int | None] = []
+        self.actions: list[int] = []
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.seeds.append(seed)
+        self.steps = 0
+        return self.observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert action in self.action_space
+        self.actions.append(action)
+        self.steps += 1
+        return self.observe(), 0.5 * self.steps, self.steps == 5, self.steps >= self.limit, {}
+
+    def observe(self) -> Any:
+        shape = self.observation_space.shape
+        if self.channels is None:
+            return np.zeros(shape, np.float32)
+        return self.picture() if self.channels == 3 else np.full(shape, self.steps, np.uint8)
+
+    def picture(self) -> Any:
+        picture = np.zeros((12, 10, 3), np.uint8)
+        picture[..., 0] = 20 * self.steps  # red
+        return picture
+
+    def render(self) -> Any:
+        return self.picture() + np.uint8(3) if self.channels is None else self.picture()
+
+
+class Blind(Small):
+    metadata = {"render_modes": ["ansi"], "render_fps": 30}  # noqa: RUF012
+
+    def render(self) -> str:
+        return "nothing to see"
+
+
+class Broken(Small):
+    def __init__(self, **_: Any) -> None:
+        raise RuntimeError("no such luck\nmore of it")
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    kinds: dict[str, tuple[type[Small], dict[str, Any]]] = {
+        "Rgb": (Small, {}),
+        "Grey": (Small, dict(channels=0)),
+        "GreyPlane": (Small, dict(channels=1)),
+        "State": (Small, dict(channels=None)),
+        "Blind": (Blind, dict(channels=None)),
+        "Broken": (Broken, {}),
+        "Continuous": (Small, dict(actions=Box(-1, 1, (2,), np.float32))),
+        "Many": (Small, dict(actions=Discrete(257))),
+        "Offset": (Small, dict(actions=Discrete(3, start=-1))),
+        "BrokenOff": (Small, dict(limit=3)),
+        "Both": (Small, dict(limit=5)),
+    }
+    for name, (kind, arguments) in kinds.items():
+        gymnasium.register(f"Small{name}-v0", kind, kwargs=arguments)  # type: ignore[arg-type]
+    yield
+    for name in kinds:
+        del gymnasium.registry[f"Small{name}-v0"]
+
+
+def gym(game: str, seed: int = 7, **options: Any) -> GymEnvironment:
+    env = make_environment(EnvironmentOptions(game=game, environment="gym", **options), seed)
+    assert isinstance(env, GymEnvironment)
+    env.restart()
+    return env
+
+
+def small(env: GymEnvironment) -> Small:
+    inner = env._gym.unwrapped
+    assert isinstance(inner, Small)
+    return inner
+
+
+def grey(red: int, other: int = 0) -> int:
+    pixel = np.array([[[red, other, other]]], np.uint8)
+    return int(cv2.cvtColor(pixel, cv2.COLOR_RGB2GRAY).item())
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("game", "shade"),
+    [
+        ("SmallRgb-v0", grey(40)),
+        ("SmallGrey-v0", 2),
+        ("SmallGreyPlane-v0", 2),
+        ("SmallState-v0", grey(43, 3)),  # what is rendered, not what is observed
+    ],
+)
+def test_gym_screen(game: str, shade: int) -> None:
+    env = gym(game, screen_width=8, screen_height=6)
+    assert [env.act(1), env.act(2)] == [0.5, 1.0]
+    assert not env.is_terminal()
+    screen = env.screen()
+    assert screen.dtype == np.uint8
+    np.testing.assert_array_equal(screen, np.full((6, 8), shade))
+    env.close()
+
+
+@pytest.mark.usefixtures("registered")
+def test_gym_is_seeded_once() -> None:
+    env = gym("SmallRgb-v0", seed=11)
+    env.restart()
+    env.restart()
+    assert small(env).seeds == [11, None, None]
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("mode", ["train", "test"])
+@pytest.mark.parametrize(
+    ("game", "steps", "truncated"),
+    [("SmallRgb-v0", 5, False), ("SmallBrokenOff-v0", 3, True), ("SmallBoth-v0", 5, False)],
+)
+def test_gym_end_and_time_limit(game: str, steps: int, truncated: bool, mode: Any) -> None:
+    env = gym(game)
+    env.mode = mode
+    for step in range(steps):
+        assert not env.is_terminal(), step
+        assert not env.truncated, step
+        env.act(0)
+    assert env.is_terminal()
+    assert env.truncated == truncated
+    env.restart()
+    assert not env.is_terminal()
+    assert not env.truncated
+    assert small(env).steps == 0
+
+
+@pytest.mark.usefixtures("registered")
+def test_gym_actions_that_do_not_start_at_zero() -> None:
+    env = gym("SmallOffset-v0")
+    assert env.num_actions == 3
+    for action in range(3):
+        env.act(action)
+    assert small(env).actions == [-1, 0, 1]
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("game", "words"),
+    [
+        ("SmallContinuous-v0", "needs a Discrete action space"),
+        ("SmallMany-v0", "has 257 actions: at most 256"),
+        ("SmallBlind-v0", "no pixels to learn from"),
+        ("SmallBroken-v0", "cannot make 'SmallBroken-v0': no such luck$"),
+        ("SmallRgb-v9", "cannot make 'SmallRgb-v9'"),
+        ("NoSuchThing-v0", "cannot make 'NoSuchThing-v0'"),
+        ("no_such_package:Thing-v0", "cannot make"),
+        ("breakout", "cannot make 'breakout'"),
+        ("", "cannot make ''"),
+    ],
+)
+def test_gym_that_cannot_be_played(game: str, words: str) -> None:
+    with pytest.raises(GameError, match=words) as caught:
+        gym(game)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("registered")
+def test_gym_records_frames(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "frames"
+    env = gym("SmallState-v0", record_screen_path=str(folder))
+    env.act(0)
+    assert sorted(path.name for path in folder.iterdir()) == ["000001.png", "000002.png"]
+    picture = cv2.imread(str(folder / "000002.png"))
+    assert picture is not None
+    np.testing.assert_array_equal(picture[..., ::-1], env._gym.render())
+    folder.joinpath("000003.png").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*000003\.png"):
+        env.act(0)
+
+
+@pytest.mark.usefixtures("registered")
+def test_gym_has_no_sound(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="has no sound"):
+        gym("SmallRgb-v0", record_sound_filename=str(tmp_path / "sound.wav"))
+
+
+@pytest.mark.parametrize("game", ["Breakout-v0", "ALE/Breakout-v5"])
+def test_gym_breakout(game: str) -> None:
+    env: Environment = gym(game)
+    other = gym(game)
+    assert env.num_actions == 4
+    for step in range(10):
+        action = step % 4
+        assert env.act(action) == other.act(action)
+        assert env.screen().shape == (84, 84)
+        np.testing.assert_array_equal(env.screen(), other.screen())
+    assert env.screen().any()
+    assert not env.is_terminal()
+
+
+def test_the_sound_of_every_frame_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "pong.wav"
+    loud = make_environment(EnvironmentOptions(game="pong", record_sound_filename=str(path)), seed=1)
+    still = make_environment(EnvironmentOptions(game="pong"), seed=1)
+    for environment in (loud, still):
+        environment.restart()
+    rng = np.random.default_rng(0)
+    for action in rng.integers(loud.num_actions, size=150):
+        assert loud.act(int(action)) == still.act(int(action))
+        assert np.array_equal(loud.screen(), still.screen())
+    loud.close()
+    with wave.open(str(path)) as sound:
+        assert sound.getnframes() == 150 * 4 * 512
+        assert sound.getframerate() == 60 * 512
+        samples = np.frombuffer(sound.readframes(sound.getnframes()), np.uint8)
+    assert samples.max() - samples.min() > 20  # the ball was heard
+
+
+@pytest.mark.parametrize("name", ["combat", "joust", "warlords"])
+def test_a_game_for_two_is_refused(name: str) -> None:
+    with pytest.raises(GameError, match=f"{name} is a game for two"):
+        find_rom(name)
+
+
+@pytest.mark.parametrize(
+    ("stem", "game"),
+    [("pong_141", "pong"), ("pong_fast_3", "pong"), ("space_invaders_126", "space_invaders"),
+     ("ms_pacman_label_2", "ms_pacman"), ("Breakout-v0_77", "Breakout-v0"), ("mine", "mine")],
+)  # fmt: skip
+def test_the_game_in_a_snapshots_name(stem: str, game: str) -> None:
+    assert game_of(stem) == game
