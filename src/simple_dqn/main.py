@@ -213,7 +213,9 @@ class Run:
         )
         backend_options = options.build(BackendOptions, values)
         if o.resume and o.start_epoch >= o.epochs:
-            raise OptionError(f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on")
+            raise OptionError(
+                f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on"
+            )
         seed = _seed(options.build(CommonOptions, values))
         groups = (env_options, memory_options, net_options, backend_options, agent_options, o)
         recorded = {name: value for group in groups for name, value in asdict(group).items() if name not in _FORGOTTEN}
