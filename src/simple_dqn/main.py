@@ -221,7 +221,9 @@ class Run:
         )
         backend_options = options.build(BackendOptions, values)
         if o.resume and o.start_epoch >= o.epochs:
-            raise OptionError(f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on")
+            raise OptionError(
+                f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on"
+            )
         vis_options = options.build(VisualizationOptions, values)
         page = vis_options.visualization_file
         if page and not o.play_games:
