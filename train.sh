@@ -18,9 +18,17 @@ name=${game##*/}  # without its folder
 name=${name%.*}   # and without .bin
 case ${1-} in
   '' | -* | @*) ;;
+  */*)
+    echo "error: $1 is no label: it must not contain /" >&2
+    exit 2
+    ;;
   *)
     name=${name}_$1
     shift
     ;;
 esac
+if [ -z "$name" ]; then
+  echo "error: $game does not name a game" >&2
+  exit 2
+fi
 main --save_weights_prefix "snapshots/$name" --csv_file "results/$name.csv" "$game" "$@"

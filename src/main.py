@@ -1,8 +1,11 @@
 """Launcher, so that `python src/main.py` works as it always did."""
 
+import signal
 import sys
 
-from simple_dqn.main import main
-
 if __name__ == "__main__":
+    # Until there is something to save, which main() sees to, Ctrl-C ends the program without a word.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from simple_dqn.main import main
+
     sys.exit(main())

@@ -20,8 +20,10 @@ from typing import Any, get_type_hints
 import numpy as np
 import pytest
 
+from simple_dqn.errors import OutputError
 from simple_dqn.main import GROUPS, main
 from simple_dqn.snapshot import Snapshot, read_snapshot, write_snapshot
+from simple_dqn.statistics import CSVFile
 
 MAIN = Path(__file__).resolve().parent.parent / "src" / "main.py"
 HEADER = (
@@ -234,7 +236,8 @@ def test_interrupt_saves_and_resume_finishes_the_epoch(tmp_path: Path) -> None:
     assert (facts["epoch"], facts["total_train_steps"]) == (0, done)
 
     run("--resume", "snapshots/pong_1.pkl", "--train_steps", str(done + 30), cwd=tmp_path)
-    _, train, test = rows(tmp_path / "results/pong.csv")
+    _, before, train, test = rows(tmp_path / "results/pong.csv")
+    assert (before["phase"], before["epoch"], before["steps"]) == ("train", "1", str(done))
     assert (train["phase"], train["epoch"], train["steps"]) == ("train", "1", "30")
     assert (train["total_train_steps"], test["phase"]) == (str(done + 30), "test")
 
@@ -293,14 +296,14 @@ def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 def numbers() -> Iterator[tuple[str, str]]:
     """Every numeric option with values that it cannot have."""
-    harmless = {("min_reward", "-2"), ("clip_error", "1" + "0" * 30), ("max_reward", "1" + "0" * 30)}
+    harmless = {("min_reward", "-2"), ("max_reward", "-2")}
     for group in GROUPS:
         hints = get_type_hints(group)
         for f in fields(group):
             hint = hints[f.name]
             if not any(hint in (kind, kind | None) for kind in (int, float)):
                 continue
-            values = ["-2", "1" + "0" * 30, "nan", "inf", "-inf", "1e999", "9" * 5000, "many", "", "0x10", "1,5"]
+            values = ["-2", "1" + "0" * 31, "nan", "inf", "-inf", "1e999", "9" * 5000, "many", "", "0x10", "1,5"]
             values += ["1.5"] if hint in (int, int | None) else []
             yield from ((f.name, value) for value in values if (f.name, value) not in harmless)
 
@@ -493,7 +496,57 @@ FALSE_FACTS: dict[str, dict[str, Any]] = {
 def test_snapshot_that_tells_lies(what: str, snapshot: Path, refuse: Callable[..., str], tmp_path: Path) -> None:
     whole = read_snapshot(snapshot)
     write_snapshot(tmp_path / "pong_1.pkl", whole._replace(facts=whole.facts | FALSE_FACTS[what]))
-    refuse("--resume", "pong_1.pkl")
+    line = refuse("--resume", "pong_1.pkl", "--epochs", "2")
+    assert "makes no sense" in line or "--frame_skip -1: must be at least 1" in line
+
+
+def test_snapshot_cannot_say_where_to_write(snapshot: Path, tmp_path: Path) -> None:
+    whole = read_snapshot(snapshot)
+    kept = tmp_path / "mine.txt"
+    kept.write_text("mine")
+    evil = {"record_sound_filename": str(kept), "record_screen_path": str(tmp_path / "new"), "csv_file": str(kept)}
+    facts = whole.facts | {"options": whole.facts["options"] | evil}
+    write_snapshot(tmp_path / "pong_1.pkl", whole._replace(facts=facts))
+    run("--resume", "pong_1.pkl", "--epochs", "2", "--train_steps", "5", "--test_steps", "0", cwd=tmp_path)
+    assert kept.read_text() == "mine"
+    assert not (tmp_path / "new").exists()
+    assert rows(tmp_path / "pong.csv")[0]["steps"] == "5"
+
+
+def test_what_was_learned_is_saved_when_the_statistics_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OutputError("cannot write to results/pong.csv: No space left on device")
+
+    monkeypatch.setattr(CSVFile, "write", full)
+    assert main(["pong", *SHORT, *FILES, "--random_steps", "0", "--epochs", "3"]) == 2
+    assert "error: cannot write to results/pong.csv" in capsys.readouterr().err
+    assert read_snapshot(tmp_path / "snapshots/pong_1.pkl").facts["total_train_steps"] == 40
+
+
+def test_the_score_in_a_snapshot_is_its_own(tmp_path: Path) -> None:
+    run("pong", *FILES, *SHORT, cwd=tmp_path)
+    assert "test_score" in read_snapshot(tmp_path / "snapshots/pong_1.pkl").facts
+    run("--resume", "snapshots/pong_1.pkl", "--epochs", "2", "--test_steps", "0", cwd=tmp_path)
+    assert "test_score" not in read_snapshot(tmp_path / "snapshots/pong_2.pkl").facts
+
+
+@pytest.mark.parametrize("option", ["--clip_error", "--max_reward"])
+def test_numbers_too_large_for_the_network(option: str, refuse: Callable[..., str]) -> None:
+    assert "must be at most 1e+30" in refuse("pong", option, "1e300")
+
+
+@pytest.mark.parametrize("other", ["--load_weights=x.pkl", "--start_epoch=0", "--play_games=1"])
+def test_resume_stands_alone(other: str, refuse: Callable[..., str]) -> None:
+    assert "does not go with --resume" in refuse("--resume", "pong_1.pkl", other)
+
+
+def test_nothing_left_to_resume(snapshot: Path, refuse: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "pong_1.pkl").write_bytes(snapshot.read_bytes())
+    assert "was the last of 1; --epochs N goes on" in refuse("--resume", "pong_1.pkl", "--epochs", "1")
 
 
 FALSE_LAYERS: dict[str, Callable[[Snapshot], Snapshot]] = {

@@ -596,3 +596,18 @@ def test_a_game_for_two_is_refused(name: str) -> None:
 )  # fmt: skip
 def test_the_game_in_a_snapshots_name(stem: str, game: str) -> None:
     assert game_of(stem) == game
+
+
+def test_an_earlier_recording_is_safe_until_a_game_begins(tmp_path: Path) -> None:
+    path = tmp_path / "keep.wav"
+    path.write_bytes(b"earlier")
+    make_environment(EnvironmentOptions(game="pong", record_sound_filename=str(path)), seed=1)
+    assert path.read_bytes() == b"earlier"
+
+
+def test_a_folder_called_like_a_game_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "breakout").mkdir()
+    assert find_rom("breakout").name == "breakout.bin"
+    with pytest.raises(GameError, match="is a folder"):
+        find_rom("./breakout")

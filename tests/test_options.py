@@ -38,6 +38,8 @@ def read(*argv: str) -> dict[str, Any]:
         (["--size", "1e6", "--seed", "0"], {"size": 1_000_000, "seed": 0}),
         (["--bits"], {"bits": True}),
         (["--bits", "10"], {"bits": 10}),
+        (["--bits", "false"], {"bits": False}),
+        (["--rate", "-1e3", "--size", "-2"], {"rate": -1000, "size": -2}),
         *((["--shiny", word], {"shiny": True}) for word in ("yes", "true", "T", "1", "TRUE")),
         *((["--shiny", word], {"shiny": False}) for word in ("no", "false", "F", "0", "False")),
     ],

@@ -149,6 +149,15 @@ def test_damaged_and_foreign_files_get_one_clear_line(tmp_path: Path) -> None:
         assert "x.pkl is not a snapshot" in str(error.value)
 
 
+def test_what_is_shared_is_gone_through_once(tmp_path: Path) -> None:
+    nested: Any = 1
+    for _ in range(60):
+        nested = [nested, nested]
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(nested, protocol=2))
+    with pytest.raises(SnapshotError, match="it holds no Neon model"):
+        read_snapshot(tmp_path / "x.pkl")
+
+
 def test_flipped_bytes_never_do_worse_than_an_error(tmp_path: Path) -> None:
     write_snapshot(tmp_path / "whole.pkl", small())
     whole = (tmp_path / "whole.pkl").read_bytes()

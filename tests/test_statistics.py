@@ -119,28 +119,28 @@ def test_an_earlier_file_is_kept(tmp_path: Path) -> None:
 
 
 def rows(*epochs: int) -> str:
-    lines = [",".join([str(e), "test", *["0"] * 11, str(e * 10.5), "0", "0"]) for e in epochs]
+    lines = [",".join([str(e), "test", *["0"] * 6, str(e * 100), *["0"] * 4, str(e * 10.5), "0", "0"]) for e in epochs]
     return "\n".join([HEADER, *lines, ""])
 
 
 def test_goes_on_from_an_earlier_file(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(rows(0, 1, 2))
-    file = CSVFile(path, keep_epochs=2)
+    file = CSVFile(path, keep_steps=200)
     assert file.total_time == 21
-    file.write(dict.fromkeys(COLUMNS, 7))
-    assert path.read_text() == rows(0, 1, 2) + ",".join(["7"] * 16) + "\n"
+    file.write(dict.fromkeys(COLUMNS, 700))
+    assert path.read_text() == rows(0, 1, 2) + ",".join(["700"] * 16) + "\n"
     assert list(tmp_path.iterdir()) == [path]
-    CSVFile(path, keep_epochs=1)  # later epochs will be run again
+    CSVFile(path, keep_steps=100)  # later epochs will be run again
     assert path.read_text() == rows(0, 1)
-    assert (tmp_path / "a.csv.1").read_text() == rows(0, 1, 2) + ",".join(["7"] * 16) + "\n"
+    assert (tmp_path / "a.csv.1").read_text() == rows(0, 1, 2) + ",".join(["700"] * 16) + "\n"
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", HEADER + "\nx,y\n", "\0\xff"])
 def test_does_not_go_on_from_what_is_no_statistics(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.csv").write_text(content)
     with pytest.raises(OutputError, match="it holds no statistics of this program"):
-        CSVFile(tmp_path / "a.csv", keep_epochs=3)
+        CSVFile(tmp_path / "a.csv", keep_steps=300)
     assert (tmp_path / "a.csv").read_text() == content
 
 

@@ -37,9 +37,11 @@ class DeepQNetworkOptions(Options):
     batch_size: int = option(32, "transitions in a minibatch", at_least=1, at_most=10**6)
     optimizer: str = option("rmsprop", "rule that turns gradients into steps", choices=("rmsprop", "adam", "adadelta"))
     decay_rate: float = option(0.95, "decay of the averages in RMSProp and Adadelta", at_least=0, at_most=1)
-    clip_error: float = option(1.0, "clip errors to ± this before back-propagation; 0: do not", at_least=0)
-    min_reward: float = option(-1.0, "rewards below count as this in learning")
-    max_reward: float = option(1.0, "rewards above count as this in learning")
+    clip_error: float = option(
+        1.0, "clip errors to ± this before back-propagation; 0: do not", at_least=0, at_most=1e30
+    )
+    min_reward: float = option(-1.0, "rewards below count as this in learning", at_least=-1e30, at_most=1e30)
+    max_reward: float = option(1.0, "rewards above count as this in learning", at_least=-1e30, at_most=1e30)
     batch_norm: bool = option(False, "batch normalization in all layers but the last")
 
     def __post_init__(self) -> None:
@@ -199,6 +201,8 @@ class DeepQNetwork:
         differences = layout.differences(layers)
         if differences:
             raise SnapshotError(f"{name} does not fit: {'; '.join(differences)}")
+        if not all(np.isfinite(array).all() for layer in layers for array in layer.params.values()):
+            raise SnapshotError(f"{name} is damaged: it holds weights that are no numbers")
         states = layout.from_neon(layers, self._online)
         if len(states) == len(self._optimizer.states):
             self._optimizer.load(states)

@@ -138,8 +138,9 @@ class ALEEnvironment(Environment):
         ale.setBool("sound", options.display_screen)
         if options.record_screen_path:
             ale.setString("record_screen_dir", options.record_screen_path)
-        self._sound: Any = _open_wave(options.record_sound_filename) if options.record_sound_filename else None
-        if self._sound:  # the emulator gives out the sound of one frame at a time
+        self._sound_filename = options.record_sound_filename
+        self._sound: Any = None  # its file, opened as the first game begins: until then an earlier one is safe
+        if self._sound_filename:  # the emulator gives out the sound of one frame at a time
             ale.setBool("sound_obs", True)
             ale.setInt("frame_skip", 1)
         self._frame_skip = options.frame_skip
@@ -159,6 +160,8 @@ class ALEEnvironment(Environment):
         return [action.name for action in self._actions]
 
     def restart(self) -> None:
+        if self._sound_filename and not self._sound:
+            self._sound = _open_wave(self._sound_filename)
         if self.mode == "test" or not self._life_lost or self._ale.game_over():
             self._ale.reset_game()
         self._life_lost = False
@@ -294,10 +297,11 @@ def find_rom(game: str) -> Path:
 
     path, names = Path(game), roms.get_all_rom_ids()
     name = path.stem.lower().replace("-", "_").replace(" ", "_")
-    if path.exists() and not path.is_file():
+    shadowed = path.is_dir() and game == name and name in names  # a folder called breakout is not meant
+    if path.exists() and not path.is_file() and not shadowed:
         kind = "a folder" if path.is_dir() else "no file"
         raise GameError(f"{game} is {kind}, not a ROM: name a file such as roms/breakout.bin, or a game")
-    if not path.exists():
+    if shadowed or not path.exists():
         if name in names:
             rom = Path(str(roms.get_rom_path(name)))
             if not ALEInterface.isSupportedROM(rom):

@@ -90,6 +90,7 @@ _TRAINED_ON = (
     "game", "environment", "frame_skip", "repeat_action_probability", "minimal_action_set", "color_averaging",
     "screen_width", "screen_height", "history_length", "batch_norm",
 )  # fmt: skip
+_SCORES = ("test_score", "test_games")
 _COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
 # What no snapshot remembers: where files lie and what a run shows. Equal runs make equal snapshots, wherever they run.
 _FORGOTTEN = (
@@ -97,6 +98,9 @@ _FORGOTTEN = (
     "record_screen_path", "record_sound_filename", "resume", "save_weights_prefix", "start_epoch",
     "visualization_file", "visualization_filters",
 )  # fmt: skip
+
+
+_RESUMED = _KNOWN.keys() - set(_FORGOTTEN)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -154,6 +158,9 @@ def _settle(given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
     What the user gives counts most, then what the snapshot says of itself.
     """
     resumed = given.get("resume")
+    for name in ("load_weights", "start_epoch", "play_games"):
+        if resumed and name in given:
+            raise OptionError(f"--{name} does not go with --resume, which takes everything from its snapshot")
     path = resumed or given.get("load_weights")
     if not path:
         if not given.get("game"):
@@ -162,12 +169,13 @@ def _settle(given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
     start = Start(Path(path), read_snapshot(Path(path)))
     _require_sense(start)
     recorded = start.facts.get("options", {})
-    taken = {name: value for name, value in recorded.items() if name in _TRAINED_ON or (resumed and name in _KNOWN)}
+    taken = {name: value for name, value in recorded.items() if name in _TRAINED_ON or (resumed and name in _RESUMED)}
     if resumed:
         taken |= _names(start)
     taken.setdefault("game", game_of(start.path.stem))
     news = {name: value for name, value in taken.items() if name not in given and value != _KNOWN[name].default}
-    logger.info("Options from %s: %s", start.path, " ".join(f"--{name} {value}" for name, value in news.items()))
+    if news:
+        logger.info("Options from %s: %s", start.path, " ".join(f"--{name} {value}" for name, value in news.items()))
     return {**taken, **given}, start
 
 
@@ -234,6 +242,7 @@ class Run:
         self._facts: dict[str, Any] = {"options": recorded | {"random_seed": seed}}
         self._epoch = o.start_epoch  # epochs that are over
         self._saved: list[Path] = []
+        self._saved_steps = -1  # training steps in the last of them
         for path in filter(None, (o.csv_file, o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl", page)):
             require_writable(Path(path))
 
@@ -252,7 +261,9 @@ class Run:
         if start:
             self._take_over(start)
         self._facts |= {"game": env_options.game, "actions": env.action_names}
-        keep = o.start_epoch if o.resume or o.start_epoch else None
+        keep = self.agent.total_train_steps if o.resume or o.start_epoch else None
+        if o.resume and o.csv_file and not Path(o.csv_file).exists():
+            logger.warning("There are no statistics in %s: a new file begins; --csv_file names another", o.csv_file)
         self._csv = CSVFile(Path(o.csv_file), keep) if o.csv_file else None
         self.statistics = Statistics(self.agent, self._csv)
         self.agent.callbacks = [self.statistics, Progress(self.statistics, o.epochs)]
@@ -271,6 +282,8 @@ class Run:
                 already = agent.total_train_steps - self._epoch_began  # where it was broken off
                 self._phase("train", epoch, o.train_steps - already, agent.train)
                 self._epoch, self._epoch_began = epoch, agent.total_train_steps
+                for name in _SCORES:  # they were another epoch's
+                    self._facts.pop(name, None)
                 self._save(epoch)
                 self._phase("test", epoch, o.test_steps, agent.test)
                 if o.test_steps:
@@ -278,8 +291,11 @@ class Run:
                     self._facts |= {"test_score": score, "test_games": self.statistics.num_games}
                     self._save(epoch)
         except _Interrupted:
-            broken_off = agent.total_train_steps > self._epoch_began
-            self._save(self._epoch + broken_off)
+            self._save_moment()
+            raise
+        except Exception:  # a full disk, say: what was learned since the last snapshot may still find room
+            with contextlib.suppress(SimpleDQNError):
+                self._save_moment()
             raise
         finally:
             self._sum_up()
@@ -295,6 +311,8 @@ class Run:
         """Runs a phase of so many steps, or games, and tells the callbacks of it."""
         if number <= 0:
             return
+        if self.agent.interrupted:  # while a snapshot was being saved
+            raise _Interrupted
         logger.info("%s%s", name.capitalize(), f" {epoch}/{self.options.epochs}" if epoch else "")
         for callback in self.agent.callbacks:
             callback.on_phase_start(name, epoch, None if name == "play" else number)
@@ -317,7 +335,14 @@ class Run:
         }
         write_snapshot(path, Snapshot(self.network.layers(), self.network.state_shape, facts))
         self._saved += [path] if path not in self._saved else []
+        self._saved_steps = self.agent.total_train_steps
         logger.info("Saved %s", path)
+
+    def _save_moment(self) -> None:
+        """Saves what was learned since the last snapshot, as that of the epoch under way."""
+        if self.agent.total_train_steps != self._saved_steps:
+            broken_off = self.agent.total_train_steps > self._epoch_began
+            self._save(self._epoch + broken_off)
 
     def _take_over(self, start: Start) -> None:
         """Goes on from a snapshot: its weights and, where training is resumed, its counters."""
@@ -333,7 +358,7 @@ class Run:
         if trained_on != self.environment.action_names:
             ours = " ".join(self.environment.action_names)
             logger.warning("The actions of %s are %s, here %s", start.path, " ".join(trained_on), ours)
-        self._facts |= {name: start.facts[name] for name in ("test_score", "test_games") if name in start.facts}
+        self._facts |= {name: start.facts[name] for name in _SCORES if name in start.facts}
         if self.options.resume:
             self.agent.total_train_steps = start.facts.get("total_train_steps", self.agent.total_train_steps)
             self._epoch_began = start.facts.get("epoch_began", self.agent.total_train_steps)

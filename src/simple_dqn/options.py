@@ -85,7 +85,7 @@ def parse(
         for f in fields(group):
             _add_argument(arguments, f, hints[f.name])
     names = [f.name for group in groups for f in fields(group)]
-    known, unknown = parser.parse_known_args([_with_two_dashes(word, names) for word in argv])
+    known, unknown = parser.parse_known_args(_with_values(_with_two_dashes(word, names) for word in argv))
     if unknown:
         raise OptionError(_unknown(unknown[0], names))
     return vars(known)
@@ -125,7 +125,7 @@ def _reader(hint: Any) -> Callable[[str], Any]:
     for kind, reader in ((bool, _read_bool), (int, _read_int), (float, _read_float)):
         if hint == kind or hint == kind | None:
             return reader
-    return _read_int if hint == bool | int else str
+    return _read_bool_or_int if hint == bool | int else str
 
 
 def _metavar(hint: Any) -> str:
@@ -139,6 +139,10 @@ def _read_bool(text: str) -> bool:
     if text.lower() not in _YES + _NO:
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text.lower() in _YES
+
+
+def _read_bool_or_int(text: str) -> bool | int:
+    return _read_int(text) if text.isdigit() else _read_bool(text)
 
 
 def _read_int(text: str) -> int:
@@ -166,6 +170,8 @@ def _check_bounds(f: Field[Any], value: Any) -> None:
     meta = f.metadata
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
+    if not math.isfinite(value):
+        raise OptionError(f"--{f.name} {value}: must be a finite number")
     for wrong, words in (
         (meta["at_least"] is not None and value < meta["at_least"], f"at least {meta['at_least']}"),
         (meta["above"] is not None and value <= meta["above"], f"above {meta['above']}"),
@@ -185,6 +191,17 @@ def _with_two_dashes(word: str, names: Iterable[str]) -> str:
     """The announcement of 2015 writes `-csv_file`: one dash does as well as two."""
     name = re.match(r"-(\w{2,})(?==|$)", word)
     return f"-{word}" if name and name[1] in names else word
+
+
+def _with_values(words: Iterable[str]) -> list[str]:
+    """Joins an option and a negative number, as argparse would take -1e3 for another option."""
+    joined: list[str] = []
+    for word in words:
+        if re.match(r"-\.?\d", word) and joined and re.fullmatch(r"--\w+", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _unknown(word: str, names: Iterable[str]) -> str:

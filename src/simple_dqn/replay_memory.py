@@ -167,7 +167,7 @@ def _require_memory(size: int, screen_shape: tuple[int, int]) -> None:
 
 
 def available_memory() -> int:
-    """Bytes that can still be had, from the machine or from the container this runs in."""
+    """Bytes that the machine has free, or all that the container this runs in may have, if that is less."""
     available = psutil.virtual_memory().available
     try:
         return min(available, int(Path("/sys/fs/cgroup/memory.max").read_text()))

@@ -255,12 +255,16 @@ class _SafeUnpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
-def _plain(value: Any) -> Any:
-    """`value` with arrays in place of the notes taken of them."""
+def _plain(value: Any, done: dict[int, Any] | None = None) -> Any:
+    """`value` with arrays in place of the notes taken of them; what is there twice is gone through once."""
+    done = {} if done is None else done
     if isinstance(value, _NoteOfArray):
         return value.value
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(item) for item in value)
+    if isinstance(value, dict | list | tuple):
+        if id(value) not in done:
+            if isinstance(value, dict):
+                done[id(value)] = {key: _plain(item, done) for key, item in value.items()}
+            else:
+                done[id(value)] = type(value)(_plain(item, done) for item in value)
+        return done[id(value)]
     return value

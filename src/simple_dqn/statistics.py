@@ -124,23 +124,23 @@ class CSVFile:
 
     Args:
         path: the file.
-        keep_epochs: how many epochs of an earlier file to go on from; None begins anew. What is not kept is not lost:
-            the earlier file stays beside the new one.
+        keep_steps: go on from an earlier file, up to so many training steps; None begins anew. What is not kept is not
+            lost: the earlier file stays beside the new one.
 
     Raises:
         OutputError: it cannot be written, or there is a file to go on from and it holds no statistics.
     """
 
-    def __init__(self, path: Path, keep_epochs: int | None = None) -> None:
+    def __init__(self, path: Path, keep_steps: int | None = None) -> None:
         require_writable(path)
         self.path = path
         self.rows = 0
         self.total_time = 0.0  # seconds, of the last row kept
         kept: list[dict[str, str]] = []
         if path.exists() and path.stat().st_size:
-            rows = _read(path) if keep_epochs is not None else []
-            kept = [row for row in rows if keep_epochs is not None and int(row["epoch"]) <= keep_epochs]
-            if keep_epochs is None or len(kept) < len(rows):
+            rows = _read(path) if keep_steps is not None else []
+            kept = [row for row in rows if keep_steps is not None and int(row["total_train_steps"]) <= keep_steps]
+            if keep_steps is None or len(kept) < len(rows):
                 _set_aside(path)
         if kept:
             self.total_time = float(kept[-1]["total_time"])
@@ -171,7 +171,8 @@ def _read(path: Path) -> list[dict[str, str]]:
     try:
         rows = list(csv.DictReader(path.read_text().splitlines()))
         whole = all(
-            int(row["epoch"]) >= 0 and float(row["total_time"]) >= 0 and None not in row.values() for row in rows
+            int(row["total_train_steps"]) >= 0 and float(row["total_time"]) >= 0 and None not in row.values()
+            for row in rows
         )
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
