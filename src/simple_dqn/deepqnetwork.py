@@ -438,9 +438,8 @@ class _Network:
             layer, (inputs, output, normalized) = self.layout.layers[i], trace[i]
             weight, gradient = self._weights[i]["W"], self._gradients[i]["W"]
             if i < len(trace) - 1:
-                g = torch.ops.aten.threshold_backward(
-                    g, output, 0
-                )  # the rectifier: passes where the output is positive
+                # Through the rectifier, where its output is positive.
+                g = torch.ops.aten.threshold_backward(g, output, 0)
             if normalized:
                 g = self._normalize_backward(g, i, normalized)
             if isinstance(layer, Conv):

@@ -240,7 +240,9 @@ class Run:
         groups = (env_options, memory_options, net_options, backend_options, agent_options, o)
         recorded = {name: value for group in groups for name, value in asdict(group).items() if name not in _FORGOTTEN}
         self._facts: dict[str, Any] = {"options": recorded | {"random_seed": seed}}
+        logger.debug("Options: %s", self._facts["options"])
         self._epoch = o.start_epoch  # epochs that are over
+        self._recordings = (env_options.record_screen_path, env_options.record_sound_filename)
         self._saved: list[Path] = []
         self._saved_steps = -1  # training steps in the last of them
         for path in filter(None, (o.csv_file, o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl", page)):
@@ -370,6 +372,8 @@ class Run:
         if self._saved:
             more = f" … {self._saved[-1].name} ({len(self._saved)} snapshots)" if len(self._saved) > 1 else ""
             logger.info("Snapshots are in %s%s", self._saved[0], more)
+        for name in filter(None, self._recordings):
+            logger.info("Recorded %s", name)
         if self._csv:
             logger.info("Statistics are in %s (%d new rows)", self._csv.path, self._csv.rows)
 

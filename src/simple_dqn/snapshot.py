@@ -1,7 +1,7 @@
 """Snapshots in the format of Neon 2.6, so that the original, Neon itself and this program read each other's.
 
 A snapshot is a pickle (protocol 2). It is written without the pickle module, as bytes that Python 2 and every NumPy
-read, and read by an unpickler that knows five names and runs no code, whatever the file says.
+read, and read by an unpickler that knows four names and runs no code, whatever the file says.
 """
 
 from __future__ import annotations
