@@ -282,9 +282,9 @@ def game_of(stem: str) -> str:
     """The game that a snapshot's name begins with: its name up to the first _, or further where that is a game."""
     from ale_py import roms
 
-    parts = stem.split("_")
+    parts, names = stem.split("_"), roms.get_all_rom_ids()
     longer = ("_".join(parts[:n]) for n in range(len(parts), 1, -1))
-    return next((name for name in longer if name in roms.get_all_rom_ids()), parts[0])
+    return next((name for name in longer if name in names), parts[0])
 
 
 def find_rom(game: str) -> Path:

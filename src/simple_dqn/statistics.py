@@ -138,10 +138,13 @@ class CSVFile:
         self.total_time = 0.0  # seconds, of the last row kept
         kept: list[dict[str, str]] = []
         if path.exists() and path.stat().st_size:
-            rows = _read(path) if keep_steps is not None else []
-            kept = [row for row in rows if keep_steps is not None and int(row["total_train_steps"]) <= keep_steps]
-            if keep_steps is None or len(kept) < len(rows):
+            if keep_steps is None:
                 _set_aside(path)
+            else:
+                rows = _read(path)
+                kept = [row for row in rows if int(row["total_train_steps"]) <= keep_steps]
+                if len(kept) < len(rows):
+                    _set_aside(path)
         if kept:
             self.total_time = float(kept[-1]["total_time"])
         write_whole(path, "".join(map(_line, [COLUMNS, *([row[c] for c in COLUMNS] for row in kept)])).encode())
@@ -169,14 +172,15 @@ class CSVFile:
 
 def _read(path: Path) -> list[dict[str, str]]:
     try:
-        rows = list(csv.DictReader(path.read_text().splitlines()))
-        whole = all(
+        reader = csv.DictReader(path.read_text().splitlines())
+        rows = list(reader)
+        whole = tuple(reader.fieldnames or ())[: len(COLUMNS)] == COLUMNS and all(
             int(row["total_train_steps"]) >= 0 and float(row["total_time"]) >= 0 and None not in row.values()
             for row in rows
         )
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
-    if not whole or not path.read_bytes().startswith(_line(COLUMNS).rstrip().encode()):
+    if not whole:
         raise OutputError(f"cannot go on from {path}: it holds no statistics of this program; move it out of the way")
     return rows
 
