@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from simple_dqn import __version__, options
 from simple_dqn.agent import Agent, AgentOptions
-from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
-from simple_dqn.environment import EnvironmentOptions, make_environment
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, find_device
+from simple_dqn.environment import EnvironmentOptions
+from simple_dqn.games import make_games, num_cores
 from simple_dqn.main import GROUPS
 from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
 from simple_dqn.statistics import Statistics
@@ -50,18 +51,17 @@ def make_agent(argv: Sequence[str], seed: int = 1) -> Agent:
         options.build(ReplayMemoryOptions, values),
         options.build(AgentOptions, values),
     )
-    env = make_environment(env_options, seed=int(game.generate_state(1)[0]) >> 1)
+    backend = options.build(BackendOptions, values)
     screen_shape = (env_options.screen_height, env_options.screen_width)
-    replay = ReplayMemory(memory_options, screen_shape, net_options.batch_size, np.random.default_rng(memory))
-    network = DeepQNetwork(
-        env.num_actions,
-        (memory_options.history_length, *screen_shape),
-        net_options,
-        options.build(BackendOptions, values),
-        seed,
-        use_target=agent_options.target_steps > 0,
-    )
-    made = Agent(env, replay, network, agent_options, np.random.default_rng(agent))
+    state_shape = (memory_options.history_length, *screen_shape)
+    n, random_starts = agent_options.num_envs, agent_options.random_starts
+    games = make_games(env_options, state_shape, random_starts, game, n, on_gpu=find_device(backend).type == "cuda")
+    rng = np.random.default_rng(memory)
+    replay = ReplayMemory(memory_options, screen_shape, net_options.batch_size, rng, lanes=n)
+    use_target = agent_options.target_steps > 0
+    threads = num_cores() - games.cores_taken if games.cores_taken else None
+    network = DeepQNetwork(games.num_actions, state_shape, net_options, backend, seed, use_target, threads)
+    made = Agent(games, replay, network, agent_options, np.random.default_rng(agent))
     made.callbacks = [Statistics(made)]
     return made
 

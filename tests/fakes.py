@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from simple_dqn.agent import Callback, Step
 from simple_dqn.deepqnetwork import TrainResult
 from simple_dqn.environment import Environment, Screen
+from simple_dqn.games import Games, make_board
 from simple_dqn.replay_memory import Minibatch
 
 
@@ -48,6 +49,18 @@ class FakeEnvironment(Environment):
     @property
     def truncated(self) -> bool:
         return self.cut_short
+
+
+def side_by_side(
+    environments: Sequence[Environment],
+    history: int,
+    screen_shape: tuple[int, int],
+    random_starts: int,
+    rng: np.random.Generator,
+) -> Games:
+    """Games of these environments, in this process."""
+    board = make_board(len(environments), (history, *screen_shape))
+    return Games(environments, board, random_starts, rng.spawn(len(environments)))
 
 
 class FakeNetwork:

@@ -7,19 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakes import FakeEnvironment, FakeNetwork, Tape
+from fakes import FakeEnvironment, FakeNetwork, Tape, side_by_side
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.replay_memory import CUT, GOES_ON, TERMINAL, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.state_buffer import StateBuffer
 
 
-def make(episode: int = 5, history: int = 2, batch: int = 4, **options: Any) -> tuple[Agent, list[Any]]:
+def make(
+    episode: int = 5, history: int = 2, batch: int = 4, num_envs: int = 1, **options: Any
+) -> tuple[Agent, list[Any]]:
     tape: list[Any] = []
     rng = np.random.default_rng(1)
-    memory = ReplayMemory(ReplayMemoryOptions(replay_size=100, history_length=history), (4, 5), batch, rng)
-    options = dict(random_starts=2) | options
-    agent = Agent(FakeEnvironment(episode, tape), memory, FakeNetwork(tape), AgentOptions(**options), rng, [Tape(tape)])
-    return agent, tape
+    memory_options = ReplayMemoryOptions(replay_size=100, history_length=history)
+    memory = ReplayMemory(memory_options, (4, 5), batch, rng, lanes=num_envs)
+    agent_options = AgentOptions(num_envs=num_envs, **(dict(random_starts=2) | options))
+    environments = [FakeEnvironment(episode, tape) for _ in range(num_envs)]
+    games = side_by_side(environments, history, (4, 5), agent_options.random_starts, rng)
+    return Agent(games, memory, FakeNetwork(tape), agent_options, rng, [Tape(tape)]), tape
 
 
 def count(tape: list[Any], name: str) -> int:
@@ -104,7 +108,7 @@ def test_the_state_goes_on_from_test_to_train_and_test_screens_stay_out_of_the_m
     agent.test(7)
     assert agent.memory.count == stored
     assert agent.memory.terminals[stored - 1] == CUT
-    last_seen = agent._state.state()[:, 0, 0].tolist()
+    last_seen = agent.state[:, 0, 0].tolist()
     tape.clear()
     agent.train(1)
     assert tape[0] == ("predict", (1, 2, 4, 5), last_seen)
@@ -115,7 +119,7 @@ def test_ends_and_time_limits_are_stored_apart() -> None:
     agent, _ = make(episode=6)
     agent.random(10)
     assert TERMINAL in agent.memory.terminals[:10]
-    environment = agent.environment
+    environment = agent.games.games[0].environment
     assert isinstance(environment, FakeEnvironment)
     environment.cut_short = True
     agent.random(10)
@@ -161,9 +165,61 @@ class StopAfter(Tape):
 
 
 def test_state_buffer_keeps_the_last_screens() -> None:
-    buffer = StateBuffer(3, (2, 2))
+    screens = np.full((3, 2, 2), 9, np.uint8)
+    buffer = StateBuffer(screens)
+    assert not screens.any()
     for n in range(1, 6):
         buffer.add(np.full((2, 2), n, np.uint8))
-    assert buffer.state()[:, 0, 0].tolist() == [3, 4, 5]
+    assert screens[:, 0, 0].tolist() == [3, 4, 5]
     buffer.reset()
-    assert not buffer.state().any()
+    assert not screens.any()
+
+
+# Games side by side
+
+
+def test_learns_while_the_games_play_as_often_as_with_one() -> None:
+    agent, tape = make(num_envs=3, train_frequency=2, target_steps=6, batch=4)
+    agent.random(12)
+    tape.clear()
+    agent.train(12)
+    names = [event if isinstance(event, str) else event[0] for event in tape]
+    first = [name for name in names[: names.index("act")] if name != "predict"]
+    assert first == ["sync", "train", "cost", "train", "cost"]  # steps 0 and 2 of 0, 1, 2, before any of them
+    assert count(tape, "step") == 12
+    assert count(tape, "train") == 6
+    assert count(tape, "sync") == 2
+
+
+def test_takes_exactly_the_steps_asked_for() -> None:
+    agent, tape = make(num_envs=3, batch=4, train_frequency=1)
+    agent.random(10)
+    agent.train(5)
+    agent.test(4)
+    assert count(tape, "step") == 19
+    assert agent.total_train_steps == 5
+    assert agent.memory.counts.tolist() == [6, 5, 4]  # 4 and 3 and 3, then 2 and 2 and 1
+
+
+def test_one_prediction_for_all_games() -> None:
+    agent, tape = make(num_envs=3, exploration_rate_test=0)
+    agent.test(9)
+    assert [event[1] for event in tape if event[0] == "predict"] == [(3, 2, 4, 5)] * 3
+
+
+def test_each_games_screens_are_in_a_lane() -> None:
+    agent, _ = make(num_envs=2, episode=4, random_starts=0)
+    for number, game in enumerate(agent.games.games):
+        assert isinstance(game.environment, FakeEnvironment)
+        game.environment.frame = 100 * number
+    agent.random(12)
+    memory = agent.memory
+    assert memory.screens[:6, 0, 0].tolist() == [1, 2, 3, 4, 5, 6]
+    assert memory.screens[memory.lane_size : memory.lane_size + 6, 0, 0].tolist() == [101, 102, 103, 104, 105, 106]
+    assert memory.terminals[:6].tolist() == [GOES_ON] * 3 + [TERMINAL] + [GOES_ON] * 2
+
+
+def test_plays_games_one_after_another() -> None:
+    agent, tape = make(num_envs=3, episode=7)
+    agent.play(2)
+    assert [event[3] for event in tape if event[0] == "step"].count(True) == 2

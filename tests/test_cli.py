@@ -117,6 +117,20 @@ def test_equal_seeds_make_equal_files_however_options_are_written(trained: Path,
     assert digests(tmp_path / "snapshots") == digests(trained / "snapshots")
 
 
+def test_games_side_by_side_train_the_same_twice(tmp_path: Path) -> None:
+    """The fast preset, its steps no multiple of the games."""
+    fast = ["@presets/fast", *SHORT, "--train_steps", "45", "--target_steps", "16"]
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        run("pong", *fast, *FILES, cwd=tmp_path / name)
+    one, two = (tmp_path / name for name in ("one", "two"))
+    found = rows(one / "results" / "pong.csv")
+    assert [row["steps"] for row in found] == ["60", "45", "20"]
+    assert [row["weight_updates"] for row in found] == ["0", "12", "12"]
+    assert digests(one / "snapshots") == digests(two / "snapshots")
+    assert without_times(found) == without_times(rows(two / "results" / "pong.csv"))
+
+
 @pytest.fixture
 def copy(trained: Path, tmp_path: Path) -> Path:
     """A copy of the trained folder, to go on in."""

@@ -13,7 +13,9 @@ from torch.nn import functional
 
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.errors import OptionError, SnapshotError
-from simple_dqn.replay_memory import Minibatch
+from simple_dqn.gpu import DeviceScreens, Later
+from simple_dqn.optimizers import Adam, Optimizer
+from simple_dqn.replay_memory import Minibatch, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.snapshot import Snapshot, read_snapshot, write_snapshot
 
 NEON = Path(__file__).resolve().parents[2] / "shared" / "reference" / "neon"
@@ -267,7 +269,7 @@ def test_target_network_moves_only_when_told() -> None:
     batch = random_batch(np.random.default_rng(0))._replace(terminals=np.zeros(32, bool))
 
     def targets(network: DeepQNetwork) -> list[float]:
-        values: list[float] = network._target_values(batch).tolist()
+        values: list[float] = network._target_values(network._here(batch)).tolist()
         return values
 
     network = make()
@@ -386,3 +388,83 @@ def test_same_seed_same_bits() -> None:
     for one, other in zip(*snapshots, strict=True):
         assert np.array_equal(one.params["W"], other.params["W"])
         assert np.array_equal(one.states[0], other.states[0])
+
+
+# Fast paths against plain ones
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "adadelta"])
+@pytest.mark.parametrize("datatype", ["float32", "bfloat16"])
+def test_an_optimizer_in_chunks_does_what_it_does_in_one_go(
+    optimizer: str, datatype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    batches = [random_batch(rng) for _ in range(3)]
+    flat = []
+    for size in (1000, 10**9):
+        monkeypatch.setattr(Optimizer, "chunk_size", size)
+        network = make(datatype=datatype, optimizer=optimizer)
+        for batch in batches:
+            network.train(batch)
+        assert torch.equal(network._online.weights, network._online.master.to(network._online.weights.dtype))
+        flat.append(np.concatenate([layer.params["W"].ravel() for layer in network.layers()]))
+        flat.append(np.concatenate([np.ravel(state) for layer in network.layers() for state in layer.states]))
+    assert np.array_equal(flat[0], flat[2])
+    assert np.array_equal(flat[1], flat[3])
+
+
+def test_adam_in_one_pass_is_adam() -> None:
+    """The fused kernel against the formula, which the GPU uses, and in float64 against plain arithmetic."""
+    rng = np.random.default_rng(1)
+    options = DeepQNetworkOptions(optimizer="adam", learning_rate=0.01)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        start = torch.from_numpy(rng.normal(size=500)).to(dtype)
+        fused, plain = (Adam(start.clone(), start.clone(), options) for _ in range(2))
+        w, m, v = start.double().numpy().copy(), np.zeros(500), np.zeros(500)
+        for t in range(1, 30):
+            gradient = torch.from_numpy(rng.normal(size=500) * 10.0 ** rng.integers(-9, 2, 500)).to(dtype)
+            fused.step(gradient.clone(), 1 / 32)
+            plain._steps += 1
+            plain._move_by_formula(plain._chunks[0], gradient.clone(), 1 / 32)
+            g = gradient.double().numpy() / 32
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            w -= 0.01 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-8)
+        for own in (fused, plain):
+            np.testing.assert_allclose(own._chunks[0].weights.double().numpy(), w, rtol=0, atol=tolerance * 10)
+            np.testing.assert_allclose(own.states[1].double().numpy(), v, rtol=tolerance, atol=0)
+
+
+def test_tiny_averages_do_not_slow_an_update_down() -> None:
+    """Below 1e-38 numbers are flushed to zero: processors multiply them some hundred times more slowly."""
+    network = make()
+    network._optimizer.states[0].fill_(1e-37)
+    deltas = torch.zeros_like(network._online.gradient)
+    for _ in range(60):
+        network._optimizer.step(deltas, 1.0)
+    assert not network._optimizer.states[0].any()
+
+
+def test_screens_held_where_the_network_is_give_the_same_training() -> None:
+    networks = []
+    for held in (False, True):
+        rng = np.random.default_rng(1)
+        memory = ReplayMemory(ReplayMemoryOptions(replay_size=100), (42, 42), 8, rng)
+        if held:
+            memory.screens = DeviceScreens(memory.screens.shape, torch.device("cpu"))
+        for _ in range(70):
+            screen = rng.integers(0, 256, (42, 42), np.uint8)
+            memory.add(int(rng.integers(4)), 1.0, screen, bool(rng.random() < 0.05))
+            screen.fill(0)  # it was copied
+        network = make()
+        for _ in range(3):
+            network.train(memory.minibatch())
+        networks.append(network)
+    assert torch.equal(networks[0]._online.master, networks[1]._online.master)
+    states = memory.minibatch().prestates  # a tensor
+    assert np.array_equal(networks[0].predict(states), networks[1].predict(states.numpy()))
+
+
+def test_what_comes_later_is_an_array() -> None:
+    later = Later(torch.tensor([1.5, 2]))
+    assert np.asarray(later).tolist() == [1.5, 2]
+    assert np.asarray(later, np.float64).dtype == np.float64

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fakes import Catch
+from fakes import Catch, side_by_side
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
@@ -18,16 +18,20 @@ def score(agent: Agent, statistics: Statistics, steps: int) -> float:
     return statistics.mean_reward
 
 
-@pytest.mark.parametrize(("optimizer", "learning_rate"), [("rmsprop", 0.00025), ("adam", 0.0005)])
-def test_learns_to_catch(optimizer: str, learning_rate: float) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "learning_rate", "datatype", "num_envs"),
+    [("rmsprop", 0.00025, "float32", 1), ("adam", 0.0005, "float32", 1), ("adam", 0.0005, "bfloat16", 8)],
+)
+def test_learns_to_catch(optimizer: str, learning_rate: float, datatype: str, num_envs: int) -> None:
     rng = np.random.default_rng(1)
-    memory = ReplayMemory(ReplayMemoryOptions(replay_size=5000, history_length=1), (44, 44), 32, rng)
+    memory = ReplayMemory(ReplayMemoryOptions(replay_size=5000, history_length=1), (44, 44), 32, rng, lanes=num_envs)
     options = DeepQNetworkOptions(optimizer=optimizer, learning_rate=learning_rate, discount_rate=0.9)
-    network = DeepQNetwork(3, (1, 44, 44), options, BackendOptions(backend="cpu"), seed=1)
+    network = DeepQNetwork(3, (1, 44, 44), options, BackendOptions(backend="cpu", datatype=datatype), seed=1)
     agent_options = AgentOptions(
         exploration_decay_steps=1500, exploration_rate_test=0, train_frequency=1, target_steps=250, random_starts=0
     )
-    agent = Agent(Catch(rng), memory, network, agent_options, rng)
+    games = side_by_side([Catch(own) for own in rng.spawn(num_envs)], 1, (44, 44), 0, rng)
+    agent = Agent(games, memory, network, agent_options, rng)
     statistics = Statistics(agent)
     agent.callbacks = [statistics]
     assert score(agent, statistics, 600) < 0  # 100 games; at random -0.7, never missed 1

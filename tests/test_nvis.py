@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fakes import FakeEnvironment, FakeNetwork
+from fakes import FakeEnvironment, FakeNetwork, side_by_side
 from nvis.guided import Box, Convolution, activations, convolutions, guided_backprop, receptive_field
 from nvis.page import Firing, Header, Section, page
 from nvis.visualization import Visualization, VisualizationOptions
@@ -207,9 +207,8 @@ class Witness(FakeNetwork):
 def watched(path: Path, layers: Sequence[Layer], filters: int, episode: int = 90) -> tuple[Visualization, Agent]:
     rng = np.random.default_rng(1)
     memory = ReplayMemory(ReplayMemoryOptions(replay_size=100, history_length=3), (4, 5), 4, rng)
-    agent = Agent(
-        NoiseEnvironment(episode), memory, Witness(), AgentOptions(exploration_rate_test=0, random_starts=3), rng
-    )
+    games = side_by_side([NoiseEnvironment(episode)], 3, (4, 5), 3, rng)
+    agent = Agent(games, memory, Witness(), AgentOptions(exploration_rate_test=0, random_starts=3), rng)
     options = VisualizationOptions(visualization_filters=filters, visualization_file=str(path))
     visualization = Visualization(agent, layers, options, "noise", "snapshots/noise_1.pkl")
     agent.callbacks = [visualization]

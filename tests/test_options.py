@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from simple_dqn import main
 from simple_dqn.errors import OptionError
 from simple_dqn.options import Options, build, option, parse
+
+PRESETS = Path(__file__).resolve().parent.parent / "presets"
 
 
 @dataclass(frozen=True)
@@ -98,3 +102,44 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "(default: 3)" in text
     assert "100% at most" in text
     assert "(default: false)" in text
+
+
+# Files of options
+
+
+def test_a_file_of_options_stands_for_its_words(tmp_path: Path) -> None:
+    file = tmp_path / "mine"
+    file.write_text("# what I like\n--size -2   # a negative number\n\n-rate 1e-3 --file 'two words'\n")
+    assert read("pong", f"@{file}", "--rate", "0.5") == {"game": "pong", "size": -2, "rate": 0.5, "file": "two words"}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "No such file"), (b"--game 'open", "not a file of options"), (b"\xff\xfe", "not a file")],
+)
+def test_a_file_of_options_that_cannot_be_read(tmp_path: Path, content: bytes | None, why: str) -> None:
+    file = tmp_path / "mine"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(OptionError, match=why):
+        read(f"@{file}")
+
+
+def test_presets_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = parse(main.GROUPS, ["pong", "@presets/nature2015"], usage="", description="", epilog="")
+    assert values["target_steps"] == 40_000
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "nature2015").write_text("--target_steps 7")
+    values = parse(main.GROUPS, ["pong", "@presets/nature2015"], usage="", description="", epilog="")
+    assert values["target_steps"] == 7
+
+
+@pytest.mark.parametrize(
+    "preset", sorted((Path(__file__).resolve().parent.parent / "presets").iterdir()), ids=lambda p: p.name
+)
+def test_every_preset_can_be_used(preset: Path) -> None:
+    values = parse(main.GROUPS, ["pong", f"@{preset}"], usage="", description="", epilog="")
+    for group in main.GROUPS:
+        build(group, values)
+    assert len(values) > 2

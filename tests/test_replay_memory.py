@@ -73,6 +73,69 @@ def test_draws_exactly_the_whole_histories(events: list[str | None], size: int, 
         assert drawn == set(allowed)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    events=st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from([None, None, None, END, GAP])), min_size=10, max_size=120
+    ),
+    lanes=st.integers(1, 3),
+    lane_size=st.integers(6, 15),
+    history=st.integers(1, 4),
+)
+def test_lanes_are_memories_of_their_own(
+    events: list[tuple[int, str | None]], lanes: int, lane_size: int, history: int
+) -> None:
+    """What may be drawn from a memory with lanes is what may be drawn from one memory for each."""
+    rng = np.random.default_rng(1)
+    options = ReplayMemoryOptions(replay_size=lanes * lane_size, history_length=history)
+    memory = ReplayMemory(options, (2, 3), 4, rng, lanes=lanes)
+    pasts: list[list[tuple[int, str | None]]] = [[] for _ in range(lanes)]
+    for lane, event in events:
+        lane %= lanes
+        n = len(pasts[lane])
+        memory.add(lane, n, np.full((2, 3), n, np.uint8), event == END, lane)
+        if event == GAP:
+            memory.cut(lane)
+        pasts[lane].append((n, event))
+    assert memory.count == sum(min(len(past), lane_size) for past in pasts)
+    allowed = [whole_histories(past, lane_size, history) for past in pasts]
+    if not memory.ready or not any(allowed):
+        return
+    drawn = set()
+    for _ in range(60):
+        batch = memory.minibatch()
+        for k, n in enumerate(batch.rewards.astype(int)):
+            lane = int(batch.actions[k])
+            before, ends = allowed[lane][n]
+            assert batch.prestates[k, :, 0, 0].tolist() == before
+            assert batch.poststates[k, :, 1, 2].tolist() == [*before[1:], n]
+            assert batch.terminals[k] == ends
+            assert batch.indexes[k] == lane * lane_size + n % lane_size
+            drawn.add((lane, n))
+    if sum(map(len, allowed)) < 12:
+        assert drawn == {(lane, n) for lane in range(lanes) for n in allowed[lane]}
+
+
+def test_lanes_share_the_draws_evenly() -> None:
+    memory = ReplayMemory(ReplayMemoryOptions(replay_size=100), (2, 3), 50, np.random.default_rng(0), lanes=2)
+    for n in range(44):
+        memory.add(0, 0, np.zeros((2, 3), np.uint8), False, lane=int(n > 3))  # 4 in the first, none of them whole
+    for _ in range(20):
+        memory.add(0, 0, np.zeros((2, 3), np.uint8), False, lane=0)
+    counts = np.bincount(np.concatenate([memory.minibatch().indexes for _ in range(300)]), minlength=100)
+    drawn = counts[counts > 0]
+    assert len(drawn) == 20 + 36
+    assert np.all(abs(drawn - drawn.mean()) < 5 * np.sqrt(drawn.mean()))
+
+
+def test_cut_cuts_every_lane() -> None:
+    memory = ReplayMemory(ReplayMemoryOptions(replay_size=40), (2, 3), 3, np.random.default_rng(0), lanes=2)
+    for lane in (0, 1):
+        memory.add(0, 0, np.zeros((2, 3), np.uint8), False, lane)
+    memory.cut()
+    assert memory.terminals[[0, memory.lane_size]].tolist() == [replay_memory.CUT] * 2
+
+
 def test_draws_uniformly() -> None:
     memory = make(40, batch=30)
     fill(memory, [END if n % 10 == 9 else None for n in range(70)])
@@ -90,7 +153,7 @@ def test_a_cut_is_no_end() -> None:
     assert not batch.terminals.any()
     memory.add(0, 0, np.zeros((2, 3), np.uint8), True)
     memory.cut()  # does not undo the end
-    assert memory.terminals[memory.current - 1] == replay_memory.TERMINAL
+    assert memory.terminals[memory.current[0] - 1] == replay_memory.TERMINAL
 
 
 def make_batch_of_all(memory: ReplayMemory) -> replay_memory.Minibatch:

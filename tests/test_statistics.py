@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fakes import FakeEnvironment, FakeNetwork
+from fakes import FakeEnvironment, FakeNetwork, side_by_side
 from simple_dqn import statistics
 from simple_dqn.agent import Agent, AgentOptions, Step
 from simple_dqn.errors import OutputError
@@ -46,12 +46,13 @@ class SumNetwork(FakeNetwork):
 
 def make(path: Path | None, keep: int | None = None) -> tuple[Statistics, Agent]:
     memory = ReplayMemory(ReplayMemoryOptions(replay_size=50, history_length=1), (4, 5), 2, np.random.default_rng(0))
-    agent = Agent(FakeEnvironment(), memory, SumNetwork(), AgentOptions(), np.random.default_rng(0))
+    games = side_by_side([FakeEnvironment()], 1, (4, 5), 30, np.random.default_rng(0))
+    agent = Agent(games, memory, SumNetwork(), AgentOptions(), np.random.default_rng(0))
     return Statistics(agent, CSVFile(path, keep) if path else None), agent
 
 
-def step(reward: float = 0, terminal: bool = False, rate: float = 0.5) -> Step:
-    return Step(0, reward, np.zeros((4, 5), np.uint8), terminal, False, rate)
+def step(reward: float = 0, terminal: bool = False, rate: float = 0.5, game: int = 0) -> Step:
+    return Step(0, reward, np.zeros((4, 5), np.uint8), terminal, False, rate, game)
 
 
 def test_exact_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +76,15 @@ def test_exact_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "0,random,5,3,2.3333333333333335,0,4,1,0,0,0.0,0,0,3.0,1.0,5.0",
         "1,train,1,1,-1,-1,-1,0.75,3,10,20.0,0.375,2,5.0,1.0,1.0",
     ]
+
+
+def test_games_side_by_side_have_scores_of_their_own() -> None:
+    stats, _ = make(None)
+    for reward, terminal, game in [(1, False, 0), (10, False, 1), (2, True, 0), (5, False, 0), (20, True, 1)]:
+        stats.on_step(step(reward, terminal, game=game))
+    assert stats.game_rewards == [3, 30]
+    stats.on_step(step(1, True, game=0))
+    assert stats.game_rewards == [3, 30, 6]
 
 
 def test_no_game_finished_is_said_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

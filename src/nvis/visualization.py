@@ -119,5 +119,5 @@ class Visualization(Callback):
         guided = guided_backprop(self._network, peak.state[None], layer, filter)
         row, column = map(int, guided.positions[0])
         box = receptive_field(self._network, layer, row, column)
-        action = self._agent.environment.action_names[peak.action]
+        action = self._agent.games.action_names[peak.action]
         return Firing(peak.activation, peak.game, peak.step, action, box, guided.pixels[0], peak.state)

@@ -5,17 +5,17 @@ Mnih et al. 2015, Algorithm 1, in the four phases of the original: random, train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.environment import Environment, Screen
+from simple_dqn.environment import Mode, Screen
+from simple_dqn.games import Games
 from simple_dqn.options import Options, option
-from simple_dqn.replay_memory import Minibatch, ReplayMemory
-from simple_dqn.state_buffer import StateBuffer
+from simple_dqn.replay_memory import CUT, GOES_ON, Minibatch, ReplayMemory
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,23 @@ class AgentOptions(Options):
     target_steps: int = option(
         10_000, "game steps between syncs of the target network; 0: no target network", at_least=0, at_most=10**12
     )
+    num_envs: int = option(
+        1, "games played side by side; from 2 on learning goes on meanwhile, with what was stored before",
+        at_least=1, at_most=1024,
+    )  # fmt: skip
     random_starts: int = option(30, "at most this many no-op actions after a restart", at_least=0, at_most=10**6)
 
 
 class Step(NamedTuple):
-    """One step of the game."""
+    """One step of a game."""
 
     action: int
     reward: float
-    screen: Screen  # after the action
+    screen: Screen  # after the action; a view that the next step changes
     terminal: bool
     truncated: bool  # terminal, yet only broken off
     exploration_rate: float
+    game: int = 0  # which of those side by side
 
 
 class Callback:
@@ -76,25 +81,29 @@ class Network(Protocol):
 
 
 class Agent:
-    """Plays `environment`, fills `memory` and trains `network`.
+    """Plays `games`, fills `memory` and trains `network`.
+
+    One game is played and learned from in turn, as in the original. Of several each takes a step, and the updates that
+    are due for those steps are made while they are played, so with what the memory held before: the result does not
+    depend on which is done first, or in how many processes.
 
     Args:
-        environment, memory, network: what it works with.
+        games, memory, network: what it works with; the memory has a lane for each game.
         options: its options.
-        rng: of its explorations and random starts.
+        rng: of its explorations.
         callbacks: told of every step and every training.
     """
 
     def __init__(
         self,
-        environment: Environment,
+        games: Games,
         memory: ReplayMemory,
         network: Network,
         options: AgentOptions,
         rng: np.random.Generator,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.environment = environment
+        self.games = games
         self.memory = memory
         self.network = network
         self.options = options
@@ -102,51 +111,43 @@ class Agent:
         self.total_train_steps = 0
         self.interrupted = False  # set from outside: stop after this step
         self._rng = rng
-        self._state = StateBuffer(memory.history_length, memory.screens.shape[1:])
-        self._started = False
 
     def random(self, steps: int) -> None:
         """Plays at random for `steps` steps and stores what happens."""
         self._begin("train")
-        for _ in range(steps):
-            self._store(self._step(exploration_rate=1))
-            if self.interrupted:
-                return
+        for number in self._rounds(steps):
+            actions = self._start(number, exploration_rate=1)
+            self._store(self._finish(actions, exploration_rate=1))
 
     def train(self, steps: int) -> None:
-        """Plays and learns for `steps` steps, going on with the game and the state that the last phase left."""
+        """Plays and learns for `steps` steps, going on with the games and the states that the last phase left."""
         self._begin("train")
-        for _ in range(steps):
-            self._store(self._step(self.exploration_rate))
-            if self.options.target_steps and self.total_train_steps % self.options.target_steps == 0:
-                self.network.update_target_network()
-            if self.total_train_steps % self.options.train_frequency == 0 and self.memory.ready:
-                for _ in range(self.options.train_repeat):
-                    self._learn()
-            self.total_train_steps += 1
-            if self.interrupted:
-                return
+        for number in self._rounds(steps):
+            rate = self.exploration_rate
+            actions = self._start(number, rate)
+            if len(self.games) > 1:
+                self._learn(number)
+            self._store(self._finish(actions, rate))
+            if len(self.games) == 1:
+                self._learn(number)
+            self.total_train_steps += number
 
     def test(self, steps: int) -> None:
-        """Plays for `steps` steps, from a new game on; nothing is stored or learned."""
+        """Plays for `steps` steps, from new games on; nothing is stored or learned."""
         self._begin("test")
-        self._restart()
-        for _ in range(steps):
-            self._step(self.options.exploration_rate_test)
-            if self.interrupted:
-                return
+        for number in self._rounds(steps):
+            self._play(number)
 
     def play(self, games: int) -> None:
-        """Plays `games` games to their end; nothing is stored or learned."""
+        """Plays `games` games to their end, one after another; nothing is stored or learned."""
         self._begin("test")
-        self._restart()
         while games and not self.interrupted:
-            games -= self._step(self.options.exploration_rate_test).terminal
+            games -= self._play(1)[0].terminal
 
     @property
     def state(self) -> NDArray[np.uint8]:
-        """What the agent sees now, (history, height, width); a view that its next step changes."""
-        return self._state.state()
+        """What the agent sees of the first game now, (history, height, width); a view that its next step changes."""
+        return self.games.board.states[0]
 
     @property
     def exploration_rate(self) -> float:
@@ -157,54 +158,71 @@ class Agent:
         fall = o.exploration_rate_start - o.exploration_rate_end
         return o.exploration_rate_start - fall * self.total_train_steps / o.exploration_decay_steps
 
-    def _begin(self, mode: str) -> None:
-        self.environment.mode = "train" if mode == "train" else "test"
-        if not self._started:
-            self._restart()
+    def _begin(self, mode: Mode) -> None:
+        self.games.begin(mode, anew=mode == "test")
         if mode == "test":
             self.memory.cut()  # what training meets next does not follow what it met last
 
-    def _step(self, exploration_rate: float) -> Step:
-        action = self._choose_action(exploration_rate)
-        reward = self.environment.act(action)
-        screen = self.environment.screen()
-        terminal = self.environment.is_terminal()
-        truncated = terminal and self.environment.truncated
-        step = Step(action, reward, screen, terminal, truncated, exploration_rate)
-        self._state.add(screen)
-        if terminal:
-            self._restart()
-        for callback in self.callbacks:
-            callback.on_step(step)
-        return step
+    def _rounds(self, steps: int) -> Iterator[int]:
+        """How many games take a step in each round, `steps` in all, until the agent is interrupted."""
+        while steps > 0 and not self.interrupted:
+            number = min(steps, len(self.games))
+            yield number
+            steps -= number
 
-    def _choose_action(self, exploration_rate: float) -> int:
-        """ε-greedy: at random with probability ε, else the action of the highest Q-value."""
-        if self._rng.random() < exploration_rate:
-            return int(self._rng.integers(self.environment.num_actions))
-        return int(self.network.predict(self._state.state()[None])[0].argmax())
+    def _play(self, number: int) -> list[Step]:
+        rate = self.options.exploration_rate_test
+        return self._finish(self._start(number, rate), rate)
 
-    def _store(self, step: Step) -> None:
-        self.memory.add(step.action, step.reward, step.screen, step.terminal and not step.truncated)
-        if step.truncated:
-            self.memory.cut()
+    def _start(self, number: int, exploration_rate: float) -> list[int]:
+        actions = self._choose_actions(number, exploration_rate)
+        self.games.start(actions)
+        return actions
 
-    def _learn(self) -> None:
+    def _finish(self, actions: Sequence[int], exploration_rate: float) -> list[Step]:
+        self.games.finish()
+        board = self.games.board
+        steps = [
+            Step(action, float(reward), screen, end != GOES_ON, end == CUT, exploration_rate, game)
+            for game, (action, reward, screen, end) in enumerate(
+                zip(actions, board.rewards, board.screens, board.ends.tolist(), strict=False)
+            )
+        ]
+        for step in steps:
+            for callback in self.callbacks:
+                callback.on_step(step)
+        return steps
+
+    def _choose_actions(self, number: int, exploration_rate: float) -> list[int]:
+        """ε-greedy for the first `number` games: at random with probability ε, else that of the highest Q-value."""
+        actions = [
+            int(self._rng.integers(self.games.num_actions)) if self._rng.random() < exploration_rate else None
+            for _ in range(number)
+        ]
+        if None not in actions:
+            return [action for action in actions if action is not None]
+        q = self.network.predict(self.games.board.states[:number])  # (number, num_actions)
+        return [int(best) if action is None else action for action, best in zip(actions, q.argmax(axis=1), strict=True)]
+
+    def _store(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            self.memory.add(step.action, step.reward, step.screen, step.terminal and not step.truncated, step.game)
+            if step.truncated:
+                self.memory.cut(step.game)
+
+    def _learn(self, number: int) -> None:
+        """Makes the updates that are due for the next `number` training steps."""
+        options = self.options
+        for step in range(self.total_train_steps, self.total_train_steps + number):
+            if options.target_steps and step % options.target_steps == 0:
+                self.network.update_target_network()
+            if step % options.train_frequency == 0 and self.memory.ready:
+                for _ in range(options.train_repeat):
+                    self._update()
+
+    def _update(self) -> None:
         batch = self.memory.minibatch()
         cost, errors = self.network.train(batch)
         self.memory.update(batch.indexes, errors)
         for callback in self.callbacks:
             callback.on_train(cost)
-
-    def _restart(self) -> None:
-        """Begins an episode with a random number of no-ops, so that games differ; they also fill the state."""
-        self._started = True
-        self._state.reset()
-        self.environment.restart()
-        self._state.add(self.environment.screen())
-        least = min(self.memory.history_length, self.options.random_starts)
-        for _ in range(self._rng.integers(least, self.options.random_starts, endpoint=True)):
-            self.environment.act(0)
-            if self.environment.is_terminal():
-                self.environment.restart()
-            self._state.add(self.environment.screen())

@@ -20,10 +20,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from nvis.visualization import Visualization, VisualizationOptions
 from simple_dqn import options
 from simple_dqn.agent import Agent, AgentOptions
-from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
-from simple_dqn.environment import EnvironmentOptions, game_of, make_environment
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, find_device
+from simple_dqn.environment import EnvironmentOptions, game_of
 from simple_dqn.errors import OptionError, SimpleDQNError, SnapshotError
 from simple_dqn.files import reason, require_writable
+from simple_dqn.games import make_games, num_cores
 from simple_dqn.options import Options, option
 from simple_dqn.progress import Progress
 from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
@@ -134,7 +135,7 @@ def run(argv: Sequence[str]) -> None:
     given = options.parse(GROUPS, argv, usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
     logging.getLogger().setLevel(options.build(CommonOptions, given).log_level)
     run = Run(*_settle(given))
-    with _stop_on_interrupt(run.agent), contextlib.closing(run.environment):
+    with _stop_on_interrupt(run.agent), contextlib.closing(run.games):
         if run.options.play_games:
             run.play()
         else:
@@ -250,19 +251,29 @@ class Run:
 
         # Every owner of randomness has its own; a resumed run must not repeat the first one's draws.
         game, memory, agent = np.random.SeedSequence(seed, spawn_key=(o.start_epoch,)).spawn(3)
-        self.environment = env = make_environment(env_options, seed=int(game.generate_state(1)[0]) >> 1)
         screen_shape = (env_options.screen_height, env_options.screen_width)
         state_shape = (memory_options.history_length, *screen_shape)
-        steps = 0 if o.play_games else o.random_steps + max(0, o.epochs - o.start_epoch) * o.train_steps
+        n = 1 if o.play_games else agent_options.num_envs
+        on_gpu = find_device(backend_options).type == "cuda"
+        self.games = make_games(env_options, state_shape, agent_options.random_starts, game, n, on_gpu)
+        rounds = (
+            0 if o.play_games else -(-o.random_steps // n) + max(0, o.epochs - o.start_epoch) * -(-o.train_steps // n)
+        )
         rng = np.random.default_rng(memory)
-        self.memory = ReplayMemory(memory_options, screen_shape, net_options.batch_size, rng, at_most=steps)
+        self.memory = ReplayMemory(
+            memory_options, screen_shape, net_options.batch_size, rng, at_most=rounds * n, lanes=n
+        )
         use_target = agent_options.target_steps > 0
-        self.network = DeepQNetwork(env.num_actions, state_shape, net_options, backend_options, seed, use_target)
-        self.agent = Agent(env, self.memory, self.network, agent_options, np.random.default_rng(agent))
+        threads = num_cores() - self.games.cores_taken if self.games.cores_taken else None
+        self.network = DeepQNetwork(
+            self.games.num_actions, state_shape, net_options, backend_options, seed, use_target, threads
+        )
+        self.network.hold_screens(self.memory)
+        self.agent = Agent(self.games, self.memory, self.network, agent_options, np.random.default_rng(agent))
         self.agent.total_train_steps = self._epoch_began = o.start_epoch * o.train_steps
         if start:
             self._take_over(start)
-        self._facts |= {"game": env_options.game, "actions": env.action_names}
+        self._facts |= {"game": env_options.game, "actions": self.games.action_names}
         keep = self.agent.total_train_steps if o.resume or o.start_epoch else None
         if o.resume and o.csv_file and not Path(o.csv_file).exists():
             logger.warning("There are no statistics in %s: a new file begins; --csv_file names another", o.csv_file)
@@ -349,7 +360,7 @@ class Run:
     def _take_over(self, start: Start) -> None:
         """Goes on from a snapshot: its weights and, where training is resumed, its counters."""
         logger.info("Loading weights from %s", start.path)
-        trained_on = start.facts.get("actions", self.environment.action_names)
+        trained_on = start.facts.get("actions", self.games.action_names)
         try:
             self.network.load_layers(start.snapshot.layers, str(start.path))
         except SnapshotError as error:
@@ -357,8 +368,8 @@ class Run:
             raise SnapshotError(f"{error}" + (f" (it was trained on {game})" if game else "")) from None
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise SnapshotError(f"{start.path} is damaged: its layers make no sense ({error!r})") from error
-        if trained_on != self.environment.action_names:
-            ours = " ".join(self.environment.action_names)
+        if trained_on != self.games.action_names:
+            ours = " ".join(self.games.action_names)
             logger.warning("The actions of %s are %s, here %s", start.path, " ".join(trained_on), ours)
         self._facts |= {name: start.facts[name] for name in _SCORES if name in start.facts}
         if self.options.resume:

@@ -16,12 +16,16 @@ import argparse
 import difflib
 import math
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar, get_type_hints
 
 from simple_dqn.errors import OptionError
+from simple_dqn.files import reason
 
+_ROOT = Path(__file__).resolve().parents[2]
 _YES, _NO = ("yes", "true", "t", "1"), ("no", "false", "f", "0")
 
 
@@ -70,8 +74,10 @@ def parse(
 ) -> dict[str, Any]:
     """The options that `argv` names, by field name; what is not named is left out, so that defaults can be layered.
 
+    A word @FILE stands for the words in that file, where # begins a comment. Of an option given twice the last counts.
+
     Raises:
-        OptionError: an option is unknown or malformed.
+        OptionError: an option is unknown or malformed, or there is no such file.
     """
     parser = _Parser(
         usage=usage,
@@ -85,7 +91,8 @@ def parse(
         for f in fields(group):
             _add_argument(arguments, f, hints[f.name])
     names = [f.name for group in groups for f in fields(group)]
-    known, unknown = parser.parse_known_args(_with_values(_with_two_dashes(word, names) for word in argv))
+    words = (word for given in argv for word in _words(given))
+    known, unknown = parser.parse_known_args(_with_values(_with_two_dashes(word, names) for word in words))
     if unknown:
         raise OptionError(_unknown(unknown[0], names))
     return vars(known)
@@ -104,6 +111,21 @@ def build(group: type[AnyOptions], values: Mapping[str, Any]) -> AnyOptions:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise OptionError(f"{message[:1].lower()}{message[1:]} (--help lists the options)")
+
+
+def _words(word: str) -> list[str]:
+    """What `word` stands for: itself, or all that is in the file that it names."""
+    if not word.startswith("@"):
+        return [word]
+    path = Path(word[1:])
+    # A preset is found from other folders too.
+    path = path if path.exists() or path.is_absolute() else _ROOT / path
+    try:
+        return shlex.split(path.read_text(encoding="utf-8"), comments=True)
+    except (OSError, ValueError) as error:
+        presets = sorted(f"@presets/{p.name}" for p in (_ROOT / "presets").glob("*"))
+        why = reason(error) if isinstance(error, OSError) else "it is not a file of options"
+        raise OptionError(f"cannot read options from {word[1:]}: {why}; there are {', '.join(presets)}") from None
 
 
 def _add_argument(arguments: argparse._ArgumentGroup, f: Field[Any], hint: Any) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -32,10 +32,10 @@ class ReplayMemoryOptions(Options):
 class Minibatch(NamedTuple):
     """Transitions to learn from, each field's first axis the batch."""
 
-    prestates: NDArray[np.uint8]  # (batch, history, height, width)
+    prestates: Any  # (batch, history, height, width) uint8: an array, or a tensor where the screens are on the GPU
     actions: NDArray[np.uint8]  # (batch,)
     rewards: NDArray[np.float32]  # (batch,), not clipped
-    poststates: NDArray[np.uint8]  # (batch, history, height, width)
+    poststates: Any  # the same
     terminals: NDArray[np.bool_]  # (batch,)
     indexes: NDArray[np.int64]  # (batch,), where they lie in the memory
     weights: NDArray[np.float32]  # (batch,), importance of each in the gradient
@@ -44,12 +44,16 @@ class Minibatch(NamedTuple):
 class ReplayMemory:
     """A ring of transitions in which every screen is stored once; states are put together when they are drawn.
 
+    Of several games each has a lane, a ring of its own: lane n is at indexes from n · lane_size to before
+    (n + 1) · lane_size, and a screen follows the one before it in its lane.
+
     Args:
         options: its options.
         screen_shape: (height, width) of a screen.
         batch_size: transitions in a minibatch.
         rng: where the random draws come from.
         at_most: no more transitions than this will ever be added (a short run needs no room for a long one).
+        lanes: games that are played side by side.
 
     Raises:
         OptionError: the memory is smaller than a minibatch needs, or larger than the machine's.
@@ -62,50 +66,62 @@ class ReplayMemory:
         batch_size: int,
         rng: np.random.Generator,
         at_most: int | None = None,
+        lanes: int = 1,
     ) -> None:
         self.history_length = options.history_length
         self.batch_size = batch_size
         self._rng = rng
-        least = max(batch_size, options.history_length) + 1
+        least = max(batch_size + 1, lanes * (options.history_length + 1))
         if options.replay_size < least:
+            games = f" of each of {lanes} games" if lanes > 1 else ""
             raise OptionError(
                 f"--replay_size {options.replay_size} is too small: a minibatch of {batch_size} transitions with "
-                f"{options.history_length} screens of history needs at least {least}"
+                f"{options.history_length} screens of history{games} needs at least {least}"
             )
-        self.size = size = options.replay_size if at_most is None else min(options.replay_size, max(at_most, least))
+        size = options.replay_size if at_most is None else min(options.replay_size, max(at_most, least))
+        self.lane_size = size // lanes
+        self.size = size = self.lane_size * lanes
         _require_memory(size, screen_shape)
         self.actions = np.empty(size, np.uint8)
         self.rewards = np.empty(size, np.float32)
-        self.screens = np.empty((size, *screen_shape), np.uint8)
+        self.screens: Any = np.empty((size, *screen_shape), np.uint8)  # the network may put them on the GPU
         self.terminals = np.empty(size, np.uint8)  # GOES_ON, TERMINAL or CUT
-        self.count = 0  # transitions held
-        self.current = 0  # where the next one goes
-        self._run = 0  # screens since the last end or cut
+        self.counts = np.zeros(lanes, np.int64)  # transitions held, in each lane
+        self.current = np.zeros(lanes, np.int64)  # where in its lane the next one goes
+        self._runs = [0] * lanes  # screens since the last end or cut
         self._any_whole = False  # a history has been whole
         self._window = np.arange(-self.history_length, 1)  # a transition's history and, last, the screen it led to
+
+    @property
+    def count(self) -> int:
+        """Transitions held."""
+        return int(self.counts.sum())
 
     @property
     def ready(self) -> bool:
         """Whether there is enough to draw a minibatch from."""
         return self._any_whole and self.count > max(self.batch_size, self.history_length)
 
-    def add(self, action: int, reward: float, screen: NDArray[np.uint8], terminal: bool) -> None:
+    def add(self, action: int, reward: float, screen: NDArray[np.uint8], terminal: bool, lane: int = 0) -> None:
         """Adds a transition: `action` earned `reward` and led to `screen` (height, width), the last if `terminal`."""
-        self.actions[self.current] = action
-        self.rewards[self.current] = reward
-        self.screens[self.current] = screen
-        self.terminals[self.current] = TERMINAL if terminal else GOES_ON
-        self._any_whole |= self._run >= self.history_length
-        self._run = 0 if terminal else self._run + 1
-        self.count = max(self.count, self.current + 1)
-        self.current = (self.current + 1) % self.size
+        current = int(self.current[lane])
+        index = lane * self.lane_size + current
+        self.actions[index] = action
+        self.rewards[index] = reward
+        self.screens[index] = screen
+        self.terminals[index] = TERMINAL if terminal else GOES_ON
+        self._any_whole |= self._runs[lane] >= self.history_length
+        self._runs[lane] = 0 if terminal else self._runs[lane] + 1
+        self.counts[lane] = max(int(self.counts[lane]), current + 1)
+        self.current[lane] = (current + 1) % self.lane_size
 
-    def cut(self) -> None:
-        """Tells that the next screen does not follow the last one: no state will span the two."""
-        last = self.current - 1
-        if self.count and self.terminals[last] == GOES_ON:
-            self.terminals[last] = CUT
-            self._run = 0
+    def cut(self, lane: int | None = None) -> None:
+        """Tells that the next screen, in `lane` or in all, does not follow the last: no state will span the two."""
+        for n in range(len(self.counts)) if lane is None else (lane,):
+            last = n * self.lane_size + (self.current[n] - 1) % self.lane_size
+            if self.counts[n] and self.terminals[last] == GOES_ON:
+                self.terminals[last] = CUT
+                self._runs[n] = 0
 
     def minibatch(self) -> Minibatch:
         """Draws `batch_size` transitions.
@@ -132,12 +148,12 @@ class ReplayMemory:
         """Indexes (batch,) of transitions, uniform over those whose history is whole, and their weights (batch,)."""
         found = np.empty(0, np.int64)
         for _ in range(100):
-            drawn = self._rng.integers(self.history_length, max(self.count, self.history_length + 1), self.batch_size)
+            drawn = self._draw()
             found = np.concatenate([found, drawn[self._is_whole(drawn)]])
             if len(found) >= self.batch_size:
                 return found[: self.batch_size], np.ones(self.batch_size, np.float32)
         # Next to none can be used: look at all of them.
-        everything = np.arange(self.history_length, self.count)
+        everything = np.arange(self.size)
         whole = everything[self._is_whole(everything)]
         if not len(whole):
             raise OptionError(
@@ -146,13 +162,22 @@ class ReplayMemory:
             )
         return self._rng.choice(whole, self.batch_size), np.ones(self.batch_size, np.float32)
 
+    def _draw(self) -> NDArray[np.int64]:
+        """Indexes (batch,), uniform over what the lanes hold beyond their first `history_length` places."""
+        usable = np.maximum(self.counts - self.history_length, 0)
+        bounds = usable.cumsum()
+        drawn = self._rng.integers(max(1, bounds[-1]), size=self.batch_size)
+        lane = np.minimum(bounds.searchsorted(drawn, side="right"), len(bounds) - 1)
+        return lane * self.lane_size + self.history_length + drawn - (bounds - usable)[lane]
+
     def _is_whole(self, indexes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each transition's history lies within one game and clear of the write position, (batch,)."""
-        age = (indexes - self.current) % self.size  # 0: the oldest, about to be overwritten
-        overwritten = (self.count == self.size) & (age < self.history_length)
+        lane, place = np.divmod(indexes, self.lane_size)
+        age = (place - self.current[lane]) % self.lane_size  # 0: the oldest, about to be overwritten
+        overwritten = (self.counts[lane] == self.lane_size) & (age < self.history_length)
         history = indexes[:, None] + self._window[:-1]  # (batch, history)
         ended = self.terminals[history].any(axis=1)  # the last screen itself may end the game
-        return (indexes < self.count) & ~overwritten & ~ended
+        return (place >= self.history_length) & (place < self.counts[lane]) & ~overwritten & ~ended
 
 
 def _require_memory(size: int, screen_shape: tuple[int, int]) -> None:

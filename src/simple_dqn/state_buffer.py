@@ -7,17 +7,22 @@ from numpy.typing import NDArray
 
 
 class StateBuffer:
-    """The last `history_length` screens, oldest first.
+    """The last few screens, oldest first.
 
     The replay memory holds them too, but a buffer apart keeps the screens of test games out of training.
 
     Args:
-        history_length: screens in a state.
-        screen_shape: (height, width) of a screen.
+        screens: (history, height, width), where they are kept.
     """
 
-    def __init__(self, history_length: int, screen_shape: tuple[int, int]) -> None:
-        self._screens: NDArray[np.uint8] = np.zeros((history_length, *screen_shape), np.uint8)
+    def __init__(self, screens: NDArray[np.uint8]) -> None:
+        self._screens = screens
+        self.reset()
+
+    @property
+    def history_length(self) -> int:
+        """How many screens."""
+        return len(self._screens)
 
     def add(self, screen: NDArray[np.uint8]) -> None:
         """Puts a (height, width) screen at the end and drops the oldest."""
@@ -27,7 +32,3 @@ class StateBuffer:
     def reset(self) -> None:
         """Makes every screen black."""
         self._screens.fill(0)
-
-    def state(self) -> NDArray[np.uint8]:
-        """The state, (history_length, height, width); a view that the next `add` changes."""
-        return self._screens

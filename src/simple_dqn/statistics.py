@@ -10,9 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from simple_dqn.agent import Agent, Callback, Step
 from simple_dqn.errors import OutputError
 from simple_dqn.files import reason, require_writable, write_whole
@@ -38,7 +35,7 @@ class Statistics(Callback):
         self._agent = agent
         self._csv = csv
         self._start_time = time.monotonic() - (csv.total_time if csv else 0.0)
-        self._validation_states: NDArray[np.uint8] | None = None
+        self._validation_states: Any = None
         self.on_phase_start("", 0, None)
 
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
@@ -46,21 +43,23 @@ class Statistics(Callback):
         self.num_steps = self.num_games = 0
         self.game_rewards: list[float] = []  # of the games that ended in this phase
         self.exploration_rate = 1.0
-        self._game_reward = 0.0
-        self._costs, self._num_costs = 0.0, 0
+        self._scores: dict[int, float] = {}  # so far, of the game that each is in
+        self._costs: Any = 0.0  # their sum, which may be on the GPU
+        self._num_costs = 0
         self._phase_start_time = time.monotonic()
 
     def on_step(self, step: Step) -> None:
         self.num_steps += 1
-        self._game_reward += step.reward
+        score = self._scores.get(step.game, 0.0) + step.reward
         self.exploration_rate = step.exploration_rate
         if step.terminal:
             self.num_games += 1
-            self.game_rewards.append(self._game_reward)
-            self._game_reward = 0.0
+            self.game_rewards.append(score)
+            score = 0.0
+        self._scores[step.game] = score
 
     def on_train(self, cost: float) -> None:
-        self._costs += cost
+        self._costs = self._costs + cost
         self._num_costs += 1
 
     def on_phase_end(self) -> None:
@@ -97,12 +96,12 @@ class Statistics(Callback):
     @property
     def mean_cost(self) -> float:
         """Mean cost of this phase's weight updates; 0 if there was none."""
-        return self._costs / self._num_costs if self._num_costs else 0.0
+        return float(self._costs) / self._num_costs if self._num_costs else 0.0
 
     def _mean_q(self) -> float:
         """Mean over the validation states, drawn once, of the highest Q-value; 0 as long as there are none."""
         if self._validation_states is None and self._agent.memory.ready:
-            self._validation_states = self._agent.memory.minibatch().prestates.copy()
+            self._validation_states = self._agent.memory.minibatch().prestates
         if self._validation_states is None:
             return 0.0
         return float(self._agent.network.predict(self._validation_states).max(axis=1).mean())

@@ -1,0 +1,326 @@
+"""Games as the agent plays them: one, or several side by side, in this process or in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simple_dqn.environment import Environment, EnvironmentOptions, Mode, Screen, make_environment
+from simple_dqn.errors import GameError
+from simple_dqn.replay_memory import CUT, GOES_ON, TERMINAL
+from simple_dqn.state_buffer import StateBuffer
+
+
+class Board(NamedTuple):
+    """What there is to see of so many games."""
+
+    states: NDArray[np.uint8]  # (games, history, height, width), what the agent sees now
+    screens: NDArray[np.uint8]  # (games, height, width), what the last actions led to
+    rewards: NDArray[np.float64]  # (games,), of the last actions
+    ends: NDArray[np.uint8]  # (games,), GOES_ON, TERMINAL or CUT after the last actions
+
+    def part(self, first: int, stop: int) -> Board:
+        """Of the games from `first` to before `stop`."""
+        games = slice(first, stop)
+        return Board(self.states[games], self.screens[games], self.rewards[games], self.ends[games])
+
+
+def make_board(number: int, state_shape: tuple[int, int, int], buffer: Any = None) -> Board:
+    """A board in the bytes of `buffer`, `board_size` of them, or in fresh ones."""
+    _, height, width = state_shape
+    raw = np.frombuffer(buffer or bytearray(board_size(number, state_shape)), np.uint8)
+    rewards, ends, screens, states = np.split(raw, np.cumsum([8 * number, number, number * height * width]))
+    return Board(
+        states.reshape(number, *state_shape), screens.reshape(number, height, width), rewards.view(np.float64), ends
+    )
+
+
+def board_size(number: int, state_shape: tuple[int, int, int]) -> int:
+    """Bytes of a board of so many games."""
+    history, height, width = state_shape
+    return number * (8 + 1 + (history + 1) * height * width)
+
+
+class Game:
+    """A game that is never over: where an episode ends, the next one begins, with a random number of no-ops.
+
+    The no-ops make games differ, and their screens fill the state.
+
+    Args:
+        environment: the game.
+        state: where the agent sees it.
+        random_starts: at most this many no-ops.
+        rng: draws their number.
+    """
+
+    def __init__(
+        self, environment: Environment, state: StateBuffer, random_starts: int, rng: np.random.Generator
+    ) -> None:
+        self.environment = environment
+        self._state = state
+        self._random_starts = random_starts
+        self._rng = rng
+        self._started = False
+
+    def begin(self, mode: Mode, anew: bool) -> None:
+        """Goes on in `mode`, or begins an episode, if asked to or if there is none."""
+        self.environment.mode = mode
+        if anew or not self._started:
+            self._restart()
+
+    def act(self, action: int, screen: Screen) -> tuple[float, int]:
+        """Plays `action`; fills `screen` with what it led to; returns its reward and GOES_ON, TERMINAL or CUT."""
+        environment = self.environment
+        reward = environment.act(action)
+        screen[...] = environment.screen()
+        self._state.add(screen)
+        if not environment.is_terminal():
+            return reward, GOES_ON
+        end = CUT if environment.truncated else TERMINAL
+        self._restart()
+        return reward, end
+
+    def _restart(self) -> None:
+        self._started = True
+        self._state.reset()
+        self.environment.restart()
+        self._state.add(self.environment.screen())
+        least = min(self._state.history_length, self._random_starts)
+        for _ in range(self._rng.integers(least, self._random_starts, endpoint=True)):
+            self.environment.act(0)
+            if self.environment.is_terminal():
+                self.environment.restart()
+            self._state.add(self.environment.screen())
+
+
+class Games:
+    """Games side by side in this process.
+
+    Attributes:
+        board: where there is to see what becomes of them.
+        num_actions, action_names: as the environments have them.
+        cores_taken: processor cores at work on games while the network learns.
+
+    Args:
+        environments: the games, all of one kind.
+        board: where there is to see what becomes of them.
+        random_starts: at most this many no-ops at the start of an episode.
+        rngs: draw their number, one for each game.
+    """
+
+    cores_taken = 0
+
+    def __init__(
+        self,
+        environments: Sequence[Environment],
+        board: Board,
+        random_starts: int,
+        rngs: Sequence[np.random.Generator],
+    ) -> None:
+        self.board = board
+        self.num_actions, self.action_names = environments[0].num_actions, environments[0].action_names
+        states = map(StateBuffer, board.states)
+        self.games = [
+            Game(env, state, random_starts, rng) for env, state, rng in zip(environments, states, rngs, strict=True)
+        ]
+        self._actions: Sequence[int] = ()
+
+    def __len__(self) -> int:
+        return len(self.board.states)
+
+    def begin(self, mode: Mode, anew: bool) -> None:
+        """All games go on in `mode`, or begin an episode, if asked to or if there is none yet."""
+        for game in self.games:
+            game.begin(mode, anew)
+
+    def start(self, actions: Sequence[int]) -> None:
+        """Has the first `len(actions)` games play; nobody may look at the board before `finish`."""
+        self._actions = actions
+
+    def finish(self) -> None:
+        """Returns once they have played; the board tells what came of it."""
+        board = self.board
+        for i, action in enumerate(self._actions):
+            board.rewards[i], board.ends[i] = self.games[i].act(action, board.screens[i])
+
+    def close(self) -> None:
+        """Frees what the games hold."""
+        for game in self.games:
+            game.environment.close()
+
+
+class GameWorkers(Games):
+    """Games side by side in processes of their own, which share the board: the same results, sooner.
+
+    Args:
+        make: makes the environment of game number so-and-so; the processes call it.
+        processes: how many, at most one a game.
+        number, state_shape, random_starts, rngs: as for `Games` and `make_board`.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Environment],
+        processes: int,
+        number: int,
+        state_shape: tuple[int, int, int],
+        random_starts: int,
+        rngs: Sequence[np.random.Generator],
+    ) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would inherit the network's threads half-alive
+        buffer = context.RawArray("B", board_size(number, state_shape))
+        self.board = make_board(number, state_shape, buffer)
+        self.cores_taken = processes
+        self._actions: Sequence[int] = ()
+        self.processes: list[BaseProcess] = []
+        self._workers: list[tuple[Connection, range]] = []
+        bounds = [number * i // processes for i in range(processes + 1)]
+        for numbers in map(range, bounds, bounds[1:]):
+            ours, theirs = context.Pipe()
+            args = (
+                theirs,
+                make,
+                numbers,
+                buffer,
+                number,
+                state_shape,
+                random_starts,
+                rngs[numbers.start : numbers.stop],
+            )
+            self.processes.append(context.Process(target=_work, args=args, daemon=True))
+            self.processes[-1].start()
+            theirs.close()
+            self._workers.append((ours, numbers))
+        replies = [_receive(connection) for connection, _ in self._workers]
+        self.num_actions, self.action_names = replies[0]
+
+    def begin(self, mode: Mode, anew: bool) -> None:
+        for connection, _ in self._workers:
+            _send(connection, ("begin", mode, anew))
+        for connection, _ in self._workers:
+            _receive(connection)
+
+    def start(self, actions: Sequence[int]) -> None:
+        self._actions = actions
+        for connection, numbers in self._workers:
+            if numbers.start < len(actions):
+                _send(connection, ("play", actions[numbers.start : numbers.stop]))
+
+    def finish(self) -> None:
+        for connection, numbers in self._workers:
+            if numbers.start < len(self._actions):
+                _receive(connection)
+
+    def close(self) -> None:
+        for connection, _ in self._workers:
+            connection.close()
+
+
+_DEAD = "a process that plays games has died: is there enough memory for --num_envs?"
+
+
+def _send(connection: Connection, message: Any) -> None:
+    try:
+        connection.send(message)
+    except OSError:
+        raise GameError(_DEAD) from None
+
+
+def _receive(connection: Connection) -> Any:
+    try:
+        reply = connection.recv()
+    except (EOFError, OSError):
+        raise GameError(_DEAD) from None
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def _work(
+    connection: Connection,
+    make: Callable[[int], Environment],
+    numbers: range,
+    buffer: Any,
+    number: int,
+    state_shape: tuple[int, int, int],
+    random_starts: int,
+    rngs: Sequence[np.random.Generator],
+) -> None:
+    """Plays games until the connection ends, as it does when the other process is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that learns
+    try:
+        board = make_board(number, state_shape, buffer).part(numbers.start, numbers.stop)
+        games = Games([make(i) for i in numbers], board, random_starts, rngs)
+        connection.send((games.num_actions, games.action_names))
+        while True:
+            name, *arguments = connection.recv()
+            if name == "begin":
+                games.begin(*arguments)
+            else:
+                games.start(*arguments)
+                games.finish()
+            connection.send(None)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+    except Exception as error:
+        connection.send(error)
+
+
+def make_games(
+    options: EnvironmentOptions,
+    state_shape: tuple[int, int, int],
+    random_starts: int,
+    seed: np.random.SeedSequence,
+    number: int = 1,
+    on_gpu: bool = False,
+) -> Games:
+    """So many games of one kind, each with randomness of its own, and as many processes as serve them best.
+
+    Args:
+        options: which game; only the first is shown or recorded.
+        state_shape, random_starts: as for `Games`.
+        seed: of their randomness.
+        number: of games.
+        on_gpu: the network leaves the processor's cores alone.
+
+    Raises:
+        GameError, OptionError, OutputError: as `make_environment` does.
+    """
+    seeds = seed.spawn(number)
+    rngs = [np.random.default_rng(own) for own in seeds]
+    make = partial(_make, options, [int(own.generate_state(1)[0]) >> 1 for own in seeds])
+    processes = min(number, _cores_to_play(on_gpu))
+    if number == 1 or processes == 0:
+        return Games([make(i) for i in range(number)], make_board(number, state_shape), random_starts, rngs)
+    return GameWorkers(make, processes, number, state_shape, random_starts, rngs)
+
+
+def _cores_to_play(on_gpu: bool) -> int:
+    """How many cores play games while the others, or the GPU, learn.
+
+    The network splits every layer evenly among its cores, so one that also plays keeps all the others waiting: two or
+    three cores had better play and learn in turn (docs/speed.md).
+    """
+    cores = num_cores()
+    return cores - 1 if on_gpu else cores // 4
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _make(options: EnvironmentOptions, seeds: Sequence[int], number: int) -> Environment:
+    if number > 0:
+        options = replace(options, display_screen=False, record_screen_path=None, record_sound_filename=None)
+    return make_environment(options, seeds[number])

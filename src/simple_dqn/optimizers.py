@@ -1,0 +1,156 @@
+"""Optimizers: rules that move the weights against their gradient, as in Nervana's Neon 2.6."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from simple_dqn.deepqnetwork import DeepQNetworkOptions
+
+
+class Chunk(NamedTuple):
+    """A part of the weights, and all that an optimizer has for it; 1-D tensors of one length."""
+
+    weights: Tensor
+    states: list[Tensor]
+    gradient: Tensor  # room for it, in the precision of the weights
+    buffer: Tensor
+    computed: Tensor  # the weights in the precision that the network computes in
+
+
+class Optimizer:
+    """A rule that moves flat weights against a flat gradient; formulas as in Neon 2.6.
+
+    It takes the weights by chunks that stay in a core's cache from the formula's first operation to its last (RMSProp:
+    1.0 ms a step, where it is 1.4 ms with all 1.7 million weights in each operation), in buffers that stay (fresh ones
+    would cost page faults: 6 ms).
+    """
+
+    num_states = 0
+    chunk_size = 2**17
+
+    def __init__(self, weights: Tensor, computed: Tensor, options: DeepQNetworkOptions) -> None:
+        self.learning_rate, self.decay_rate = options.learning_rate, options.decay_rate
+        self.states = [torch.zeros_like(weights) for _ in range(self.num_states)]
+        self.used = False  # a snapshot from before the first update holds no states
+        size = len(weights) if weights.is_cuda else self.chunk_size
+        gradient, buffer = torch.empty_like(weights[:size]), torch.empty_like(weights[:size])
+        self._chunks = [
+            Chunk(w, [state[i : i + size] for state in self.states], gradient[: len(w)], buffer[: len(w)], low)
+            for i, w, low in zip(
+                range(0, len(weights), size), torch.split(weights, size), torch.split(computed, size), strict=True
+            )
+        ]
+
+    def step(self, gradient: Tensor, scale: float) -> None:
+        """Moves the weights; the gradient g of the formulas is `scale` times `gradient`."""
+        self.used = True
+        for chunk, g in zip(self._chunks, torch.split(gradient, len(self._chunks[0].weights)), strict=True):
+            low = g.dtype is not chunk.weights.dtype
+            self._move(chunk, chunk.gradient.copy_(g) if low else g, scale)
+            if low:
+                chunk.computed.copy_(chunk.weights)
+
+    def _move(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
+        raise NotImplementedError
+
+    def load(self, states: Sequence[NDArray[np.float64]]) -> None:
+        """Takes over flat states."""
+        for own, state in zip(self.states, states, strict=True):
+            own.copy_(torch.from_numpy(state))
+        self.used = True
+
+
+def _average(state: Tensor, value: Tensor, scale: float, decay: float) -> None:
+    """state ← decay · state + (1 − decay) · (scale · value)²"""
+    state.mul_(decay).addcmul_(value, value, value=(1 - decay) * scale**2)
+
+
+class RMSProp(Optimizer):
+    """s ← ρ·s + (1−ρ)·g²; w ← w − α·g / (sqrt(s + ε) + ε), ε = 1e-6 (Tieleman and Hinton 2012, as Neon has it)."""
+
+    num_states = 1
+
+    def _move(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
+        (s,) = chunk.states
+        _average(s, gradient, scale, self.decay_rate)
+        root = torch.add(s, 1e-6, out=chunk.buffer).sqrt_().add_(1e-6)
+        chunk.weights.addcdiv_(gradient, root, value=-self.learning_rate * scale)
+
+
+class Adam(Optimizer):
+    """m, v ← averages of g, g²; w ← w − α·sqrt(1−β2^t)/(1−β1^t) · m / (sqrt(v) + ε) (Kingma and Ba 2015)."""
+
+    num_states = 2
+
+    def __init__(self, weights: Tensor, computed: Tensor, options: DeepQNetworkOptions) -> None:
+        super().__init__(weights, computed, options)
+        self.steps = 0  # t; not in Neon's snapshots, so it counts from the load
+        self._steps = torch.zeros((), dtype=torch.float64, device=weights.device)  # t, where a CUDA graph can count it
+
+    def step(self, gradient: Tensor, scale: float) -> None:
+        self.steps += 1
+        self._steps += 1
+        super().step(gradient, scale)
+
+    def _move(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
+        move = self._move_by_formula if gradient.is_cuda else self._move_at_once
+        move(chunk, gradient, scale)
+
+    def _move_by_formula(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
+        m, v = chunk.states
+        m.mul_(0.9).add_(gradient, alpha=0.1 * scale)
+        _average(v, gradient, scale, 0.999)
+        rate = self.learning_rate * torch.sqrt(1 - 0.999**self._steps) / (1 - 0.9**self._steps)
+        chunk.weights.sub_(rate * m / torch.sqrt(v, out=chunk.buffer).add_(1e-8))
+
+    def _move_at_once(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
+        """In one pass over memory: 0.7 ms a step, not 1.3. PyTorch adds its ε to sqrt(v) / sqrt(1 − β2^t)."""
+        m, v = chunk.states
+        epsilon = 1e-8 / math.sqrt(1 - 0.999**self.steps)
+        steps, divisor = torch.tensor(float(self.steps)), torch.tensor(1 / scale)
+        torch._fused_adam_(
+            [chunk.weights], [gradient], [m], [v], [], [steps], lr=self.learning_rate, beta1=0.9, beta2=0.999,
+            weight_decay=0.0, eps=epsilon, amsgrad=False, maximize=False, grad_scale=divisor,
+        )  # fmt: skip
+
+
+class Adadelta(Optimizer):
+    """s ← average of g²; d = sqrt((u+ε)/(s+ε))·g; u ← average of d²; w ← w − d, ε = 1e-6 (Zeiler 2012)."""
+
+    num_states = 3
+
+    def _move(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
+        s, u, d = chunk.states
+        _average(s, gradient, scale, self.decay_rate)
+        torch.add(u, 1e-6, out=d).div_(torch.add(s, 1e-6, out=chunk.buffer)).sqrt_().mul_(gradient).mul_(scale)
+        _average(u, d, 1.0, self.decay_rate)
+        chunk.weights.sub_(d)
+
+
+OPTIMIZERS = {"rmsprop": RMSProp, "adam": Adam, "adadelta": Adadelta}
+
+
+class LossScale:
+    """Dynamic loss scaling for float16 (Micikevicius et al. 2018): gradients too small for it are lifted into range."""
+
+    factor = 1024.0
+    _fitting = 0  # updates in a row
+
+    def fits(self, gradient: Tensor) -> bool:
+        """Whether the scaled gradient stayed finite; where not, the update is skipped and the scale halved."""
+        if not bool(torch.isfinite(gradient).all()):
+            self.factor /= 2
+            self._fitting = 0
+            return False
+        self._fitting += 1
+        if self._fitting % 2000 == 0:
+            self.factor *= 2
+        return True

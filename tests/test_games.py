@@ -1,0 +1,116 @@
+"""Games side by side: the same games, to the pixel, as one by one, in this process or in others."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from simple_dqn import games
+from simple_dqn.environment import EnvironmentOptions
+from simple_dqn.errors import GameError
+from simple_dqn.games import Board, Games, GameWorkers, make_games
+
+SHAPE = (4, 84, 84)
+
+
+def make(number: int, monkeypatch: pytest.MonkeyPatch, cores: int = 1, **options: Any) -> Games:
+    """Games as the program makes them on a machine of so many cores."""
+    monkeypatch.setattr(games, "num_cores", lambda: cores)
+    env_options = EnvironmentOptions(**(dict(game="pong") | options))
+    return make_games(env_options, SHAPE, 5, np.random.SeedSequence(3), number)
+
+
+def arrays(board: Board) -> list[NDArray[Any]]:
+    return list(board)
+
+
+def play(made: Games, rounds: int) -> list[NDArray[Any]]:
+    """All there is to see in so many rounds of random actions, the last of them for one game less."""
+    rng = np.random.default_rng(1)
+    made.begin("train", anew=False)
+    seen = [made.board.states.copy()]
+    for n in range(rounds):
+        number = len(made) - (n == rounds - 1)
+        made.start(rng.integers(made.num_actions, size=len(made)).tolist()[:number])
+        made.finish()
+        seen += [array.copy() for array in arrays(made.board)]
+    made.begin("test", anew=True)
+    return [*seen, made.board.states.copy()]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        dict(game="breakout", repeat_action_probability=0.25, color_averaging=False, frame_skip=2),
+        dict(game="CartPole-v1", environment="gym"),
+    ],
+)
+def test_processes_play_the_same_games(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    here = make(3, monkeypatch, cores=2, **options)
+    there = make(3, monkeypatch, cores=8, **options)
+    assert type(here) is Games
+    assert isinstance(there, GameWorkers)
+    assert there.cores_taken == 2
+    assert (here.num_actions, here.action_names) == (there.num_actions, there.action_names)
+    for mine, theirs in zip(play(here, 150), play(there, 150), strict=True):
+        assert np.array_equal(mine, theirs)
+    there.close()
+
+
+def test_a_game_is_the_same_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = make(2, monkeypatch), make(4, monkeypatch)
+    for made in (few, many):
+        made.begin("train", anew=False)
+    for n in range(60):
+        actions = [n % few.num_actions, (n + 1) % few.num_actions]
+        few.start(actions)
+        many.start([*actions, 0, 0])
+        few.finish()
+        many.finish()
+        for mine, theirs in zip(arrays(few.board), arrays(many.board.part(0, 2)), strict=True):
+            assert np.array_equal(mine, theirs)
+    assert not np.array_equal(few.board.states[0], few.board.states[1])
+
+
+def test_one_game_needs_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(make(1, monkeypatch, cores=64)) is Games
+
+
+def test_only_the_first_game_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(2, monkeypatch, record_sound_filename=str(tmp_path / "pong.wav"))
+    made.begin("test", anew=True)
+    made.start([0, 0])
+    made.finish()
+    made.close()
+    assert (tmp_path / "pong.wav").stat().st_size > 2000
+
+
+def test_what_is_wrong_in_a_process_is_told_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GameError, match="no game 'pongo'"):
+        make(2, monkeypatch, cores=8, game="pongo")
+
+
+def test_a_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(2, monkeypatch, cores=8)
+    assert isinstance(made, GameWorkers)
+    os.kill(made.processes[0].pid or 0, signal.SIGKILL)
+    with pytest.raises(GameError, match="has died"):
+        made.begin("train", anew=False)
+    made.close()
+
+
+def test_processes_end_with_the_games(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(4, monkeypatch, cores=8)
+    assert isinstance(made, GameWorkers)
+    made.begin("train", anew=False)
+    made.close()
+    for process in made.processes:
+        process.join(10)
+        assert process.exitcode == 0
