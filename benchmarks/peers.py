@@ -86,6 +86,7 @@ PEERS = (
     ),
 )
 
+FAST = "Eight games side by side, bfloat16, Adam; as many updates as the others make."
 NO_DEPENDENCIES = {"dopamine": ("baselines==0.1.5",)}  # packages that ask for far more than is used of them
 NOT_RUN = {"DQN Zoo": "not on the package index; it asks for JAX 0.3, Gym 0.19 and atari-py 0.2, not for ale-py"}
 
@@ -110,7 +111,8 @@ def main() -> None:
     work = [f"--{name}={getattr(arguments, name)}" for name in ("random_steps", "warm_up", "steps")]
 
     machine = report.machine()
-    commands = {"Simple DQN": [sys.executable, str(HERE / "own.py"), *work]}
+    own = [sys.executable, str(HERE / "own.py"), *work]
+    commands = {"Simple DQN": own, "Simple DQN, @presets/fast": [*own, "@presets/fast"]}
     missing = dict(NOT_RUN)
     for peer in PEERS:
         if arguments.only and peer.name not in arguments.only:
@@ -206,6 +208,7 @@ def text(
         for title, own in results.items()
     ]
     differs = [f"- {peer.title}: {peer.differs}" for peer in PEERS if peer.title in results]
+    differs.insert(0, "- Simple DQN, @presets/fast: " + FAST)
     parts = [
         f"Training on Breakout, on the CPU; medians of {arguments.runs} interleaved runs of {arguments.steps} steps.",
         machine,

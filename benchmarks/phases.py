@@ -21,6 +21,7 @@ from simple_dqn.agent import Agent
 CONFIGURATIONS = {  # options as on the command line
     "float32": [],
     "bfloat16": ["--datatype", "bfloat16"],
+    "@presets/fast": ["@presets/fast"],
 }
 
 PHASES = ("random", "train at exploration 1", "train at exploration 0.05", "test")
