@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ from simple_dqn.environment import (
     Environment,
     EnvironmentOptions,
     GymEnvironment,
+    Mode,
     find_rom,
     game_of,
     make_environment,
 )
 from simple_dqn.errors import GameError, OptionError, OutputError
 from simple_dqn.options import build
+from simple_dqn.snapshot import plain_bytes, plain_value
 
 ROOT = Path(__file__).resolve().parent.parent
 NEON = ROOT.parent / "shared" / "reference" / "neon"
@@ -611,3 +613,55 @@ def test_a_folder_called_like_a_game_does_not_hide_it(tmp_path: Path, monkeypatc
     assert find_rom("breakout").name == "breakout.bin"
     with pytest.raises(GameError, match="is a folder"):
         find_rom("./breakout")
+
+
+# Going on exactly where a game was
+
+
+def seen(environment: Environment, actions: Iterable[int]) -> list[Any]:
+    """What comes of actions, episode after episode."""
+    found: list[Any] = []
+    for action in actions:
+        found += [environment.act(action), environment.is_terminal(), environment.screen().tobytes()]
+        if environment.is_terminal():
+            environment.restart()
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(game="qbert", repeat_action_probability=0.25),  # whose cartridge remembers more than the emulator's state
+        dict(game="breakout"),
+        dict(game="space_invaders", frame_skip=1),
+        dict(game="pong", color_averaging=False, minimal_action_set=False),
+    ],
+)
+@pytest.mark.parametrize("mode", ["train", "test"])
+def test_a_restored_game_goes_on_as_the_other_does(options: dict[str, Any], mode: Mode) -> None:
+    rng = np.random.default_rng(1)
+    one, other = (make_environment(EnvironmentOptions(**options), seed=seed) for seed in (1, 2))
+    one.mode = other.mode = mode
+    one.restart()
+    actions = rng.integers(one.num_actions, size=900).tolist()
+    seen(one, actions[:600])
+    state = one.state()
+    assert state is not None
+    other.restore(plain_value(plain_bytes(state)))
+    assert seen(one, actions[600:]) == seen(other, actions[600:])
+    again = plain_bytes(other.state())
+    assert again == plain_bytes(one.state())
+
+
+def test_a_game_that_has_not_begun_can_be_restored() -> None:
+    one, other = (make_environment(EnvironmentOptions(game="pong"), seed=1) for _ in range(2))
+    state = one.state()
+    assert state is not None
+    other.restore(plain_value(plain_bytes(state)))
+    for environment in (one, other):
+        environment.restart()
+    assert seen(one, [1, 2, 3]) == seen(other, [1, 2, 3])
+
+
+def test_an_environment_of_gymnasium_cannot_tell_where_it_is() -> None:
+    assert make_environment(EnvironmentOptions(game="CartPole-v1", environment="gym"), seed=1).state() is None

@@ -144,6 +144,15 @@ class Agent:
         while games and not self.interrupted:
             games -= self._play(1)[0].terminal
 
+    def save_state(self) -> dict[str, Any]:
+        """What it needs, beside its parts, to go on exactly."""
+        return dict(total_train_steps=self.total_train_steps, rng=self._rng.bit_generator.state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on where an agent was."""
+        self.total_train_steps = state["total_train_steps"]
+        self._rng.bit_generator.state = state["rng"]
+
     @property
     def state(self) -> NDArray[np.uint8]:
         """What the agent sees of the first game now, (history, height, width); a view that its next step changes."""

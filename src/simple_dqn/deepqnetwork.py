@@ -235,6 +235,29 @@ class DeepQNetwork:
             logger.info("The optimizer in %s is not %s: it starts afresh", name, self.options.optimizer)
         self.update_target_network()
 
+    def state(self) -> dict[str, Any]:
+        """All that it needs to go on exactly: weights of both networks, optimizer and counters."""
+        networks = [self._online] if self._target is self._online else [self._online, self._target]
+        return dict(
+            networks=[network.state() for network in networks],
+            optimizer=self._optimizer.state(),
+            train_iterations=self.train_iterations,
+            scale=self._scale and [self._scale.factor, self._scale.fitting],
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over a state; an optimizer of another kind starts afresh."""
+        networks = state["networks"]
+        self._online.restore(networks[0])
+        self._target.restore(networks[-1])
+        if state["optimizer"]["kind"] == type(self._optimizer).__name__:
+            self._optimizer.restore(state["optimizer"])
+        else:
+            logger.info("The optimizer was %s: the new one starts afresh", state["optimizer"]["kind"])
+        self.train_iterations = state["train_iterations"]
+        if self._scale and state["scale"]:
+            self._scale.factor, self._scale.fitting = state["scale"]
+
     def hold_screens(self, memory: ReplayMemory) -> None:
         """Keeps the screens of a `memory` that is still empty on the GPU, if there is one with room for them."""
         if self.device.type == "cuda" and memory.screens.nbytes < torch.cuda.mem_get_info(self.device)[0] - _SPARE:

@@ -89,6 +89,14 @@ class Environment(ABC):
         """Whether the episode, though over, was only broken off (a time limit): its last state had a future."""
         return False
 
+    def state(self) -> dict[str, Any] | None:
+        """What `restore` needs to go on exactly here, in plain values; None where the game cannot tell."""
+        return None
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on exactly where a game in the same environment was."""
+        raise NotImplementedError
+
     def close(self) -> None:  # noqa: B027  (most games have nothing to close)
         """Frees what the game holds."""
 
@@ -148,6 +156,8 @@ class ALEEnvironment(Environment):
         self._actions = ale.getMinimalActionSet() if options.minimal_action_set else ale.getLegalActionSet()
         self._lives = ale.lives()
         self._life_lost = False
+        self._before_game: Any = None  # the emulator's state at the last reset
+        self._played = bytearray()  # the actions since
         height, width = ale.getScreenDims()
         self._frame = np.empty((height, width), np.uint8)
 
@@ -163,12 +173,15 @@ class ALEEnvironment(Environment):
         if self._sound_filename and not self._sound:
             self._sound = _open_wave(self._sound_filename)
         if self.mode == "test" or not self._life_lost or self._ale.game_over():
+            self._before_game = self._ale.cloneState(include_rng=True)
+            self._played.clear()
             self._ale.reset_game()
         self._life_lost = False
         self._lives = self._ale.lives()
 
     def act(self, action: int) -> float:
         reward: int = self._act_aloud(action) if self._sound else self._ale.act(self._actions[action])
+        self._played.append(action)
         lives = self._ale.lives()
         self._life_lost = lives < self._lives
         self._lives = lives
@@ -181,6 +194,24 @@ class ALEEnvironment(Environment):
 
     def is_terminal(self) -> bool:
         return bool(self._ale.game_over()) or (self.mode == "train" and self._life_lost)
+
+    def state(self) -> dict[str, Any]:
+        # The emulator's own state lacks the last screens and action and, in some games, more: it is played anew.
+        before = self._before_game and np.frombuffer(self._before_game.__getstate__(), np.uint8)
+        return dict(before=before, played=np.array(self._played), life_lost=self._life_lost, lives=self._lives)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        if state["before"] is not None:
+            import ale_py
+
+            self._before_game = ale_py.ALEState.__new__(ale_py.ALEState)
+            self._before_game.__setstate__(state["before"].tobytes())
+            self._ale.restoreState(self._before_game)
+            self._ale.reset_game()
+            for action in state["played"].tolist():
+                self._ale.act(self._actions[action])
+        self._played = bytearray(state["played"])
+        self._life_lost, self._lives = state["life_lost"], state["lives"]
 
     def close(self) -> None:
         if self._sound:

@@ -17,5 +17,9 @@ class SnapshotError(SimpleDQNError):
     """A snapshot is missing, damaged, hostile, or made for another network."""
 
 
+class CheckpointError(SimpleDQNError):
+    """A checkpoint, or a part of one, is missing or damaged."""
+
+
 class OutputError(SimpleDQNError):
     """A file could not be written."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from pathlib import Path
+from typing import TextIO
 
 from simple_dqn.errors import OutputError
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | bytearray) -> None:
     """Replaces `path` by `content` in one go: written beside it, flushed to the disk, then renamed.
 
     Raises:
@@ -63,3 +65,51 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+class Lock:
+    """Keeps a second run from writing files whose names begin with the same `prefix`, until it is closed or dies.
+
+    Also clears away what a run that was killed left half-written under these names.
+
+    Raises:
+        OutputError: another run has it.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._path = Path(f"{prefix}.lock")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a+")
+        except OSError as error:
+            raise OutputError(f"cannot write {prefix}_*: {reason(error)}") from None
+        try:
+            _lock(self._file)
+        except OSError:
+            self._file.seek(0)
+            owner = self._file.read().strip() or "another one"
+            self._file.close()
+            raise OutputError(
+                f"another run ({owner}) is writing {prefix}_*: wait for it, end it, or give this one a label"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()}")
+        self._file.flush()
+        for left in self._path.parent.glob(f".{glob.escape(self._path.stem)}_*.tmp"):
+            left.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Lets others write."""
+        self._path.unlink(missing_ok=True)
+        self._file.close()
+
+
+def _lock(file: TextIO) -> None:
+    """Locks an open file against other processes; does nothing on systems without such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if os.fstat(file.fileno()).st_nlink == 0:  # its owner has just removed it: the next run makes another
+        raise OSError("the lock is gone")

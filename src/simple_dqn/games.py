@@ -90,6 +90,27 @@ class Game:
         self._restart()
         return reward, end
 
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs."""
+        return dict(
+            environment=self.environment.state(),
+            mode=self.environment.mode,
+            screens=self._state.screens.copy(),
+            rng=self._rng.bit_generator.state,
+            started=self._started,
+        )
+
+    def restore(self, state: dict[str, Any]) -> bool:
+        """Goes on exactly where a game was; where the environment cannot, with a new one, and returns False."""
+        self._rng.bit_generator.state = state["rng"]
+        if state["environment"] is None:
+            return False
+        self.environment.restore(state["environment"])
+        self.environment.mode = state["mode"]
+        self._state.screens[...] = state["screens"]
+        self._started = state["started"]
+        return True
+
     def _restart(self) -> None:
         self._started = True
         self._state.reset()
@@ -152,6 +173,15 @@ class Games:
         board = self.board
         for i, action in enumerate(self._actions):
             board.rewards[i], board.ends[i] = self.games[i].act(action, board.screens[i])
+
+    def state(self) -> list[dict[str, Any]]:
+        """All that `restore` needs, of each game."""
+        return [game.state() for game in self.games]
+
+    def restore(self, states: Sequence[dict[str, Any]]) -> bool:
+        """Goes on exactly where so many games were; False if some have to begin anew."""
+        restored = [game.restore(state) for game, state in zip(self.games, states, strict=True)]
+        return all(restored)
 
     def close(self) -> None:
         """Frees what the games hold."""
@@ -221,6 +251,17 @@ class GameWorkers(Games):
             if numbers.start < len(self._actions):
                 _receive(connection)
 
+    def state(self) -> list[dict[str, Any]]:
+        for connection, _ in self._workers:
+            _send(connection, ("state",))
+        return [state for connection, _ in self._workers for state in _receive(connection)]
+
+    def restore(self, states: Sequence[dict[str, Any]]) -> bool:
+        for connection, numbers in self._workers:
+            _send(connection, ("restore", states[numbers.start : numbers.stop]))
+        restored = [_receive(connection) for connection, _ in self._workers]
+        return all(restored)
+
     def close(self) -> None:
         for connection, _ in self._workers:
             connection.close()
@@ -257,19 +298,20 @@ def _work(
     rngs: Sequence[np.random.Generator],
 ) -> None:
     """Plays games until the connection ends, as it does when the other process is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that learns
+    for number_of_signal in (signal.SIGINT, signal.SIGTERM):  # they are for the process that learns
+        signal.signal(number_of_signal, signal.SIG_IGN)
     try:
         board = make_board(number, state_shape, buffer).part(numbers.start, numbers.stop)
         games = Games([make(i) for i in numbers], board, random_starts, rngs)
         connection.send((games.num_actions, games.action_names))
         while True:
             name, *arguments = connection.recv()
-            if name == "begin":
-                games.begin(*arguments)
-            else:
+            if name == "play":
                 games.start(*arguments)
                 games.finish()
-            connection.send(None)
+                connection.send(None)
+            else:
+                connection.send(getattr(games, name)(*arguments))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
     except Exception as error:

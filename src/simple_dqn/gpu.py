@@ -14,7 +14,7 @@ from simple_dqn.deepqnetwork import Batch
 
 
 class DeviceScreens:
-    """Screens where the network is: assigned one at a time, as to an array, and taken out as tensors.
+    """Screens where the network is: assigned as to an array, and taken out as tensors.
 
     Args:
         shape: (transitions, height, width).
@@ -25,8 +25,8 @@ class DeviceScreens:
         self.shape = shape
         self._tensor = torch.empty(shape, dtype=torch.uint8, device=device)
 
-    def __setitem__(self, index: int, screen: NDArray[np.uint8]) -> None:
-        self._tensor[index].copy_(torch.from_numpy(screen), non_blocking=True)
+    def __setitem__(self, index: Any, screens: NDArray[np.uint8]) -> None:
+        self._tensor[index] = torch.from_numpy(screens).to(self._tensor.device)
 
     def __getitem__(self, indexes: NDArray[np.int64]) -> Tensor:
         """The screens at `indexes`, of any shape, as a tensor of shape (*indexes.shape, height, width)."""

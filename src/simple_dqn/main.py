@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -20,15 +20,17 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from nvis.visualization import Visualization, VisualizationOptions
 from simple_dqn import options
 from simple_dqn.agent import Agent, AgentOptions
+from simple_dqn.checkpoint import Checkpoint, Checkpoints, Chunk, number_of, restore_memory
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, find_device
 from simple_dqn.environment import EnvironmentOptions, game_of
-from simple_dqn.errors import OptionError, SimpleDQNError, SnapshotError
-from simple_dqn.files import reason, require_writable
+from simple_dqn.errors import CheckpointError, OptionError, SimpleDQNError, SnapshotError
+from simple_dqn.files import Lock, reason, require_writable
 from simple_dqn.games import make_games, num_cores
-from simple_dqn.options import Options, option
+from simple_dqn.options import Options, as_word, option
 from simple_dqn.progress import Progress
 from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
-from simple_dqn.snapshot import Snapshot, read_snapshot, write_snapshot
+from simple_dqn.snapshot import Snapshot, write_snapshot
+from simple_dqn.start import Start, start_from_weights, start_where_it_stopped
 from simple_dqn.statistics import CSVFile, Statistics
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,10 @@ class MainOptions(Options):
     load_weights: str | None = option(None, "snapshot to begin with")
     save_weights_prefix: str | None = option(None, "snapshots are saved as PREFIX_EPOCH.pkl")
     csv_file: str | None = option(None, "file for the statistics of every phase")
-    resume: str | None = option(None, "snapshot from which to go on training, with its options where none are given")
+    resume: str | None = option(
+        None, "snapshot from which to go on training, or what the names of all begin with: the last one"
+    )
+    checkpoint: bool = option(True, "beside each snapshot save all that is needed to go on exactly")
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ _RESUMED = _KNOWN.keys() - set(_FORGOTTEN)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program; returns its exit status: 0, 2 for what the user can put right, 130 after Ctrl-C."""
+    """Runs the program; returns its exit status: 0, 2 for what the user can put right, 128 + n after signal n."""
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
     try:
         with logging_redirect_tqdm():
@@ -117,8 +122,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(f"{error.filename or 'the system'}: {reason(error)}")
     except MemoryError:
         _print_error("there is not enough memory: use a smaller --replay_size or --batch_size")
-    except (KeyboardInterrupt, _Interrupted):
-        return 130
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except _Interrupted as interrupted:
+        return 128 + int(interrupted.args[0])
     return 2
 
 
@@ -135,22 +142,11 @@ def run(argv: Sequence[str]) -> None:
     given = options.parse(GROUPS, argv, usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
     logging.getLogger().setLevel(options.build(CommonOptions, given).log_level)
     run = Run(*_settle(given))
-    with _stop_on_interrupt(run.agent), contextlib.closing(run.games):
+    with _stop_on_interrupt(run.agent), contextlib.closing(run):
         if run.options.play_games:
             run.play()
         else:
             run.train()
-
-
-class Start(NamedTuple):
-    """The snapshot that a run starts from."""
-
-    path: Path
-    snapshot: Snapshot
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        return self.snapshot.facts
 
 
 def _settle(given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
@@ -167,12 +163,13 @@ def _settle(given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
         if not given.get("game"):
             raise OptionError("no game given: name a ROM file such as roms/breakout.bin, or a game such as breakout")
         return given, None
-    start = Start(Path(path), read_snapshot(Path(path)))
+    start = start_where_it_stopped(Path(path)) if resumed else start_from_weights(Path(path))
     _require_sense(start)
     recorded = start.facts.get("options", {})
     taken = {name: value for name, value in recorded.items() if name in _TRAINED_ON or (resumed and name in _RESUMED)}
     if resumed:
         taken |= _names(start)
+        _require_same_task(start, given)
     taken.setdefault("game", game_of(start.path.stem))
     news = {name: value for name, value in taken.items() if name not in given and value != _KNOWN[name].default}
     if news:
@@ -198,6 +195,19 @@ def _require_sense(start: Start) -> None:
         raise SnapshotError(f"{start.path} is damaged: what it says of {wrong[0]} makes no sense")
 
 
+def _require_same_task(start: Start, given: dict[str, Any]) -> None:
+    """Raises OptionError if training would go on with another game, or with other screens or actions."""
+    recorded = start.facts.get("options", {})
+    for name in _TRAINED_ON:
+        before, now = recorded.get(name), given.get(name)
+        same = before == now if name != "game" else Path(str(before)).stem == Path(str(now)).stem
+        if None not in (before, now) and not same:
+            raise OptionError(
+                f"--{name} {as_word(now)} does not go with --resume: {start.path} was trained with {as_word(before)}; "
+                "--load_weights begins another training with its weights"
+            )
+
+
 def _names(start: Start) -> dict[str, Any]:
     """Where a resumed run goes on counting and writing: snapshots/pong_10.pkl goes with results/pong.csv."""
     name = re.fullmatch(r"(.+)_(\d+)", start.path.stem)
@@ -207,7 +217,6 @@ def _names(start: Start) -> dict[str, Any]:
     results = folder.parent / "results" if folder.name == "snapshots" else folder
     return dict(
         start_epoch=start.facts.get("epoch", int(name[2])),
-        random_steps=0,
         save_weights_prefix=str(folder / name[1]),
         csv_file=str(results / f"{name[1]}.csv"),
     )
@@ -229,7 +238,8 @@ class Run:
             options.build(DeepQNetworkOptions, values),
         )
         backend_options = options.build(BackendOptions, values)
-        if o.resume and o.start_epoch >= o.epochs:
+        to_test = start and start.checkpoint and start.checkpoint.state["stage"][0] == "test"
+        if o.resume and o.start_epoch >= o.epochs and not to_test:
             raise OptionError(
                 f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on"
             )
@@ -243,11 +253,17 @@ class Run:
         self._facts: dict[str, Any] = {"options": recorded | {"random_seed": seed}}
         logger.debug("Options: %s", self._facts["options"])
         self._epoch = o.start_epoch  # epochs that are over
+        self._stage: tuple[str, int] = ("random", 0)  # the phase under way, or the next one, and its epoch
+        self._going_on: dict[str, Any] | None = None  # the statistics of a phase that was broken off, to go on with
+        self._rows_before = 0  # rows in the CSV file before the phase under way
+        self._chunks: list[Chunk] = []
         self._recordings = (env_options.record_screen_path, env_options.record_sound_filename)
         self._saved: list[Path] = []
         self._saved_steps = -1  # training steps in the last of them
         for path in filter(None, (o.csv_file, o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl", page)):
             require_writable(Path(path))
+        trains = bool(o.train_steps and not o.play_games)
+        self._prefix = o.save_weights_prefix if trains else None
 
         # Every owner of randomness has its own; a resumed run must not repeat the first one's draws.
         game, memory, agent = np.random.SeedSequence(seed, spawn_key=(o.start_epoch,)).spawn(3)
@@ -256,12 +272,16 @@ class Run:
         n = 1 if o.play_games else agent_options.num_envs
         on_gpu = find_device(backend_options).type == "cuda"
         self.games = make_games(env_options, state_shape, agent_options.random_starts, game, n, on_gpu)
-        rounds = (
-            0 if o.play_games else -(-o.random_steps // n) + max(0, o.epochs - o.start_epoch) * -(-o.train_steps // n)
-        )
+        begun = 0 if start and start.checkpoint else o.start_epoch  # epochs that the memory will not hold
+        rounds = -(-o.random_steps // n) + max(0, o.epochs - begun) * -(-o.train_steps // n)
         rng = np.random.default_rng(memory)
         self.memory = ReplayMemory(
-            memory_options, screen_shape, net_options.batch_size, rng, at_most=rounds * n, lanes=n
+            memory_options,
+            screen_shape,
+            net_options.batch_size,
+            rng,
+            at_most=0 if o.play_games else rounds * n,
+            lanes=n,
         )
         use_target = agent_options.target_steps > 0
         threads = num_cores() - self.games.cores_taken if self.games.cores_taken else None
@@ -271,14 +291,23 @@ class Run:
         self.network.hold_screens(self.memory)
         self.agent = Agent(self.games, self.memory, self.network, agent_options, np.random.default_rng(agent))
         self.agent.total_train_steps = self._epoch_began = o.start_epoch * o.train_steps
-        if start:
-            self._take_over(start)
+        if start and start.snapshot:
+            self._take_over(start, start.snapshot)
         self._facts |= {"game": env_options.game, "actions": self.games.action_names}
-        keep = self.agent.total_train_steps if o.resume or o.start_epoch else None
         if o.resume and o.csv_file and not Path(o.csv_file).exists():
             logger.warning("There are no statistics in %s: a new file begins; --csv_file names another", o.csv_file)
-        self._csv = CSVFile(Path(o.csv_file), keep) if o.csv_file else None
+        if start and start.checkpoint:
+            self._go_on(start.checkpoint)
+        self._lock = Lock(self._prefix) if self._prefix else None
+        try:
+            self._csv = CSVFile(Path(o.csv_file), **self._rows_to_keep(start)) if o.csv_file else None
+        except BaseException:
+            self.close()
+            raise
         self.statistics = Statistics(self.agent, self._csv)
+        if start and start.checkpoint:
+            self.statistics.restore(start.checkpoint.state["statistics"], same_phase=False)
+        self._checkpoints = Checkpoints(self._prefix, self._chunks) if self._prefix and o.checkpoint else None
         self.agent.callbacks = [self.statistics, Progress(self.statistics, o.epochs)]
         if page:
             origin = str(start.path) if start else "none, the weights are random"
@@ -287,31 +316,57 @@ class Run:
             self.agent.callbacks.append(Visualization(self.agent, layers, vis_options, game_name, origin))
 
     def train(self) -> None:
-        """Random moves, then epochs of training and testing."""
-        o, agent = self.options, self.agent
+        """Random moves, then epochs of training and testing, from the phase on at which the run begins."""
         try:
-            self._phase("random", 0, o.random_steps, agent.random)
-            for epoch in range(o.start_epoch + 1, o.epochs + 1):
-                already = agent.total_train_steps - self._epoch_began  # where it was broken off
-                self._phase("train", epoch, o.train_steps - already, agent.train)
-                self._epoch, self._epoch_began = epoch, agent.total_train_steps
-                for name in _SCORES:  # they were another epoch's
-                    self._facts.pop(name, None)
-                self._save(epoch)
-                self._phase("test", epoch, o.test_steps, agent.test)
-                if o.test_steps:
-                    score = self.statistics.mean_reward
-                    self._facts |= {"test_score": score, "test_games": self.statistics.num_games}
-                    self._save(epoch)
+            for phase, epoch in self._stages():
+                self._stage = (phase, epoch)
+                self._play_stage(phase, epoch)
         except _Interrupted:
-            self._save_moment()
+            self._save_moment(checkpoint=True)
             raise
         except Exception:  # a full disk, say: what was learned since the last snapshot may still find room
             with contextlib.suppress(SimpleDQNError):
-                self._save_moment()
+                self._save_moment(checkpoint=False)
             raise
         finally:
             self._sum_up()
+
+    def _stages(self) -> Iterator[tuple[str, int]]:
+        """The phases that are left, each with its epoch."""
+        phase, epoch = self._stage
+        if phase == "random":
+            yield "random", 0
+            epoch = self.options.start_epoch + 1
+        if phase == "test":
+            yield "test", epoch
+            epoch += 1
+        for later in range(epoch, self.options.epochs + 1):
+            yield "train", later
+            yield "test", later
+
+    def _play_stage(self, phase: str, epoch: int) -> None:
+        o, agent = self.options, self.agent
+        if phase == "random":
+            self._phase("random", 0, o.random_steps, agent.random)
+        elif phase == "train":
+            self._phase("train", epoch, o.train_steps, agent.train, already=agent.total_train_steps - self._epoch_began)
+            self._epoch, self._epoch_began = epoch, agent.total_train_steps
+            for name in _SCORES:  # they were another epoch's
+                self._facts.pop(name, None)
+            self._stage = ("test", epoch)
+            self._save(epoch)
+        elif o.test_steps:
+            self._phase("test", epoch, o.test_steps, agent.test)
+            score = self.statistics.mean_reward
+            self._facts |= {"test_score": score, "test_games": self.statistics.num_games}
+            self._stage = ("train", epoch + 1)
+            self._save(epoch)
+
+    def close(self) -> None:
+        """Frees what the run holds."""
+        self.games.close()
+        if self._lock:
+            self._lock.close()
 
     def play(self) -> None:
         """Plays games."""
@@ -320,26 +375,40 @@ class Run:
         finally:
             self._sum_up()
 
-    def _phase(self, name: str, epoch: int, number: int, play: Callable[[int], None]) -> None:
-        """Runs a phase of so many steps, or games, and tells the callbacks of it."""
-        if number <= 0:
+    def _phase(self, name: str, epoch: int, number: int, play: Callable[[int], None], already: int = 0) -> None:
+        """Runs a phase of so many steps, or games, less those done already, and tells the callbacks of it."""
+        going_on, self._going_on = self._going_on, None
+        if going_on and name == "random":
+            already = going_on["num_steps"]
+        if number <= already and not going_on:
             return
+        self._rows_before = self._csv.all_rows if self._csv else 0
         if self.agent.interrupted:  # while a snapshot was being saved
             raise _Interrupted
         logger.info("%s%s", name.capitalize(), f" {epoch}/{self.options.epochs}" if epoch else "")
+        # Without the statistics of the steps before, a phase is told to be as long as what is left of it.
+        steps = number if going_on else number - already
         for callback in self.agent.callbacks:
-            callback.on_phase_start(name, epoch, None if name == "play" else number)
-        play(number)
+            callback.on_phase_start(name, epoch, None if name == "play" else steps)
+        if going_on:
+            self.statistics.restore(going_on, same_phase=True)
+        play(number - already)
         for callback in self.agent.callbacks:
             callback.on_phase_end()
         if self.agent.interrupted:
             raise _Interrupted
 
-    def _save(self, number: int) -> None:
-        """Saves PREFIX_number.pkl, if there is a prefix and this run trains."""
-        if not self.options.save_weights_prefix or not self.options.train_steps:
+    def _save(self, number: int, under_way: bool = False, checkpoint: bool = True) -> None:
+        """Saves PREFIX_number.pkl and its checkpoint, if there is a prefix and this run trains.
+
+        Args:
+            number: of the epoch.
+            under_way: in the middle of a phase, not between two.
+            checkpoint: whether all is as it is between two steps, so that a checkpoint makes sense.
+        """
+        if not self._prefix:
             return
-        path = Path(f"{self.options.save_weights_prefix}_{number}.pkl")
+        path = Path(f"{self._prefix}_{number}.pkl")
         facts = self._facts | {
             "epoch": self._epoch,
             "epoch_began": self._epoch_began,
@@ -350,19 +419,32 @@ class Run:
         self._saved += [path] if path not in self._saved else []
         self._saved_steps = self.agent.total_train_steps
         logger.info("Saved %s", path)
+        if self._checkpoints and checkpoint:
+            state = dict(
+                facts=facts,
+                stage=self._stage,
+                under_way=under_way,
+                csv_rows=self._rows_before if under_way or not self._csv else self._csv.all_rows,
+                agent=self.agent.save_state(),
+                games=self.games.state(),
+                memory=self.memory.state(),
+                network=self.network.state(),
+                statistics=self.statistics.save_state(),
+            )
+            self._checkpoints.save(number, state, self.memory)
 
-    def _save_moment(self) -> None:
+    def _save_moment(self, checkpoint: bool) -> None:
         """Saves what was learned since the last snapshot, as that of the epoch under way."""
         if self.agent.total_train_steps != self._saved_steps:
             broken_off = self.agent.total_train_steps > self._epoch_began
-            self._save(self._epoch + broken_off)
+            self._save(self._epoch + broken_off, under_way=True, checkpoint=checkpoint)
 
-    def _take_over(self, start: Start) -> None:
+    def _take_over(self, start: Start, snapshot: Snapshot) -> None:
         """Goes on from a snapshot: its weights and, where training is resumed, its counters."""
         logger.info("Loading weights from %s", start.path)
         trained_on = start.facts.get("actions", self.games.action_names)
         try:
-            self.network.load_layers(start.snapshot.layers, str(start.path))
+            self.network.load_layers(snapshot.layers, str(start.path))
         except SnapshotError as error:
             game = start.facts.get("game")
             raise SnapshotError(f"{error}" + (f" (it was trained on {game})" if game else "")) from None
@@ -376,7 +458,36 @@ class Run:
             self.agent.total_train_steps = start.facts.get("total_train_steps", self.agent.total_train_steps)
             self._epoch_began = start.facts.get("epoch_began", self.agent.total_train_steps)
             self.network.train_iterations = start.facts.get("weight_updates", 0)
-            logger.info("Going on from epoch %d; the replay memory starts empty", self._epoch)
+            logger.info("No checkpoint: going on with the weights of epoch %d and an empty memory", self._epoch)
+
+    def _go_on(self, checkpoint: Checkpoint) -> None:
+        """Brings every part to where it was when the checkpoint was saved."""
+        state = checkpoint.state
+        try:
+            self._epoch_began = state["facts"]["epoch_began"]
+            self._facts |= {name: state["facts"][name] for name in _SCORES if name in state["facts"]}
+            self.network.restore(state["network"])
+            self.agent.restore(state["agent"])
+            same_games = len(state["games"]) == len(self.games)
+            if same_games and not self.games.restore(state["games"]):
+                logger.info("This environment cannot be brought to where it was: new games begin")
+            if not same_games or not self.memory.fits(state["memory"]):
+                logger.info("The replay memory is laid out otherwise now: it starts empty, and random steps fill it")
+                self._stage = ("random", 0)
+                return
+            restore_memory(self.memory, checkpoint)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{checkpoint.path} is damaged: it makes no sense ({error!r})") from error
+        self._stage = (state["stage"][0], state["stage"][1])
+        self._going_on = state["statistics"] if state["under_way"] else None
+        if self._prefix and checkpoint.path.stem == f"{Path(self._prefix).name}_{number_of(checkpoint.path)}":
+            self._chunks = checkpoint.chunks
+        logger.info("Going on from %s, as if nothing had happened", checkpoint.path)
+
+    def _rows_to_keep(self, start: Start | None) -> dict[str, int]:
+        if start and start.checkpoint:
+            return dict(keep_rows=start.checkpoint.state["csv_rows"])
+        return dict(keep_steps=self.agent.total_train_steps) if self.options.resume or self.options.start_epoch else {}
 
     def _sum_up(self) -> None:
         """Says what was written where."""
@@ -390,23 +501,32 @@ class Run:
 
 
 class _Interrupted(Exception):
-    """Ctrl-C was pressed, and the phase under way has been brought to an end."""
+    """The user, or the system, wants the run to stop, and the phase under way has been brought to an end."""
 
 
 @contextlib.contextmanager
 def _stop_on_interrupt(agent: Agent) -> Iterator[None]:
-    """The first Ctrl-C lets the agent finish its step and the run save what it has; a second one ends it at once."""
+    """After Ctrl-C or SIGTERM the agent finishes its step and the run saves what it has; a second one ends it at once.
+
+    Raises:
+        _Interrupted: with the signal's number.
+    """
+    received = []
 
     def stop(signum: int, frame: FrameType | None) -> None:
         agent.interrupted = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        received.append(signum)
+        signal.signal(signum, signal.SIG_DFL)
         logger.info("Interrupted: saving what there is (Ctrl-C again ends at once)")
 
-    before = signal.signal(signal.SIGINT, stop)
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except _Interrupted:
+        raise _Interrupted(received[0] if received else signal.SIGINT) from None
     finally:
-        signal.signal(signal.SIGINT, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _seed(common: CommonOptions) -> int:

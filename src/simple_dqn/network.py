@@ -311,6 +311,22 @@ class QNetwork:
         self.master.copy_(torch.from_numpy(weights))
         self.refresh()
 
+    def state(self) -> list[NDArray[Any]]:
+        """Weights and running averages."""
+        return [tensor.cpu().numpy() for tensor in (self.master, *self.mean, *self.var)]
+
+    def restore(self, state: Sequence[NDArray[Any]]) -> None:
+        """Takes over weights and running averages.
+
+        Raises:
+            ValueError: they are another network's.
+        """
+        for own, array in zip((self.master, *self.mean, *self.var), state, strict=True):
+            if own.shape != array.shape:
+                raise ValueError(f"an array of shape {array.shape} where {tuple(own.shape)} is needed")
+            own.copy_(torch.tensor(array))
+        self.refresh()
+
     def copy(self, other: QNetwork) -> None:
         """Takes over the weights and running averages of another network."""
         mine, theirs = (self.master, *self.mean, *self.var), (other.master, *other.mean, *other.var)

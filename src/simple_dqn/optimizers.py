@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -61,10 +60,19 @@ class Optimizer:
     def _move(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
         raise NotImplementedError
 
-    def load(self, states: Sequence[NDArray[np.float64]]) -> None:
+    def state(self) -> dict[str, Any]:
+        """All that it remembers."""
+        return dict(kind=type(self).__name__, used=self.used, states=[state.cpu().numpy() for state in self.states])
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over what an optimizer of the same kind remembers."""
+        self.load(state["states"])
+        self.used = state["used"]
+
+    def load(self, states: Sequence[NDArray[Any]]) -> None:
         """Takes over flat states."""
         for own, state in zip(self.states, states, strict=True):
-            own.copy_(torch.from_numpy(state))
+            own.copy_(torch.tensor(state))
         self.used = True
 
 
@@ -99,6 +107,14 @@ class Adam(Optimizer):
         self.steps += 1
         self._steps += 1
         super().step(gradient, scale)
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"steps": self.steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.steps = state["steps"]
+        self._steps.fill_(self.steps)
 
     def _move(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
         move = self._move_by_formula if gradient.is_cuda else self._move_at_once
@@ -142,15 +158,15 @@ class LossScale:
     """Dynamic loss scaling for float16 (Micikevicius et al. 2018): gradients too small for it are lifted into range."""
 
     factor = 1024.0
-    _fitting = 0  # updates in a row
+    fitting = 0  # updates in a row
 
     def fits(self, gradient: Tensor) -> bool:
         """Whether the scaled gradient stayed finite; where not, the update is skipped and the scale halved."""
         if not bool(torch.isfinite(gradient).all()):
             self.factor /= 2
-            self._fitting = 0
+            self.fitting = 0
             return False
-        self._fitting += 1
-        if self._fitting % 2000 == 0:
+        self.fitting += 1
+        if self.fitting % 2000 == 0:
             self.factor *= 2
         return True

@@ -133,7 +133,7 @@ def _add_argument(arguments: argparse._ArgumentGroup, f: Field[Any], hint: Any) 
     if meta["positional"]:
         arguments.add_argument(f.name, nargs="?", help=meta["help"])
         return
-    shown = meta["default_text"] or _shown(f.default)
+    shown = meta["default_text"] or as_word(f.default)
     extra: dict[str, Any] = dict(nargs="?", const=True) if meta["optional_value"] else {}
     if meta["choices"]:
         extra |= dict(choices=meta["choices"])
@@ -203,7 +203,8 @@ def _check_bounds(f: Field[Any], value: Any) -> None:
             raise OptionError(f"--{f.name} {value}: must be {words}")
 
 
-def _shown(default: Any) -> str:
+def as_word(default: Any) -> str:
+    """A value as it is written on the command line."""
     if isinstance(default, bool):
         return str(default).lower()
     return "" if default is None else str(default)

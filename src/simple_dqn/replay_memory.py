@@ -5,6 +5,7 @@ To add prioritized replay, subclass `ReplayMemory` here: draw in `_sample_indexe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,6 +89,7 @@ class ReplayMemory:
         self.terminals = np.empty(size, np.uint8)  # GOES_ON, TERMINAL or CUT
         self.counts = np.zeros(lanes, np.int64)  # transitions held, in each lane
         self.current = np.zeros(lanes, np.int64)  # where in its lane the next one goes
+        self.added = np.zeros(lanes, np.int64)  # transitions ever added, to each lane
         self._runs = [0] * lanes  # screens since the last end or cut
         self._any_whole = False  # a history has been whole
         self._window = np.arange(-self.history_length, 1)  # a transition's history and, last, the screen it led to
@@ -114,6 +116,7 @@ class ReplayMemory:
         self._runs[lane] = 0 if terminal else self._runs[lane] + 1
         self.counts[lane] = max(int(self.counts[lane]), current + 1)
         self.current[lane] = (current + 1) % self.lane_size
+        self.added[lane] += 1
 
     def cut(self, lane: int | None = None) -> None:
         """Tells that the next screen, in `lane` or in all, does not follow the last: no state will span the two."""
@@ -140,6 +143,50 @@ class ReplayMemory:
             indexes,
             weights,
         )
+
+    # For checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """All but the transitions' screens, actions and rewards."""
+        return dict(
+            added=self.added.tolist(),
+            lane_size=self.lane_size,
+            ends=[self.terminals[lane * self.lane_size :][:n].copy() for lane, n in enumerate(self.counts)],
+            runs=list(self._runs),
+            any_whole=self._any_whole,
+            rng=self._rng.bit_generator.state,
+        )
+
+    def fits(self, state: dict[str, Any]) -> bool:
+        """Whether the transitions of a memory in `state` have the same places here."""
+        full = max(state["added"]) > min(self.lane_size, state["lane_size"])
+        return len(state["added"]) == len(self.added) and (not full or state["lane_size"] == self.lane_size)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over a state that fits; the transitions are put back with `set_transitions`."""
+        self.added[:] = state["added"]
+        self.counts[:] = np.minimum(self.added, self.lane_size)
+        self.current[:] = self.added % self.lane_size
+        for lane, ends in enumerate(state["ends"]):
+            self.terminals[lane * self.lane_size :][: len(ends)] = ends
+        self._runs, self._any_whole = list(state["runs"]), state["any_whole"]
+        self._rng.bit_generator.state = state["rng"]
+
+    def transitions(self, lane: int, numbers: range) -> list[NDArray[Any]]:
+        """Actions, rewards and screens of the transitions that were added to `lane` as number so-and-so, from 0."""
+        places = self._places(lane, numbers)
+        screens = self.screens[places]
+        screens = screens if isinstance(screens, np.ndarray) else screens.cpu().numpy()
+        return [self.actions[places], self.rewards[places], screens]
+
+    def set_transitions(self, lane: int, numbers: range, arrays: Sequence[NDArray[Any]]) -> None:
+        """Puts back what `transitions` gave."""
+        places = self._places(lane, numbers)
+        for own, array in zip((self.actions, self.rewards, self.screens), arrays, strict=True):
+            own[places] = array
+
+    def _places(self, lane: int, numbers: range) -> NDArray[np.int64]:
+        return lane * self.lane_size + np.arange(numbers.start, numbers.stop) % self.lane_size
 
     def update(self, indexes: NDArray[np.int64], errors: NDArray[np.float32]) -> None:
         """Told the error, (batch,), of each transition just learned from; uniform sampling has no use for it."""

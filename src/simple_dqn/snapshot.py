@@ -6,6 +6,7 @@ read, and read by an unpickler that knows four names and runs no code, whatever 
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import struct
@@ -64,7 +65,7 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
         },
         _FACTS: snapshot.facts,
     }
-    write_whole(path, _pickled(description))
+    write_whole(path, plain_bytes(description))
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -75,7 +76,7 @@ def read_snapshot(path: Path) -> Snapshot:
     """
     try:
         with path.open("rb") as file:
-            description = _plain(_SafeUnpickler(file, encoding="latin1").load())
+            description = plain_value(file.read())
     except FileNotFoundError:
         raise SnapshotError(f"there is no snapshot {path}{_others(path)}") from None
     except OSError as error:
@@ -144,7 +145,8 @@ def _others(path: Path) -> str:
 # bytes have no opcode of their own in protocol 2; and would write equal content in different bytes, by what it shares.
 
 
-def _pickled(value: Any) -> bytes:
+def plain_bytes(value: Any) -> bytes:
+    """A pickle of None, numbers, text, lists, tuples, dictionaries and arrays; equal values make equal bytes."""
     out = bytearray(pickle.PROTO + b"\x02")
     _put(out, value)
     return bytes(out + pickle.STOP)
@@ -246,6 +248,15 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _NoteOfArray,
     ("_codecs", "encode"): _encode_latin1,
 }
+
+
+def plain_value(content: bytes) -> Any:
+    """What `plain_bytes` pickled, or a snapshot; nothing in it is run.
+
+    Raises:
+        SnapshotError: it holds something else. Damaged content raises whatever the pickle module does.
+    """
+    return _plain(_SafeUnpickler(io.BytesIO(content), encoding="latin1").load())
 
 
 class _SafeUnpickler(pickle.Unpickler):

@@ -12,23 +12,23 @@ class StateBuffer:
     The replay memory holds them too, but a buffer apart keeps the screens of test games out of training.
 
     Args:
-        screens: (history, height, width), where they are kept.
+        screens: (history, height, width), where they are kept; an attribute, too.
     """
 
     def __init__(self, screens: NDArray[np.uint8]) -> None:
-        self._screens = screens
+        self.screens = screens
         self.reset()
 
     @property
     def history_length(self) -> int:
         """How many screens."""
-        return len(self._screens)
+        return len(self.screens)
 
     def add(self, screen: NDArray[np.uint8]) -> None:
         """Puts a (height, width) screen at the end and drops the oldest."""
-        self._screens[:-1] = self._screens[1:]
-        self._screens[-1] = screen
+        self.screens[:-1] = self.screens[1:]
+        self.screens[-1] = screen
 
     def reset(self) -> None:
         """Makes every screen black."""
-        self._screens.fill(0)
+        self.screens.fill(0)

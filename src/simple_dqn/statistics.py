@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from simple_dqn.agent import Agent, Callback, Step
 from simple_dqn.errors import OutputError
 from simple_dqn.files import reason, require_writable, write_whole
@@ -47,6 +49,30 @@ class Statistics(Callback):
         self._costs: Any = 0.0  # their sum, which may be on the GPU
         self._num_costs = 0
         self._phase_start_time = time.monotonic()
+
+    def save_state(self) -> dict[str, Any]:
+        """What it knows of the phase under way, and the states by which it judges the network."""
+        states = self._validation_states
+        return dict(
+            num_steps=self.num_steps,
+            game_rewards=list(self.game_rewards),
+            exploration_rate=self.exploration_rate,
+            scores=dict(self._scores),
+            costs=float(self._costs),
+            num_costs=self._num_costs,
+            validation_states=states if states is None or isinstance(states, np.ndarray) else states.cpu().numpy(),
+        )
+
+    def restore(self, state: dict[str, Any], same_phase: bool) -> None:
+        """Goes on with the same validation states and, if `same_phase`, in the phase that was under way."""
+        states = state["validation_states"]
+        self._validation_states = states if states is None else states.copy()
+        if same_phase:
+            self.num_steps, self.exploration_rate = state["num_steps"], state["exploration_rate"]
+            self.game_rewards = list(state["game_rewards"])
+            self.num_games = len(self.game_rewards)
+            self._scores = dict(state["scores"])
+            self._costs, self._num_costs = state["costs"], state["num_costs"]
 
     def on_step(self, step: Step) -> None:
         self.num_steps += 1
@@ -123,27 +149,33 @@ class CSVFile:
 
     Args:
         path: the file.
-        keep_steps: go on from an earlier file, up to so many training steps; None begins anew. What is not kept is not
-            lost: the earlier file stays beside the new one.
+        keep_steps: go on from an earlier file, up to so many training steps.
+        keep_rows: go on from an earlier file after so many rows; the one behind them will be written again.
+            Without the one and the other a new file begins. An earlier one that is not kept whole stays beside it.
 
     Raises:
         OutputError: it cannot be written, or there is a file to go on from and it holds no statistics.
     """
 
-    def __init__(self, path: Path, keep_steps: int | None = None) -> None:
+    def __init__(self, path: Path, keep_steps: int | None = None, keep_rows: int | None = None) -> None:
         require_writable(path)
         self.path = path
         self.rows = 0
         self.total_time = 0.0  # seconds, of the last row kept
         kept: list[dict[str, str]] = []
         if path.exists() and path.stat().st_size:
-            if keep_steps is None:
+            if keep_rows is not None:
+                kept = _read(path, keep_rows)
+                if path.read_text().count("\n") > 2 + keep_rows:  # more than the phase that is to be done again
+                    _set_aside(path)
+            elif keep_steps is None:
                 _set_aside(path)
             else:
                 rows = _read(path)
                 kept = [row for row in rows if int(row["total_train_steps"]) <= keep_steps]
                 if len(kept) < len(rows):
                     _set_aside(path)
+        self.all_rows = len(kept)
         if kept:
             self.total_time = float(kept[-1]["total_time"])
         write_whole(path, "".join(map(_line, [COLUMNS, *([row[c] for c in COLUMNS] for row in kept)])).encode())
@@ -167,11 +199,13 @@ class CSVFile:
         except OSError as error:
             raise OutputError(f"cannot write to {self.path}: {reason(error)}; its earlier rows are whole") from error
         self.rows += 1
+        self.all_rows += 1
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def _read(path: Path, at_most: int | None = None) -> list[dict[str, str]]:
     try:
-        reader = csv.DictReader(path.read_text().splitlines())
+        lines = path.read_text().splitlines()
+        reader = csv.DictReader(lines if at_most is None else lines[: 1 + at_most])
         rows = list(reader)
         whole = tuple(reader.fieldnames or ())[: len(COLUMNS)] == COLUMNS and all(
             int(row["total_train_steps"]) >= 0 and float(row["total_time"]) >= 0 and None not in row.values()

@@ -1,0 +1,206 @@
+"""Checkpoints: all that a training needs to go on as if it had never stopped.
+
+A checkpoint is a small file with everything but the replay memory, PREFIX_EPOCH.checkpoint, and chunks of the memory,
+PREFIX_TRANSITIONS.replay, each with what was added since the one before: it costs what is new, not what is there. Every
+file is whole or not there, and its length and checksum are kept, so that whatever became of it on the disk is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import zstandard
+
+from simple_dqn.errors import CheckpointError, SnapshotError
+from simple_dqn.files import reason, write_whole
+from simple_dqn.replay_memory import ReplayMemory
+from simple_dqn.snapshot import plain_bytes, plain_value
+
+logger = logging.getLogger(__name__)
+
+_MAGIC = "simple_dqn checkpoint 1"
+_LEVEL = 3  # of compression
+
+
+class Chunk(NamedTuple):
+    """A file with a part of the replay memory."""
+
+    name: str
+    start: list[int]  # in each lane, how many transitions had ever been added before this part
+    stop: list[int]  # and with it
+    length: int  # bytes
+    sha256: str
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that was found whole, its chunks too."""
+
+    path: Path
+    state: dict[str, Any]
+    chunks: list[Chunk]
+
+
+class Checkpoints:
+    """Writes the checkpoints of a training and keeps those of the last two epochs.
+
+    Args:
+        prefix: their path, up to the epoch's number.
+        chunks: those of the checkpoint that the training goes on from.
+    """
+
+    def __init__(self, prefix: str, chunks: Sequence[Chunk] = ()) -> None:
+        self._prefix = Path(prefix)
+        self._chunks = list(chunks)
+
+    def save(self, number: int, state: dict[str, Any], memory: ReplayMemory) -> Path:
+        """Writes the checkpoint of epoch `number`: first what is new in `memory`, then `state`.
+
+        Raises:
+            OutputError: it could not be written; those before are whole.
+        """
+        start = self._chunks[-1].stop if self._chunks else [0] * len(memory.added)
+        if memory.added.tolist() != start:
+            self._chunks.append(self._write_chunk(memory, start))
+        gone = memory.added - memory.counts  # overwritten since
+        self._chunks = [chunk for chunk in self._chunks if (chunk.stop > gone).any()]
+        payload = zstandard.ZstdCompressor(level=_LEVEL).compress(plain_bytes(state))
+        header = dict(length=len(payload), sha256=_sha256(payload), chunks=self._chunks)
+        line = json.dumps(header).encode()
+        path = Path(f"{self._prefix}_{number}.checkpoint")
+        write_whole(path, b"%s %08x\n%s\n%s" % (_MAGIC.encode(), zlib.crc32(line), line, payload))
+        self._tidy(number)
+        return path
+
+    def _write_chunk(self, memory: ReplayMemory, start: Sequence[int]) -> Chunk:
+        compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=-1).compressobj()
+        content, stop = bytearray(), memory.added.tolist()
+        for lane, part in _parts(memory, start, stop):
+            for array in memory.transitions(lane, part):
+                content += compressor.compress(np.ascontiguousarray(array).data.cast("B"))
+        content += compressor.flush()
+        number, taken = sum(stop), self._needed()
+        while f"{self._prefix.name}_{number}.replay" in taken:  # by an earlier training of this name
+            number += 1
+        path = Path(f"{self._prefix}_{number}.replay")
+        write_whole(path, content)
+        return Chunk(path.name, list(start), stop, len(content), _sha256(content))
+
+    def _tidy(self, number: int) -> None:
+        """Removes checkpoints before the last two epochs, and chunks that none of those left has."""
+        for path in checkpoints_of(self._prefix):
+            if number_of(path) < number - 1:
+                path.unlink(missing_ok=True)
+        needed = self._needed()
+        for path in _siblings(self._prefix, "replay"):
+            if path.name not in needed:
+                path.unlink(missing_ok=True)
+
+    def _needed(self) -> set[str]:
+        """The chunks that a checkpoint has."""
+        return {chunk.name for path in checkpoints_of(self._prefix) for chunk in _chunks_of(path)}
+
+
+def restore_memory(memory: ReplayMemory, checkpoint: Checkpoint) -> None:
+    """Puts back the transitions of a checkpoint that `read_checkpoint` found whole, and the rest of its state."""
+    memory.restore(checkpoint.state["memory"])
+    for chunk in checkpoint.chunks:
+        with (checkpoint.path.parent / chunk.name).open("rb") as file:
+            reader = zstandard.ZstdDecompressor().stream_reader(file)
+            for lane, part in _parts(memory, chunk.start, chunk.stop):
+                arrays = [np.empty_like(array) for array in memory.transitions(lane, part)]
+                for array in arrays:
+                    _fill(array.data.cast("B"), reader)
+                memory.set_transitions(lane, part, arrays)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint and makes sure that it and its chunks are whole.
+
+    Raises:
+        CheckpointError: one of them is missing or damaged; the message names it.
+    """
+    header, payload = _read(path)
+    if len(payload) != header["length"] or _sha256(payload) != header["sha256"]:
+        raise CheckpointError(f"{path} is damaged: it does not hold what was written")
+    try:
+        state = plain_value(zstandard.ZstdDecompressor().decompress(payload))
+    except (zstandard.ZstdError, SnapshotError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    for chunk in header["chunks"]:
+        _require_whole(path.parent / chunk.name, chunk)
+    return Checkpoint(path, state, header["chunks"])
+
+
+def checkpoints_of(prefix: Path) -> list[Path]:
+    """The checkpoints of a training, the one written last first."""
+    found = [path for path in _siblings(prefix, "checkpoint") if number_of(path) >= 0]
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, number_of(path)), reverse=True)
+
+
+def number_of(path: Path) -> int:
+    """The epoch in the name of a snapshot or checkpoint; -1 if there is none."""
+    name = re.fullmatch(r".*_(\d+)", path.stem)
+    return int(name[1]) if name else -1
+
+
+def _siblings(prefix: Path, kind: str) -> list[Path]:
+    pattern = re.compile(re.escape(prefix.name) + rf"_\d+\.{kind}")
+    return [path for path in prefix.parent.glob(f"*.{kind}") if pattern.fullmatch(path.name)]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+    try:
+        with path.open("rb") as file:
+            first, line, payload = file.readline(64), file.readline(), file.read()
+        if first.decode() != f"{_MAGIC} {zlib.crc32(line[:-1]):08x}\n":
+            raise ValueError
+        header: dict[str, Any] = json.loads(line)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {reason(error)}") from None
+    except ValueError:
+        raise CheckpointError(f"{path} is damaged: its beginning is not a checkpoint's") from None
+    return header | {"chunks": [Chunk(*chunk) for chunk in header["chunks"]]}, payload
+
+
+def _chunks_of(path: Path) -> list[Chunk]:
+    try:
+        chunks: list[Chunk] = _read(path)[0]["chunks"]
+        return chunks
+    except CheckpointError:
+        return []
+
+
+def _require_whole(path: Path, chunk: Chunk) -> None:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {reason(error)}") from None
+    if len(content) != chunk.length or _sha256(content) != chunk.sha256:
+        raise CheckpointError(f"{path} is damaged: it does not hold what was written")
+
+
+def _parts(memory: ReplayMemory, start: Sequence[int], stop: Sequence[int]) -> Iterator[tuple[int, range]]:
+    """Lane by lane what was added from `start` to before `stop` and can still be there, a few transitions at a time."""
+    for lane, (first, last) in enumerate(zip(start, stop, strict=True)):
+        for begin in range(max(first, last - memory.lane_size), last, 1024):
+            yield lane, range(begin, min(begin + 1024, last))
+
+
+def _fill(view: memoryview, reader: Any) -> None:
+    while len(view):
+        count = reader.readinto(view)
+        if not count:
+            raise CheckpointError("a chunk of the replay memory is shorter than it should be")
+        view = view[count:]
+
+
+def _sha256(content: bytes | bytearray) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,76 @@
+"""What a run starts from: a snapshot, for its weights, or a checkpoint, to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from simple_dqn.checkpoint import Checkpoint, checkpoints_of, number_of, read_checkpoint
+from simple_dqn.errors import CheckpointError, OptionError
+from simple_dqn.snapshot import Snapshot, read_snapshot
+
+logger = logging.getLogger(__name__)
+
+
+class Start(NamedTuple):
+    """What a run starts from."""
+
+    path: Path  # of the snapshot or, if there is one, the checkpoint
+    snapshot: Snapshot | None
+    checkpoint: Checkpoint | None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What it says of itself; nothing in a snapshot of another program."""
+        if self.checkpoint:
+            return dict(self.checkpoint.state["facts"])
+        return self.snapshot.facts if self.snapshot else {}
+
+
+def start_from_weights(path: Path) -> Start:
+    """The snapshot `path`.
+
+    Raises:
+        SnapshotError: there is none, or it is damaged.
+    """
+    return Start(path, read_snapshot(path), None)
+
+
+def start_where_it_stopped(path: Path) -> Start:
+    """The checkpoint of the snapshot `path` or, if that is damaged, the last whole one before it; else the snapshot.
+
+    `path` may also be what the names of a training's snapshots begin with, as in snapshots/pong: its last checkpoint.
+
+    Raises:
+        SnapshotError, OptionError: there is nothing to start from.
+    """
+    bare = path.with_suffix("") if path.suffix in (".pkl", ".prm", ".checkpoint") else path
+    prefix, number = Path(re.sub(r"_\d+$", "", str(bare))), number_of(Path(f"{bare}.pkl"))
+    found = checkpoints_of(prefix)
+    if number >= 0:
+        named = Path(f"{bare}.checkpoint")
+        found = [named, *(p for p in found if number_of(p) < number)] if named in found else []
+    for candidate in found:
+        checkpoint = _whole(candidate)
+        if checkpoint:
+            return Start(candidate, None, checkpoint)
+    if number < 0 and not path.is_file():
+        bare = max(_snapshots(prefix), key=number_of, default=prefix).with_suffix("")
+        if bare == prefix:
+            raise OptionError(f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on")
+    return start_from_weights(path if path.is_file() and path.suffix != ".checkpoint" else Path(f"{bare}.pkl"))
+
+
+def _whole(path: Path) -> Checkpoint | None:
+    try:
+        return read_checkpoint(path)
+    except CheckpointError as error:
+        logger.warning("%s; looking for the one before", error)
+        return None
+
+
+def _snapshots(prefix: Path) -> list[Path]:
+    pattern = re.compile(re.escape(prefix.name) + r"_\d+\.pkl")
+    return [p for p in prefix.parent.glob("*.pkl") if pattern.fullmatch(p.name)]

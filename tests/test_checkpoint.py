@@ -1,0 +1,366 @@
+"""Checkpoints: a run that is killed and resumed, anywhere and as often as you like, ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simple_dqn import checkpoint as checkpoints
+from simple_dqn import main
+from simple_dqn.checkpoint import Checkpoints, read_checkpoint, restore_memory
+from simple_dqn.errors import CheckpointError, OptionError, OutputError
+from simple_dqn.files import Lock
+from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
+
+MAIN = Path(__file__).resolve().parent.parent / "src" / "main.py"
+RUN = ["breakout", "--random_steps", "50", "--train_steps", "60", "--test_steps", "20", "--epochs", "3"]
+RUN += ["--random_seed", "5", "--screen_width", "40", "--screen_height", "36", "--batch_size", "8", "--backend", "cpu"]
+RUN += ["--target_steps", "16", "--random_starts", "5", "--repeat_action_probability", "0.25"]
+RUN += ["--csv_file", "results/b.csv", "--save_weights_prefix", "snapshots/b"]
+SIDE_BY_SIDE = ["--num_envs", "3", "--optimizer", "adam", "--datatype", "bfloat16", "--replay_size", "120"]  # it wraps
+TIMES = ("total_time", "epoch_time", "steps_per_second")
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the program catches it."""
+
+
+def ended(folder: Path) -> tuple[bytes, list[dict[str, str]]]:
+    """What a run came to: its last snapshot and its statistics, times aside."""
+    with (folder / "results" / "b.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    table = [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+    return (folder / "snapshots" / "b_3.pkl").read_bytes(), table
+
+
+@pytest.fixture(scope="module", params=["one game", "side by side"])
+def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """The words of a run, and the folder in which it went through in one go."""
+    words = RUN + (SIDE_BY_SIDE if request.param == "side by side" else [])
+    folder = tmp_path_factory.mktemp("straight")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        main.run(words)
+    return words, folder
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "snapshots").iterdir())
+
+
+def test_the_last_two_epochs_are_kept(straight: tuple[list[str], Path]) -> None:
+    words, folder = straight
+    chunks = ["b_110.replay", "b_170.replay", "b_230.replay"]
+    old = ["b_50.replay"] if "--replay_size" in words else ["b_110.replay"]
+    found = files(folder)
+    assert [name for name in found if name.endswith(".checkpoint")] == ["b_2.checkpoint", "b_3.checkpoint"]
+    assert set(chunks) - set(old) <= set(found)
+    assert not [name for name in found if name.endswith((".tmp", ".lock"))]
+
+
+def write_points(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int | None) -> int:
+    """Runs or resumes in `folder`; dies at the so-manieth file, before or, for every other, after it is in place."""
+    calls, replace = 0, os.replace
+
+    def kill(source: Any, target: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == kill_at and calls % 2:
+            raise Killed
+        replace(source, target)
+        if calls == kill_at:
+            raise Killed
+
+    begun = bool(list(folder.glob("snapshots/*.checkpoint")))
+    with monkeypatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(os, "replace", kill)
+        try:
+            main.run(["--resume", "snapshots/b"] if begun else words)
+        except Killed:
+            pass
+        except OptionError:
+            calls = 0  # nothing is left to do
+    return calls
+
+
+def test_killed_at_every_file_that_it_writes(
+    straight: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, expected = straight
+    point = 2
+    for attempt in range(100):
+        calls = write_points(words, tmp_path, monkeypatch, kill_at=point)
+        if calls < point:
+            break
+        point = 2 + attempt % 7
+    assert attempt > 5
+    assert ended(tmp_path) == ended(expected)
+
+
+@pytest.fixture
+def copy(straight: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run whose last epoch is to be done again."""
+    shutil.copytree(straight[1], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "flipped": flip,
+    "torn": lambda path: os.truncate(path, path.stat().st_size - 1),
+    "empty": lambda path: os.truncate(path, 0),
+    "gone": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("which", ["b_3.checkpoint", "b_230.replay"])
+def test_a_damaged_file_is_named_and_the_checkpoint_before_is_used(
+    which: str, damage: str, straight: tuple[list[str], Path], copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if which == "b_3.checkpoint" and damage == "gone":
+        pytest.skip("that is a snapshot without a checkpoint")
+    DAMAGES[damage](copy / "snapshots" / which)
+    with caplog.at_level("INFO"):
+        main.run(["--resume", "snapshots/b_3.pkl"])
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert f"snapshots/{which}" in warning
+    assert "looking for the one before" in warning
+    assert "Going on from snapshots/b_2.checkpoint" in caplog.text
+    assert ended(copy) == ended(straight[1])
+
+
+def test_the_end_is_the_end(copy: Path) -> None:
+    with pytest.raises(OptionError, match="epoch 3 was the last of 3"):
+        main.run(["--resume", "snapshots/b"])
+    assert not (copy / "snapshots" / "b.lock").exists()
+
+
+def test_more_epochs_and_another_learning_rate(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        main.run(["--resume", "snapshots/b", "--epochs", "4", "--learning_rate", "0.001"])
+    assert "as if nothing had happened" in caplog.text
+    _, table = ended(copy)
+    assert [row["phase"] for row in table] == ["random", *["train", "test"] * 4]
+    assert (copy / "snapshots" / "b_4.checkpoint").exists()
+    assert not (copy / "snapshots" / "b_2.checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("--game", "pong"),
+        ("--screen_width", "44"),
+        ("--frame_skip", "3"),
+        ("--history_length", "3"),
+        ("--batch_norm", "true"),
+    ],
+)
+def test_another_task_is_refused(word: str, value: str, copy: Path) -> None:
+    words = [value] if word == "--game" else [word, value]
+    with pytest.raises(OptionError, match=f"{word} {value}.*does not go with --resume.*--load_weights"):
+        main.run(["--resume", "snapshots/b", "--epochs", "4", *words])
+
+
+def test_another_number_of_games_fills_the_memory_anew(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        main.run(["--resume", "snapshots/b", "--epochs", "4", "--num_envs", "2"])
+    assert "starts empty" in caplog.text
+    _, table = ended(copy)
+    assert [row["phase"] for row in table[-3:]] == ["random", "train", "test"]
+    assert int(table[-1]["weight_updates"]) > int(table[-4]["weight_updates"])
+
+
+def test_without_a_checkpoint_there_are_the_weights(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for path in copy.glob("snapshots/*.checkpoint"):
+        path.unlink()
+    with caplog.at_level("INFO"):
+        main.run(["--resume", "snapshots/b_2.pkl", "--checkpoint", "false"])
+    assert "No checkpoint" in caplog.text
+    _, table = ended(copy)
+    assert [row["phase"] for row in table[-3:]] == ["random", "train", "test"]
+    assert table[-2]["epoch"] == "3"
+    assert not list(copy.glob("snapshots/*.checkpoint"))
+
+
+def test_no_checkpoints_unless_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    main.run([*RUN, "--epochs", "1", "--checkpoint", "false"])
+    assert files(tmp_path) == ["b_1.pkl"]
+
+
+def test_a_full_disk_leaves_what_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: tuple[list[str], Path]
+) -> None:
+    """The disk fills up in the third epoch, just as its checkpoint is written; later there is room again."""
+    words, expected = straight
+    monkeypatch.chdir(tmp_path)
+    fsync, count = os.fsync, 0
+
+    def full(file: int) -> None:
+        nonlocal count
+        if Path("snapshots/b_2.checkpoint").exists() and Path("results/b.csv").read_text().count("\n") > 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OutputError, match=r"b_3.* \([\d,]+ bytes\): No space left on device"):
+            main.run(words)
+    assert not [name for name in files(tmp_path) if name.endswith(".tmp")]
+    main.run(["--resume", "snapshots/b"])
+    assert ended(tmp_path) == ended(expected)
+
+
+# With real processes
+
+
+def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, str(MAIN), *words]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_kill_9_at_random_moments(straight: tuple[list[str], Path], tmp_path: Path) -> None:
+    words, expected = straight
+    rng = np.random.default_rng(len(words))
+    killed = 0
+    for attempt in range(40):
+        begun = bool(list(tmp_path.glob("snapshots/*.checkpoint")))
+        process = start(*(["--resume", "snapshots/b"] if begun else words), cwd=tmp_path)
+        assert process.stderr
+        log = ""
+        while not re.search("(Random|Train|Test)", log) and process.poll() is None:
+            log = process.stderr.readline()
+        if attempt < 8:
+            time.sleep(rng.random() * 0.4)
+            process.kill()
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+        if process.returncode == 0:
+            break
+    assert killed > 2
+    assert ended(tmp_path) == ended(expected)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_in_the_middle_of_an_epoch(
+    number: signal.Signals, status: int, straight: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    words, _ = straight
+    steps = ["--train_steps", "1500", "--train_frequency", "100", "--epochs", "1"]
+    process = start(*words, *steps, cwd=tmp_path)
+    assert process.stderr
+    while "Train 1/1" not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(0.2)
+    process.send_signal(number)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == status, log
+    assert "Traceback" not in log
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    one, other = start("--resume", "snapshots/b", cwd=tmp_path), start(*words, *steps, cwd=whole)
+    for process in (one, other):
+        _, log = process.communicate(timeout=60)
+        assert process.returncode == 0, log
+    assert (tmp_path / "snapshots/b_1.pkl").read_bytes() == (whole / "snapshots/b_1.pkl").read_bytes()
+    for folder in (tmp_path, whole):
+        (folder / "snapshots/b_1.pkl").rename(folder / "snapshots/b_3.pkl")
+    assert ended(tmp_path)[1] == ended(whole)[1]
+
+
+def test_two_runs_of_one_name(tmp_path: Path) -> None:
+    process = start(*RUN, "--train_steps", "100000", cwd=tmp_path)
+    assert process.stderr
+    while "Train 1/" not in process.stderr.readline():
+        assert process.poll() is None
+    second = start(*RUN, cwd=tmp_path)
+    out, log = second.communicate(timeout=60)
+    assert (second.returncode, out) == (2, "")
+    assert f"error: another run (process {process.pid}) is writing snapshots/b_*" in log
+    process.kill()
+    process.communicate()
+    Lock(str(tmp_path / "snapshots" / "b")).close()  # a dead process holds nothing
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    for name in (".b_3.pkl.x1y2.tmp", ".b_x_3.pkl.x1y2.tmp", ".c_3.pkl.x1y2.tmp"):
+        (tmp_path / name).touch()
+    Lock(str(tmp_path / "b")).close()
+    assert not (tmp_path / ".b_3.pkl.x1y2.tmp").exists()
+    assert (tmp_path / ".c_3.pkl.x1y2.tmp").exists()
+
+
+# Chunks
+
+
+def fill(memory: ReplayMemory, count: int, rng: np.random.Generator) -> None:
+    for _ in range(count):
+        lane = int(rng.integers(len(memory.added)))
+        screen = rng.integers(0, 256, memory.screens.shape[1:], np.uint8)
+        memory.add(int(rng.integers(4)), float(rng.normal()), screen, bool(rng.random() < 0.1), lane)
+
+
+def test_chunks_hold_what_is_new_and_together_all_there_is(tmp_path: Path) -> None:
+    def make() -> ReplayMemory:
+        options = ReplayMemoryOptions(replay_size=3000)
+        return ReplayMemory(options, (4, 5), 8, np.random.default_rng(1), lanes=2)
+
+    rng, memory = np.random.default_rng(2), make()
+    writer = Checkpoints(str(tmp_path / "m"))
+    for number, added in enumerate((2500, 0, 10, 1400, 5000, 300)):
+        fill(memory, added, rng)
+        memory.cut(0)
+        path = writer.save(number, dict(memory=memory.state()), memory)
+        found = read_checkpoint(path)
+        other = make()
+        restore_memory(other, found)
+        for name in ("actions", "rewards", "screens", "terminals"):
+            held = [slice(lane * memory.lane_size, lane * memory.lane_size + n) for lane, n in enumerate(memory.counts)]
+            for part in held:
+                assert np.array_equal(getattr(memory, name)[part], getattr(other, name)[part]), (number, name)
+        assert np.array_equal(other.minibatch().prestates, memory.minibatch().prestates)
+        if number == 2:
+            assert found.chunks[-1].length < 2000
+    assert [chunk.start for chunk in found.chunks][1:] == [chunk.stop for chunk in found.chunks][:-1]
+    assert len(found.chunks) <= 3  # the others are overwritten
+
+
+def test_the_chunks_of_another_timeline_are_not_overwritten(tmp_path: Path) -> None:
+    names = []
+    for seed in (1, 2):
+        memory = ReplayMemory(ReplayMemoryOptions(replay_size=100), (4, 5), 8, np.random.default_rng(1))
+        fill(memory, 50, np.random.default_rng(seed))
+        path = Checkpoints(str(tmp_path / "m")).save(seed, dict(memory=memory.state()), memory)
+        names.append(read_checkpoint(path).chunks[0].name)
+    assert names == ["m_50.replay", "m_51.replay"]
+    assert read_checkpoint(tmp_path / "m_1.checkpoint")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"simple_dqn checkpoint 1 00000000\n{}\n", os.urandom(100)])
+def test_what_is_no_checkpoint_is_said_so(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "m_1.checkpoint"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_checkpoint(path)
+    assert checkpoints.checkpoints_of(tmp_path / "m") == [path]
