@@ -22,7 +22,7 @@ from simple_dqn import options
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, find_device
 from simple_dqn.environment import EnvironmentOptions, game_of
-from simple_dqn.errors import OptionError, SimpleDQNError, SnapshotError
+from simple_dqn.errors import OptionError, SimpleDQNError, SnapshotError, print_error
 from simple_dqn.files import reason, require_writable
 from simple_dqn.games import make_games, num_cores
 from simple_dqn.options import Options, option
@@ -112,18 +112,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(sys.argv[1:] if argv is None else argv)
         return 0
     except SimpleDQNError as error:
-        _print_error(str(error))
+        print_error(str(error))
     except OSError as error:
-        _print_error(f"{error.filename or 'the system'}: {reason(error)}")
+        print_error(f"{error.filename or 'the system'}: {reason(error)}")
     except MemoryError:
-        _print_error("there is not enough memory: use a smaller --replay_size or --batch_size")
+        print_error("there is not enough memory: use a smaller --replay_size or --batch_size")
     except (KeyboardInterrupt, _Interrupted):
         return 130
     return 2
-
-
-def _print_error(text: str) -> None:
-    print("error:", text.replace("\n", " "), file=sys.stderr)  # one line, whatever is in a file's name
 
 
 def run(argv: Sequence[str]) -> None:
