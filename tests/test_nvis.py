@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -15,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fakes import FakeEnvironment, FakeNetwork, side_by_side
+from nvis.film import Film, Moment, Scene, film_section, scenes
 from nvis.guided import (
     Box,
     Convolution,
@@ -295,7 +297,9 @@ def watched(path: Path, layers: Sequence[Layer], filters: int, episode: int = 90
     games = side_by_side([NoiseEnvironment(episode)], 3, (4, 5), 3, rng)
     agent = Agent(games, memory, Witness(), AgentOptions(exploration_rate_test=0, random_starts=3), rng)
     options = VisualizationOptions(visualization_filters=filters, visualization_file=str(path))
-    visualization = Visualization(agent, layers, options, "noise", "snapshots/noise_1.pkl")
+    top = activations(read_network(layers).convolutions, np.zeros((1, 3, 4, 5), np.uint8))[-1]
+    whole = [*layers, linear(rng.normal(size=(3, top.size)))]
+    visualization = Visualization(agent, whole, options, "noise", "snapshots/noise_1.pkl")
     agent.callbacks = [visualization]
     return visualization, agent
 
@@ -323,6 +327,11 @@ def test_finds_the_strongest_state_of_all_games(tmp_path: Path) -> None:
     text = (tmp_path / "noise.html").read_text()
     assert len(re.findall("<h3", text)) == 8
     assert re.search(r"<dt>When</dt><dd>game [12], step \d+</dd>", text)
+    told = film_data(text)["moments"]
+    assert [(game, step) for game, step, *_ in told] == [(i // length + 1, i % length + 1) for i in range(2 * length)]
+    rewards = [(i + 1) % 3 for i in range(2 * length)]  # as the fake environment pays for actions
+    assert [m[3] for m in told] == rewards
+    assert [m[2] for m in told] == [sum(rewards[i // length * length : i]) for i in range(2 * length)]
 
 
 def test_filters_that_never_fire_and_weights_that_are_no_numbers(tmp_path: Path) -> None:
@@ -334,6 +343,7 @@ def test_filters_that_never_fire_and_weights_that_are_no_numbers(tmp_path: Path)
     assert [peak is None for peak in visualization._peaks[0]] == [True, True, False]
     text = (tmp_path / "noise.html").read_text()
     assert text.count("It never fired") == 2
+    assert film_data(text)["moments"][0][4] == [None] * 3
     assert "3 filters of 2×2 with stride 1, on 3 channels; 2 of these never fired." in text
 
 
@@ -383,18 +393,30 @@ class Page(HTMLParser):
 def make_page(state: NDArray[np.uint8], pixels: NDArray[np.float32], snapshot: str = "snapshots/pong_1.pkl") -> str:
     firing = Firing(1.5, 1, 42, "LEFTFIRE", Box(1, 2, 3, 2), pixels, state)
     header = Header("pong", snapshot, [-21.0], None)
-    return page(header, [Section("0000", 32, 4, (8, 8), 4, [firing, None]), Section("0002", 1, 32, (4, 4), 2, [None])])
+    sections = [Section("0000", 32, 4, (8, 8), 4, [firing, None]), Section("0002", 1, 32, (4, 4), 2, [None])]
+    return page(header, sections, film_section(film_scenes(2), 4, ["NOOP", "<FIRE>"]))
 
 
-def pictures(text: str) -> list[NDArray[np.uint8]]:
-    """The pictures as red, green, blue."""
+def film_scenes(n: int, height: int = 5, width: int = 6, q: Sequence[float] = (0.5, -1.25)) -> list[Scene]:
+    """Scenes whose screens, in the i-th of them, are filled with 10·i; one place matters, another one every time."""
+    found = []
+    for i in range(n):
+        state = np.full((4, height, width), 10 * i % 256, np.uint8)
+        heat = np.zeros((height, width), np.float32)
+        heat[i % height, i % width] = 1
+        found.append(Scene(Moment(1, 4 * i + 1, -i, i % len(q), state), np.array(q, np.float32), heat))
+    return found
+
+
+def pictures(text: str, kind: str = "png") -> list[NDArray[np.uint8]]:
+    """The pictures of a kind, as red, green, blue or as grey levels."""
     found = []
     for image in Page(text).all("img"):
-        kind, data = (image["src"] or "").split(",")
-        assert kind == "data:image/png;base64"
-        picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_UNCHANGED)
-        assert picture is not None
-        found.append(picture[..., ::-1].astype(np.uint8))
+        start, data = (image["src"] or "").split(",")
+        if start == f"data:image/{kind};base64":
+            picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+            assert picture is not None
+            found.append(picture[..., ::-1].astype(np.uint8))
     return found
 
 
@@ -403,16 +425,17 @@ def test_page_is_whole_and_needs_nothing_else() -> None:
     assert "&lt;b&gt;&quot;&amp;&#x27;.pkl" in text
     tree = Page(text)
     assert not re.search(r"https?:|//[a-z]|url\(|@import", re.sub(r'src="data:[^"]*"', "", text))
-    assert [name for name, attributes in tree.tags if {"src", "href"} & set(attributes)] == ["a", "a", "img", "img"]
+    linking = [name for name, attributes in tree.tags if {"src", "href"} & set(attributes)]
+    assert linking == ["a", "a", "a", "img", "img", "img", "img"]
     ids = [attributes["id"] for _, attributes in tree.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for _, attributes in tree.tags:
         assert attributes.get("aria-labelledby") in (None, *ids)
         assert (attributes.get("href") or "#keys")[1:] in ids
     headings = [int(tag[1]) for tag, _ in tree.tags if re.fullmatch("h[1-6]", tag)]
-    assert headings == [1, 2, 3, 3, 2, 3]
+    assert headings == [1, 2, 3, 3, 2, 3, 2]
     assert all(image["alt"] for image in tree.all("img"))
-    assert [pair["tabindex"] for pair in tree.all("div") if pair.get("role") == "group"] == ["0"]
+    assert [pair["tabindex"] for pair in tree.all("div") if pair.get("role") == "group"] == ["0", "0"]
     for fact in ("1.5", "step 42", "LEFTFIRE", "columns 2–3, rows 1–3", "-21"):
         assert f"<dd>{fact}</dd>" in text
     assert "left:33.33%;top:20%;width:33.33%;height:60%" in text
@@ -436,3 +459,79 @@ def test_short_histories(history: int, colours: list[int]) -> None:
     guided, seen = pictures(make_page(state, np.full(state.shape, np.nan, np.float32)))
     assert (seen == colours).all()
     assert (guided == 128).all()
+
+
+# The film
+
+
+def moment(i: int, state: NDArray[np.uint8]) -> Moment:
+    return Moment(1, i + 1, 0.0, 0, state)
+
+
+@pytest.mark.parametrize(("steps", "every", "kept"), [(1, 1, 1), (300, 1, 300), (301, 2, 151), (5000, 32, 157)])
+def test_film_keeps_moments_at_equal_distances(steps: int, every: int, kept: int) -> None:
+    film, state = Film(), np.zeros((1, 2, 2), np.uint8)
+    for i in range(steps):
+        film.add(moment(i, state))
+    assert [m.step for m in film.moments] == list(range(1, steps + 1, every))
+    assert (film.every, len(film.moments)) == (every, kept)
+
+
+def test_film_of_large_screens_keeps_fewer() -> None:
+    film, state = Film(), np.zeros((4, 1500, 1500), np.uint8)
+    for i in range(100):
+        film.add(moment(i, state))
+    assert 3 <= len(film.moments) <= 7
+
+
+def test_scenes_explain_the_action_taken() -> None:
+    """A chunk and a half of moments, each as if it stood alone."""
+    rng = np.random.default_rng(8)
+    network = read_network(random_layers(rng, batch_norm=False))
+    found = scenes(network, [Moment(1, i, 0.0, i % 3, random_states(rng, 2, 17, 18)) for i in range(7)])
+    assert scenes(network, []) == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nvis.film._CHUNK", 4 * 2 * 17 * 18)
+        again = scenes(network, [scene.moment for scene in found])
+    for scene, same in zip(found, again, strict=True):
+        guided = guided_q_value(network, scene.moment.state[None], np.array([scene.moment.action]))
+        for one in (scene, same):
+            np.testing.assert_allclose(one.q_values, guided.q_values[0], rtol=1e-5)
+            np.testing.assert_allclose(one.saliency, saliency(guided.pixels)[0], atol=1e-5)
+
+
+def film_data(text: str) -> dict[str, Any]:
+    (found,) = re.findall('<script type="application/json" id="moments">(.*)</script>', text)
+    return dict(json.loads(found))
+
+
+def test_film_holds_every_screen_and_what_mattered_in_it() -> None:
+    text = film_section(film_scenes(25), 4, ["NOOP", "</script>"])
+    Page(text)
+    data = film_data(text)
+    assert data["actions"] == ["NOOP", "</script>"]
+    assert data["moments"][2] == [1, 9, -2, 0, [0.5, -1.25]]
+    assert len(data["moments"]) == 25
+    assert 'max="24"' in text
+    assert "Every 4th step" in text
+    screens, heat = (sheet[..., 0] for sheet in pictures(text, "webp"))
+    assert screens.shape == heat.shape == (2 * 5, 20 * 6)
+    for i in range(25):
+        row, column = i // 20 * 5, i % 20 * 6
+        assert (screens[row : row + 5, column : column + 6] == 10 * i % 256).all()
+        tile = heat[row : row + 5, column : column + 6]
+        assert tile[i % 5, i % 6] == tile.max() > 128
+
+
+def test_film_of_large_screens_is_shrunk() -> None:
+    text = film_section(film_scenes(3, 210, 160), 1, ["NOOP", "FIRE"])
+    assert "--shape:160/210" in text
+    assert (film_data(text)["width"], film_data(text)["height"]) == (128, 168)
+    assert [sheet.shape[:2] for sheet in pictures(text, "webp")] == [(168, 20 * 128)] * 2
+
+
+def test_film_of_a_network_that_diverged() -> None:
+    text = film_section(film_scenes(2, q=(np.nan, np.inf)), 1, ["NOOP", "FIRE"])
+    assert film_data(text)["moments"][0][4] == [None, None]
+    assert "<svg" not in text
+    assert film_section([], 1, ["NOOP"]) == ""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nvis.film import Film, Moment, film_section, scenes
 from nvis.guided import activations, guided_backprop, read_network, receptive_field
 from nvis.page import Firing, Header, Section, page
 from simple_dqn.agent import Agent, Callback, Step
@@ -26,7 +27,7 @@ class VisualizationOptions(Options):
     title = "Visualization"
     visualization_filters: int = option(4, "filters per convolutional layer on the page", at_least=1, at_most=10**6)
     visualization_file: str | None = option(
-        None, "HTML page of what the filters look for, found in the games of --play_games"
+        None, "HTML page of what the filters look for and what each action hung on, in the games of --play_games"
     )
 
 
@@ -67,6 +68,7 @@ class Visualization(Callback):
         # 64 states at a time are fast enough, and what the first layer sees of them takes 26 MB at 84x84.
         self._states = np.empty((max(1, min(64, 2**21 // agent.state.size)), *shape), np.uint8)
         self._moments: list[tuple[int, int, int]] = []  # game, step and action of these states
+        self._film = Film()
         self._scores: list[float] = []  # of the games that are over
         self._score, self._step = 0.0, 0  # of this game
 
@@ -79,6 +81,7 @@ class Visualization(Callback):
         self._moments.append((len(self._scores) + 1, self._step, step.action))
         if len(self._moments) == len(self._states):
             self._look()
+        self._film.add(Moment(len(self._scores) + 1, self._step, self._score, step.action, self._state))
         self._score += step.reward
         if step.terminal:
             self._scores.append(self._score)
@@ -89,9 +92,10 @@ class Visualization(Callback):
         self._look()
         path = Path(self._options.visualization_file or "")
         header = Header(self._game, self._snapshot, self._scores, self._score if self._step else None)
-        write_whole(
-            path, page(header, [self._section(layer) for layer in range(len(self._network.convolutions))]).encode()
-        )
+        sections = [self._section(layer) for layer in range(len(self._network.convolutions))]
+        explained = scenes(self._network, self._film.moments)
+        film = film_section(explained, self._film.every, self._agent.games.action_names)
+        write_whole(path, page(header, sections, film).encode())
         logger.info("The filters are in %s", path)
 
     def _look(self) -> None:

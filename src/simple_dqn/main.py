@@ -83,7 +83,7 @@ examples:
   ./train.sh pong fast --learning_rate 0.0005     train on Pong, results under the name pong_fast
   ./resume.sh snapshots/breakout_10.pkl           go on from epoch 10
   ./test.sh snapshots/breakout_77.pkl             score a snapshot
-  ./nvis.sh snapshots/breakout_77.pkl             show what its filters look for
+  ./nvis.sh snapshots/breakout_77.pkl             show what it looks for and at
 """
 
 # What a snapshot was trained on, and so the default when it is tested, played or loaded.
