@@ -86,6 +86,15 @@ def test_columns_of_other_names_and_in_another_order(tmp_path: Path) -> None:
         assert "comment" not in columns
 
 
+def test_phase_of_2015_in_which_no_game_ended(tmp_path: Path) -> None:
+    """It counted as one game, with the largest and the lowest of all whole numbers as its scores."""
+    row = TEST.replace("4,-18,-21,-16", "1,0,9223372036854775807,-9223372036854775808")
+    columns = read(write(tmp_path / "a.csv", HEADER, TRAIN, row)).columns
+    assert columns["nr_games"].tolist() == [5, 0]
+    for name in ("average_reward", "min_game_reward", "max_game_reward"):
+        assert np.isnan(columns[name]).tolist() == [False, True]
+
+
 @pytest.mark.parametrize(
     ("lines", "skiprows", "delimiter"),
     [
@@ -125,6 +134,7 @@ def test_file_without_rows(lines: list[str], tmp_path: Path) -> None:
         (TRAIN.replace("4.5", ""), "line 3: total_time is '', not a number"),
         (TRAIN.replace("train", "trian"), "line 3: phase is 'trian', which is none of random, play, train, test"),
         (TRAIN.replace("1,train", "nan,train"), "line 3: epoch is nan"),
+        (TRAIN.replace("1,train", "1e300,train"), "line 3: epoch is 1e+300"),
         (TRAIN[:30], "line 3: 8 values in place of 16"),
         (TRAIN + ",7", "line 3: 17 values in place of 16"),
         ("\0" * 40, "line 3: "),
@@ -320,6 +330,16 @@ def test_equal_files_make_equal_pictures(folder: Path) -> None:
     assert "testing (800 steps per epoch)" in texts_of(folder / "a.svg")
 
 
+def test_numbers_too_large_to_draw_are_left_out(folder: Path) -> None:
+    write(
+        folder / "a.csv", HEADER, TRAIN.replace("0.2", "1e308"), TRAIN.replace("0.2", "-1e308").replace("-19", "3e38")
+    )
+    assert main(["a.csv", "--dpi", "20"]) == 0
+    score, q, *_ = drawn(read(folder / "a.csv")).axes
+    assert [text.get_text() for text in q.texts] == ["no values"]
+    assert curves(score) == [([1, 1], [-19, 3e38])]
+
+
 def test_tiny_figure_and_strange_letters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder / "$\\frac 游戏.csv", HEADER, *ROWS)
     assert main(["$\\frac 游戏.csv", "--figure_width", "1", "--figure_height", "1", "--dpi", "30"]) == 0
@@ -444,3 +464,4 @@ def test_curves_of_2015(game: str) -> None:
     figure = drawn(table)
     assert [len(panel.lines) for panel in figure.axes] == [3, 3, 3, 1]
     assert legend(figure)[2] == "testing (125,000 steps per epoch)"
+    assert np.nanmax(np.abs(table.columns["max_game_reward"])) < 10_000

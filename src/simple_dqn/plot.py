@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 _FORMATS = ("png", "svg", "pdf", "jpg", "webp")
+_LIMIT = 1e100  # beyond, matplotlib cannot choose ticks; no network of 32 bits gets there
+_SCORES = ("average_reward", "min_game_reward", "max_game_reward")
+_NO_GAME = 2.0**63  # the lowest score in 2015 if no game ended; the number of games was 1 then
 _PAUSE = 1.0  # seconds between two looks at the files
 
 
@@ -329,8 +332,10 @@ def _row(line: str, delimiter: str, names: Sequence[str], wanted: Sequence[str])
             row[name] = row[name] if name == "phase" else _number(name, row[name])
         else:
             del row[name]  # whatever somebody's own column holds
-    if not math.isfinite(row["epoch"]):
+    if not abs(row["epoch"]) < 10**12:
         raise ValueError(f"epoch is {row['epoch']}")
+    if row.get("min_game_reward") == _NO_GAME:
+        row |= dict(nr_games=0.0, **dict.fromkeys(_SCORES, math.nan))
     return row
 
 
@@ -411,7 +416,7 @@ def _draw_panel(panel: Axes, field: str, tables: Sequence[Table], theme: Theme) 
     panel.set_title(title)
     panel.set_xlabel("epoch")
     panel.set_ylabel(unit)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     empty = True
     for i, table in enumerate(tables):
         for name, phase in reversed(_phases(table)):  # thin lines over thick ones, so that none hides another
@@ -461,7 +466,8 @@ def _phases(table: Table) -> list[tuple[str, Phase]]:
 def _curve(table: Table, field: str, phase: str) -> tuple[Floats, Floats]:
     """The epochs and values of a phase's rows; nan where there is no value."""
     own = np.array(table.phases) == phase
-    values = np.where(np.isfinite(table.columns[field]), table.columns[field], np.nan)[own]
+    values = table.columns[field][own]
+    values = np.where(np.abs(values) < _LIMIT, values, np.nan)
     if field == "meancost":  # 0 stands for a phase without weight updates, which has no loss
         values[values == 0] = np.nan
     return table.columns["epoch"][own], values
