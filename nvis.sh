@@ -1,5 +1,5 @@
 #!/bin/sh
-# Plays one game and shows what the filters of a snapshot look for, in results/GAME.html below the current folder.
+# Plays one game and shows what a snapshot looks for and at, in results/GAME.html below the current folder.
 set -eu
 main() { exec "$(dirname "$0")/scripts/python" "$(dirname "$0")/src/main.py" "$@"; }
 

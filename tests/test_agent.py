@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fakes import FakeEnvironment, FakeNetwork, Tape, side_by_side
-from simple_dqn.agent import Agent, AgentOptions
+from simple_dqn.agent import Agent, AgentOptions, Callback, Step
 from simple_dqn.replay_memory import CUT, GOES_ON, TERMINAL, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.state_buffer import StateBuffer
 
@@ -46,6 +46,29 @@ def test_one_training_step_in_order() -> None:
         "predict", "step", "sync", *learn, "predict", "step", "predict", "step", *learn, "predict", "step",
     ]  # fmt: skip
     assert count(tape, "act") == 4 + len(restart) * count(tape, "restart")
+
+
+class States(Callback):
+    """Notes the states that actions are chosen in."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.seen: list[list[int]] = []
+
+    def on_begin(self) -> None:
+        self.seen.append(self.agent.state[:, 0, 0].tolist())
+
+    def on_step(self, step: Step) -> None:
+        self.seen.append(self.agent.state[:, 0, 0].tolist())
+
+
+def test_callbacks_can_see_every_state_that_an_action_is_chosen_in() -> None:
+    agent, tape = make(exploration_rate_test=0, episode=8)
+    states = States(agent)
+    agent.callbacks = [states]
+    agent.test(20)
+    assert states.seen[:-1] == [event[2] for event in tape if event[0] == "predict"]
+    assert len(states.seen) == 21
 
 
 def test_learns_only_from_enough_transitions() -> None:

@@ -200,8 +200,9 @@ def test_filter_page(snapshot: Path, tmp_path: Path) -> None:
     page = (tmp_path / "results" / "pong.html").read_text()
     assert "<h1>Filters of pong</h1>" in page
     assert re.search(rf"<dd>{re.escape(str(snapshot))}</dd>.*<dt>Score</dt><dd>-?\d+</dd>", page)
-    assert re.findall("<h2.*>(.*)</h2>", page) == ["Layer 0000", "Layer 0002", "Layer 0004"]
+    assert re.findall("<h2.*>(.*)</h2>", page) == ["Layer 0000", "Layer 0002", "Layer 0004", "The game"]
     assert page.count("<h3") == 6
+    assert len(page) < 2e6
     run("--load_weights", str(snapshot), *game, *pages, "again.html", cwd=tmp_path)
     assert (tmp_path / "again.html").read_text() == page
 

@@ -7,7 +7,7 @@ import importlib
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simple_dqn import main, options
+from simple_dqn import main, options, plot
 from simple_dqn.deepqnetwork import BackendOptions
 from simple_dqn.replay_memory import Minibatch
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "roms/README.md"]
-NAMES = {f.name for group in main.GROUPS for f in dataclasses.fields(group)}
+ALL_GROUPS = (*main.GROUPS, plot.PlotOptions)
+NAMES = {f.name for group in ALL_GROUPS for f in dataclasses.fields(group)}
 
 
 def text(page: str) -> str:
@@ -46,9 +47,9 @@ def code(page: str) -> list[str]:
 
 
 def options_table() -> Iterator[str]:
-    """The README's table of options, as the parser has it."""
+    """The README's table of options, as the parsers have it."""
     yield from ("| option | default | meaning |", "|---|---|---|")
-    for group in main.GROUPS:
+    for group in ALL_GROUPS:
         yield f"| **{group.title}** | | |"
         for f in dataclasses.fields(group):
             meta = f.metadata
@@ -59,8 +60,10 @@ def options_table() -> Iterator[str]:
 
 
 def shown(default: Any) -> str:
-    if isinstance(default, bool) or default is None:
-        return "" if default is None else str(default).lower()
+    if default in (None, ()):
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
@@ -90,12 +93,13 @@ def test_examples_can_be_run(page: str) -> None:
             continue
         if script == "./train.sh" and arguments[1:] and not arguments[1].startswith("-"):
             del arguments[1]  # the label
-        prefix = {"./resume.sh": ["--resume"], "./train.sh": []}.get(script, ["--load_weights"])
+        prefix = {"./resume.sh": ["--resume"], "./train.sh": [], "./plot.sh": []}.get(script, ["--load_weights"])
         if arguments == ["--help"]:
             continue
-        values = options.parse(main.GROUPS, [*prefix, *arguments], usage="", description="", epilog="")
+        groups = [plot.PlotOptions] if script == "./plot.sh" else main.GROUPS
+        values = options.parse(groups, [*prefix, *arguments], usage="", description="", epilog="")
         assert all(word[2:] in values for word in arguments if word.startswith("--")), "an option is shortened"
-        for group in main.GROUPS:
+        for group in groups:
             options.build(group, values)
 
 
@@ -138,12 +142,15 @@ def test_no_host_of_a_package_registry(page: str) -> None:
     assert not re.search(r"pypi|pythonhosted|conda|download\.pytorch|index-url", text(page), re.IGNORECASE)
 
 
-def test_help_names_every_group_and_option(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("program", "groups"), [(main.main, main.GROUPS), (plot.main, [plot.PlotOptions])])
+def test_help_names_every_group_and_option(
+    program: Callable[[list[str]], int], groups: Sequence[type[options.Options]], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as end:
-        main.main(["--help"])
+        program(["--help"])
     assert end.value.code == 0
     shown = capsys.readouterr().out
-    for group in main.GROUPS:
+    for group in groups:
         assert f"\n{group.title}:\n" in shown
         for f in dataclasses.fields(group):
             assert re.search(rf"^  (--)?{f.name}\b", shown, re.MULTILINE), f.name

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fakes import Catch, side_by_side
-from simple_dqn.agent import Agent, AgentOptions
+from nvis.guided import guided_q_value, read_network, saliency
+from simple_dqn.agent import Agent, AgentOptions, Callback, Step
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
 from simple_dqn.statistics import Statistics
@@ -39,3 +40,28 @@ def test_learns_to_catch(optimizer: str, learning_rate: float, datatype: str, nu
     statistics.on_phase_start("train", 1, 3500)
     agent.train(3500)
     assert score(agent, statistics, 600) > 0.7
+    looked = Looks(agent, network)
+    agent.callbacks = [looked]
+    agent.test(60)
+    assert np.mean(looked.at_things) > 5 * np.mean(looked.elsewhere)
+
+
+class Looks(Callback):
+    """Notes how much the Q-values of the first game's actions hang on pixels of ball and paddle, and on others."""
+
+    def __init__(self, agent: Agent, network: DeepQNetwork) -> None:
+        self.agent = agent
+        self.network = read_network(network.layers())
+        self.at_things: list[float] = []
+        self.elsewhere: list[float] = []
+
+    def on_begin(self) -> None:
+        self.state = self.agent.state.copy()
+
+    def on_step(self, step: Step) -> None:
+        if step.game == 0:
+            found = saliency(guided_q_value(self.network, self.state[None], np.array([step.action])).pixels)[0]
+            things = self.state[-1] > 0
+            self.at_things.append(float(found[things].mean()))
+            self.elsewhere.append(float(found[~things].mean()))
+            self.state = self.agent.state.copy()

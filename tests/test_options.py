@@ -87,6 +87,33 @@ def test_bounds(values: dict[str, Any], message: str) -> None:
         build(Toy, values)
 
 
+@dataclass(frozen=True)
+class Files(Options):
+    title = "Files"
+    files: tuple[str, ...] = option((), "which files", positional=True)
+    size: int = option(3, "how many")
+    loud: bool = option(False, "tell of it", optional_value=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        ("", {}),
+        ("--size 5", {"size": 5}),
+        ("a b", {"files": ("a", "b")}),
+        ("a --size 5 b c", {"files": ("a", "b", "c"), "size": 5}),
+        ("--size 5 a b", {"files": ("a", "b"), "size": 5}),
+        ("-files a b --size 5 c", {"files": ("a", "b", "c"), "size": 5}),
+        ("a --files=b", {"files": ("a", "b")}),
+        ("--loud a", {"files": ("a",), "loud": True}),
+        ("a --loud --size 5", {"files": ("a",), "loud": True, "size": 5}),
+        ("--loud no a", {"files": ("a",), "loud": False}),
+    ],
+)
+def test_any_number_of_words(words: str, values: dict[str, Any]) -> None:
+    assert parse([Files], words.split(), usage="", description="", epilog="") == values
+
+
 def test_build_takes_its_own_and_leaves_the_rest() -> None:
     toy = build(Toy, {"size": 7, "other": 3})
     assert (toy.size, toy.rate, toy.seed) == (7, 0.5, None)

@@ -271,6 +271,19 @@ def test_arguments(arguments: list[str], expected: list[str], echo_project: Path
     assert list(tmp_path.iterdir()) == []  # whatever is written is for main.py to write
 
 
+@pytest.mark.parametrize("arguments", [["my results/pong.csv", "--watch"], ["-csv_file", "a.csv"], ["--help"]])
+def test_plotting(arguments: list[str], echo_project: Path, tmp_path: Path) -> None:
+    result = run(echo_project / "plot.sh", *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [f"{echo_project}/src/plot.py", *arguments]
+
+
+def test_plotting_nothing(echo_project: Path, tmp_path: Path) -> None:
+    result = run(echo_project / "plot.sh", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert [line.split(" ./plot.sh ")[0] for line in result.stderr.splitlines()] == ["usage:", "example:"]
+
+
 @pytest.mark.parametrize("script", ["train.sh", "resume.sh", "test.sh", "nvis.sh"])
 @pytest.mark.parametrize("arguments", [[], ["--epochs", "1"], ["@options"]])
 def test_usage(script: str, arguments: list[str], echo_project: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The filter page: what the filters of the convolutional layers look for, found by guided back-propagation.
+"""What a network looks for: a page of its filters and of a game it played, found by guided back-propagation.
 
-`guided` has the arithmetic, `page` the HTML, `visualization` what watches a game and brings the two together.
+`guided` has the arithmetic, `page` and `film` the HTML, `visualization` what watches a game and brings them together.
 """

@@ -21,7 +21,8 @@ for (const pair of document.querySelectorAll(".pair")) {
     return show(to, atX - (atX - x) * to / scale, atY - (atY - y) * to / scale);
   };
   const zoomToBox = (factor) => { // there, as long as it is in sight
-    const box = pair.querySelector(".box").style;
+    const box = pair.querySelector(".box")?.style;
+    if (!box) return zoom(factor, 0.5, 0.5);
     const atX = x + scale * (parseFloat(box.left) + parseFloat(box.width) / 2) / 100;
     const atY = y + scale * (parseFloat(box.top) + parseFloat(box.height) / 2) / 100;
     const seen = atX >= 0 && atX <= 1 && atY >= 0 && atY <= 1;

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from nvis.guided import Box, Floats
 
 Screens = NDArray[np.uint8]  # (history, height, width)
-_STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+_STYLE, _SCRIPT, _FILM_SCRIPT = (
+    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "film.js")
+)
 _WIDTH = 252  # of a picture that is not zoomed, CSS pixels: three for one of 84
 
 
@@ -50,10 +52,11 @@ class Section(NamedTuple):
     firings: list[Firing | None]  # of the first filters; None for one that never fired
 
 
-def page(header: Header, sections: Sequence[Section]) -> str:
-    """The HTML of the page."""
+def page(header: Header, sections: Sequence[Section], film: str) -> str:
+    """The HTML of the page; `film` is that of its last section."""
     title = f"Filters of {escape(header.game)}"
     links = "".join(f'<li><a href="#layer-{s.name}">Layer {s.name}</a></li>' for s in sections)
+    links += '<li><a href="#film-title">The game</a></li>' if film else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -78,8 +81,9 @@ darker ones down. Each picture of this kind has its own contrast. The box is all
 <nav aria-label="Layers"><ul>{links}</ul></nav>
 </header>
 <main>
-{"".join(_section(section, len(header.scores) + (header.broken_off is not None)) for section in sections)}</main>
+{"".join(_section(section, len(header.scores) + (header.broken_off is not None)) for section in sections)}{film}</main>
 <script>{_SCRIPT}</script>
+<script>{_FILM_SCRIPT}</script>
 </body>
 </html>
 """

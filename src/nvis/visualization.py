@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nvis.guided import activations, convolutions, guided_backprop, receptive_field
+from nvis.film import Film, Moment, film_section, scenes
+from nvis.guided import activations, guided_backprop, read_network, receptive_field
 from nvis.page import Firing, Header, Section, page
 from simple_dqn.agent import Agent, Callback, Step
 from simple_dqn.files import write_whole
@@ -26,7 +27,7 @@ class VisualizationOptions(Options):
     title = "Visualization"
     visualization_filters: int = option(4, "filters per convolutional layer on the page", at_least=1, at_most=10**6)
     visualization_file: str | None = option(
-        None, "HTML page of what the filters look for, found in the games of --play_games"
+        None, "HTML page of what the filters look for and what each action hung on, in the games of --play_games"
     )
 
 
@@ -43,8 +44,8 @@ class _Peak(NamedTuple):
 class Visualization(Callback):
     """Looks at the states of games as they are played, some at a time, and writes the page at the end.
 
-    It sees every state in which the agent chose an action, save the first of a game, which comes before any step. Only
-    those that make a filter fire most are kept, so that a game may be of any length.
+    It sees every state in which the agent chose an action. Only those that make a filter fire most are kept, so that a
+    game may be of any length.
 
     Args:
         agent: who plays.
@@ -58,45 +59,50 @@ class Visualization(Callback):
         self, agent: Agent, layers: Sequence[Layer], options: VisualizationOptions, game: str, snapshot: str
     ) -> None:
         self._agent = agent
-        self._network = convolutions(layers)
+        self._network = read_network(layers)
         self._options = options
         self._game, self._snapshot = game, snapshot
-        counts = [min(options.visualization_filters, len(layer.weights)) for layer in self._network]
+        counts = [min(options.visualization_filters, len(layer.weights)) for layer in self._network.convolutions]
         self._peaks: list[list[_Peak | None]] = [[None] * count for count in counts]
         shape = agent.state.shape
         # 64 states at a time are fast enough, and what the first layer sees of them takes 26 MB at 84x84.
         self._states = np.empty((max(1, min(64, 2**21 // agent.state.size)), *shape), np.uint8)
         self._moments: list[tuple[int, int, int]] = []  # game, step and action of these states
-        self._waiting = False  # the state after the last of them is there, its action is not
+        self._film = Film()
         self._scores: list[float] = []  # of the games that are over
         self._score, self._step = 0.0, 0  # of this game
 
+    def on_begin(self) -> None:
+        self._state = self._agent.state.copy()
+
     def on_step(self, step: Step) -> None:
         self._step += 1
+        self._states[len(self._moments)] = self._state
+        self._moments.append((len(self._scores) + 1, self._step, step.action))
+        if len(self._moments) == len(self._states):
+            self._look()
+        self._film.add(Moment(len(self._scores) + 1, self._step, self._score, step.action, self._state))
         self._score += step.reward
-        if self._waiting:
-            self._moments.append((len(self._scores) + 1, self._step, step.action))
-            if len(self._moments) == len(self._states):
-                self._look()
-        self._waiting = not step.terminal
-        if self._waiting:
-            self._states[len(self._moments)] = self._agent.state
-        else:
+        if step.terminal:
             self._scores.append(self._score)
             self._score, self._step = 0.0, 0
+        self._state = self._agent.state.copy()
 
     def on_phase_end(self) -> None:
         self._look()
         path = Path(self._options.visualization_file or "")
         header = Header(self._game, self._snapshot, self._scores, self._score if self._step else None)
-        write_whole(path, page(header, [self._section(layer) for layer in range(len(self._network))]).encode())
+        sections = [self._section(layer) for layer in range(len(self._network.convolutions))]
+        explained = scenes(self._network, self._film.moments)
+        film = film_section(explained, self._film.every, self._agent.games.action_names)
+        write_whole(path, page(header, sections, film).encode())
         logger.info("The filters are in %s", path)
 
     def _look(self) -> None:
         """Finds the most active states among those collected, and makes room for others."""
         if not self._moments:
             return
-        found = activations(self._network, self._states[: len(self._moments)])
+        found = activations(self._network.convolutions, self._states[: len(self._moments)])
         for peaks, layer in zip(self._peaks, found, strict=True):
             highest = layer[:, : len(peaks)].max(axis=(2, 3))  # (states, filters)
             for i, best in enumerate(highest.argmax(axis=0)):
@@ -107,7 +113,7 @@ class Visualization(Callback):
         self._moments.clear()
 
     def _section(self, index: int) -> Section:
-        layer = self._network[index]
+        layer = self._network.convolutions[index]
         filters, channels, height, width = layer.weights.shape
         firings = [self._firing(index, i) for i in range(len(self._peaks[index]))]
         return Section(layer.name, filters, channels, (height, width), layer.stride, firings)

@@ -55,8 +55,11 @@ class Callback:
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
         """A phase of so many steps begins (None: nobody knows how many)."""
 
+    def on_begin(self) -> None:
+        """The games of the phase are there: the agent's `state` is the one that it will act in first."""
+
     def on_step(self, step: Step) -> None:
-        """The agent took a step."""
+        """The agent took a step; its `state` is the one that it will act in next."""
 
     def on_train(self, cost: float) -> None:
         """The network learned from a minibatch, at this cost."""
@@ -171,6 +174,8 @@ class Agent:
         self.games.begin(mode, anew=mode == "test")
         if mode == "test":
             self.memory.cut()  # what training meets next does not follow what it met last
+        for callback in self.callbacks:
+            callback.on_begin()
 
     def _rounds(self, steps: int) -> Iterator[int]:
         """How many games take a step in each round, `steps` in all, until the agent is interrupted."""

@@ -1,5 +1,7 @@
 """What the user can put right: `main` prints such an error as one line and exits with status 2."""
 
+import sys
+
 
 class SimpleDQNError(Exception):
     """Base of every error that is the user's to mend; its text says what is wrong and what to do."""
@@ -21,5 +23,14 @@ class CheckpointError(SimpleDQNError):
     """A checkpoint, or a part of one, is missing or damaged."""
 
 
+class StatisticsError(SimpleDQNError):
+    """A statistics file is missing, empty or damaged, or lacks a column."""
+
+
 class OutputError(SimpleDQNError):
     """A file could not be written."""
+
+
+def print_error(text: str) -> None:
+    """Prints an error as one line, whatever is in it: a file's name may have several."""
+    print("error:", text.replace("\n", " "), file=sys.stderr)

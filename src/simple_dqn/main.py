@@ -23,7 +23,7 @@ from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.checkpoint import Checkpoint, Checkpoints, Chunk, number_of, restore_memory
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, find_device
 from simple_dqn.environment import EnvironmentOptions, game_of
-from simple_dqn.errors import CheckpointError, OptionError, SimpleDQNError, SnapshotError
+from simple_dqn.errors import CheckpointError, OptionError, SimpleDQNError, SnapshotError, print_error
 from simple_dqn.files import Lock, reason, require_writable
 from simple_dqn.games import make_games, num_cores
 from simple_dqn.options import Options, as_word, option
@@ -88,7 +88,7 @@ examples:
   ./train.sh pong fast --learning_rate 0.0005     train on Pong, results under the name pong_fast
   ./resume.sh snapshots/breakout_10.pkl           go on from epoch 10
   ./test.sh snapshots/breakout_77.pkl             score a snapshot
-  ./nvis.sh snapshots/breakout_77.pkl             show what its filters look for
+  ./nvis.sh snapshots/breakout_77.pkl             show what it looks for and at
 """
 
 # What a snapshot was trained on, and so the default when it is tested, played or loaded.
@@ -117,20 +117,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(sys.argv[1:] if argv is None else argv)
         return 0
     except SimpleDQNError as error:
-        _print_error(str(error))
+        print_error(str(error))
     except OSError as error:
-        _print_error(f"{error.filename or 'the system'}: {reason(error)}")
+        print_error(f"{error.filename or 'the system'}: {reason(error)}")
     except MemoryError:
-        _print_error("there is not enough memory: use a smaller --replay_size or --batch_size")
+        print_error("there is not enough memory: use a smaller --replay_size or --batch_size")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except _Interrupted as interrupted:
         return 128 + int(interrupted.args[0])
     return 2
-
-
-def _print_error(text: str) -> None:
-    print("error:", text.replace("\n", " "), file=sys.stderr)  # one line, whatever is in a file's name
 
 
 def run(argv: Sequence[str]) -> None:

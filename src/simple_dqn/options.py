@@ -44,7 +44,8 @@ def option(
     """A dataclass field that is also a command-line option.
 
     `at_least`, `at_most` and `above` bound a number; `default_text` tells the default in words where the value alone
-    would not; `optional_value` lets the flag stand alone, meaning True.
+    would not; `optional_value` lets the flag stand alone, meaning True. A positional option of type `tuple[str, ...]`
+    takes any number of words, before, between and after the flags, and is a flag as well.
     """
     metadata = dict(help=help, at_least=at_least, at_most=at_most, above=above, choices=choices)
     metadata |= dict(default_text=default_text, positional=positional, optional_value=optional_value)
@@ -90,12 +91,21 @@ def parse(
         arguments, hints = parser.add_argument_group(group.title), get_type_hints(group)
         for f in fields(group):
             _add_argument(arguments, f, hints[f.name])
-    names = [f.name for group in groups for f in fields(group)]
-    words = (word for given in argv for word in _words(given))
-    known, unknown = parser.parse_known_args(_with_values(_with_two_dashes(word, names) for word in words))
+    known_fields = [f for group in groups for f in fields(group)]
+    names = [f.name for f in known_fields]
+    flags = [f"--{f.name}" for f in known_fields if f.metadata["optional_value"]]
+    given = (word for short in argv for word in _words(short))
+    words = _with_true(_with_values(_with_two_dashes(word, names) for word in given), flags)
+    known, unknown = parser.parse_known_args(words)
+    values = vars(known)
+    for name in _many(groups):  # argparse takes words in one place only, and leaves the others
+        more = [word for word in unknown if not word.startswith("-")]
+        unknown = [word for word in unknown if word.startswith("-")]
+        if more or name in values:
+            values[name] = (*values.get(name, ()), *more)
     if unknown:
         raise OptionError(_unknown(unknown[0], names))
-    return vars(known)
+    return values
 
 
 def build(group: type[AnyOptions], values: Mapping[str, Any]) -> AnyOptions:
@@ -130,6 +140,10 @@ def _words(word: str) -> list[str]:
 
 def _add_argument(arguments: argparse._ArgumentGroup, f: Field[Any], hint: Any) -> None:
     meta = f.metadata
+    if meta["positional"] and hint == tuple[str, ...]:
+        arguments.add_argument(f.name, nargs="*", action="extend", help=meta["help"])
+        arguments.add_argument(f"--{f.name}", nargs="+", action="extend", help=argparse.SUPPRESS)
+        return
     if meta["positional"]:
         arguments.add_argument(f.name, nargs="?", help=meta["help"])
         return
@@ -141,6 +155,11 @@ def _add_argument(arguments: argparse._ArgumentGroup, f: Field[Any], hint: Any) 
         extra |= dict(type=_reader(hint), metavar=_metavar(hint))
     text = meta["help"] + (f" (default: {shown})" if shown else "")
     arguments.add_argument(f"--{f.name}", help=text.replace("%", "%%"), **extra)
+
+
+def _many(groups: Sequence[type[Options]]) -> list[str]:
+    """The names of the options that take any number of words."""
+    return [name for group in groups for name, hint in get_type_hints(group).items() if hint == tuple[str, ...]]
 
 
 def _reader(hint: Any) -> Callable[[str], Any]:
@@ -225,6 +244,15 @@ def _with_values(words: Iterable[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
+
+
+def _with_true(words: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Gives those flags that stand alone their value, as argparse would take a file's name behind them for it."""
+    following = [*words, ""][1:]
+    return [
+        f"{word}=true" if word in flags and not (after.isdigit() or after.lower() in _YES + _NO) else word
+        for word, after in zip(words, following, strict=True)
+    ]
 
 
 def _unknown(word: str, names: Iterable[str]) -> str:

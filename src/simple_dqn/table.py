@@ -1,0 +1,131 @@
+"""Statistics files as tables: those of this program and of the original, also while they are being written."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simple_dqn.errors import StatisticsError
+from simple_dqn.files import reason
+from simple_dqn.statistics import COLUMNS
+
+Floats = NDArray[np.float64]
+PHASES = ("random", "play", "train", "test")
+SCORES = ("average_reward", "min_game_reward", "max_game_reward")
+_NO_GAME = 2.0**63  # the lowest score in 2015 if no game ended; the number of games was 1 then
+# What the columns are called elsewhere: in the plots of 2015 and in later copies of the original.
+RENAMED = {"phase_time": "epoch_time", "num_games": "nr_games", "mean_q": "meanq", "mean_cost": "meancost"}
+
+
+class Table(NamedTuple):
+    """The rows of a statistics file."""
+
+    path: Path
+    phases: list[str]  # of each row
+    columns: dict[str, Floats]  # every other column, one value for each row
+
+
+class NoRows(StatisticsError):
+    """A file is not there or holds no rows, which a training that has just begun will put right."""
+
+
+def read_table(path: Path, skiprows: int, delimiter: str, wanted: Sequence[str]) -> Table:
+    """Reads a statistics file of this program or of the original's, also while it is being written.
+
+    Args:
+        path: the file.
+        skiprows: lines before the rows; if the last of them has the columns epoch and phase, it names them all, else
+            they are this program's, in order.
+        delimiter: what stands between two values.
+        wanted: columns that must be there.
+
+    Raises:
+        StatisticsError: it is missing, empty or damaged, or lacks a column. A last line that is only half written is
+            no damage.
+    """
+    lines, number = _lines(path), skiprows
+    if len(lines) <= skiprows:
+        raise NoRows(f"{path} holds no rows yet")
+    names = _columns(lines[:skiprows], delimiter)
+    for name in wanted:
+        _require_column(path, name, names)
+    rows: list[dict[str, Any]] = []
+    try:
+        for line in lines[skiprows:]:
+            number += 1
+            if line.strip():
+                rows.append(_row(line, delimiter, names, wanted))
+    except ValueError as error:
+        if number < len(lines):  # what follows the last line end is a row still being written
+            raise StatisticsError(f"{path}, line {number}: {error}") from None
+    if not rows:
+        raise NoRows(f"{path} holds no rows yet")
+    phases = [row.pop("phase") for row in rows]
+    return Table(path, phases, {name: np.array([row[name] for row in rows]) for name in rows[0]})
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file; the last is what follows the last line's end, as a rule nothing."""
+    try:
+        return path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
+    except FileNotFoundError:
+        raise NoRows(f"there is no file {path}") from None
+    except (OSError, ValueError) as error:
+        why = "it is no text" if isinstance(error, UnicodeDecodeError) else reason(error)
+        raise StatisticsError(f"cannot read {path}: {why}") from None
+
+
+def _columns(skipped: Sequence[str], delimiter: str) -> tuple[str, ...]:
+    header = _split(skipped[-1], delimiter) if skipped else []
+    names = tuple(RENAMED.get(name, name) for name in header)
+    return names if {"epoch", "phase"} <= set(names) else COLUMNS
+
+
+def _require_column(path: Path, name: str, names: Sequence[str]) -> None:
+    choice = [column for column in names if column not in ("epoch", "phase")]
+    if name in choice:
+        return
+    close = difflib.get_close_matches(name, choice, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(choice)}"
+    raise StatisticsError(f"--fields {name}: {path} has no such column to draw; {hint}")
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    try:
+        return [value.strip() for value in next(csv.reader([line], delimiter=delimiter), [])]
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+
+
+def _row(line: str, delimiter: str, names: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
+    """The values of a row by column; ValueError says what is wrong with it."""
+    values = _split(line, delimiter)
+    if len(values) != len(names):
+        raise ValueError(f"{len(values)} values in place of {len(names)}")
+    row: dict[str, Any] = dict(zip(names, values, strict=True))
+    if row["phase"] not in PHASES:
+        raise ValueError(f"phase is {row['phase']!r}, which is none of {', '.join(PHASES)}")
+    for name in names:
+        if name in COLUMNS or name in wanted:
+            row[name] = row[name] if name == "phase" else _number(name, row[name])
+        else:
+            del row[name]  # whatever somebody's own column holds
+    if not abs(row["epoch"]) < 10**12:
+        raise ValueError(f"epoch is {row['epoch']}")
+    if row.get("min_game_reward") == _NO_GAME:
+        row |= dict(nr_games=0.0, **dict.fromkeys(SCORES, math.nan))
+    return row
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name} is {text[:40]!r}, not a number") from None
