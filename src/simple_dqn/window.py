@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import logging
@@ -48,12 +49,14 @@ class Window:
         self._speaker: _Speaker | None = None
         self._deaf = False
         self._thoughtful = False
+        self._windowed: tuple[int, int] | None = None  # the size to go back to from the full screen
 
     def draw(self, scene: Scene) -> None:
         if self._screen is None:
             self._open(scene)
         if bool(scene.mind) != self._thoughtful:
             self._make_room(bool(scene.mind))
+        self._screen = self._pygame.display.get_surface()  # of the size that the window has now
         width, height = self._screen.get_size()
         panel = min(_PANEL, width // 2) if scene.mind else 0
         self._screen.fill(_BACKGROUND)
@@ -98,12 +101,21 @@ class Window:
         return {name for name in names if down[pygame.key.key_code(name)]}
 
     def toggle_fullscreen(self) -> None:
-        self._pygame.display.toggle_fullscreen()
+        """By hand: SDL's own way keeps the window's size, and warns."""
+        pygame = self._pygame
+        windowed, self._windowed = self._windowed, None
+        if windowed:
+            pygame.display.set_mode(windowed, pygame.RESIZABLE)
+        else:
+            self._windowed = self._screen.get_size()
+            pygame.display.set_mode((0, 0), pygame.FULLSCREEN)
 
     def close(self) -> None:
         if self._speaker:
             self._speaker.close()
-        if not self._loss.lost:  # there would be nobody to take leave of
+        if self._loss.lost:  # there is nobody to take leave of: Xlib would end the program at once
+            atexit.unregister(self._pygame.quit)
+        else:
             self._pygame.quit()
 
     def _open(self, scene: Scene) -> None:
@@ -118,7 +130,7 @@ class Window:
     def _make_room(self, thoughtful: bool) -> None:
         """The picture keeps its size as the thoughts come and go, unless the window fills the screen."""
         self._thoughtful = thoughtful
-        if not self._pygame.display.is_fullscreen():
+        if not self._windowed:
             width, height = self._screen.get_size()
             size = max(_PANEL, width + (_PANEL if thoughtful else -_PANEL)), height
             self._screen = self._pygame.display.set_mode(size, self._pygame.RESIZABLE)
@@ -192,19 +204,21 @@ class _Speaker:
         import pygame._sdl2
         from pygame._sdl2 import audio
 
-        pygame._sdl2.init_subsystem(pygame._sdl2.INIT_AUDIO)
+        with _silence_of_libraries():
+            pygame._sdl2.init_subsystem(pygame._sdl2.INIT_AUDIO)
         self._waiting: deque[bytes] = deque(maxlen=_MOST_SOUND)
         self._silence = bytes([128]) * chunk
-        self._device = audio.AudioDevice(
-            devicename=None,
-            iscapture=False,
-            frequency=samples_per_second,
-            audioformat=audio.AUDIO_U8,
-            numchannels=1,
-            chunksize=chunk,
-            allowed_changes=0,
-            callback=self._fill,
-        )
+        with _silence_of_libraries():
+            self._device = audio.AudioDevice(
+                devicename=None,
+                iscapture=False,
+                frequency=samples_per_second,
+                audioformat=audio.AUDIO_U8,
+                numchannels=1,
+                chunksize=chunk,
+                allowed_changes=0,
+                callback=self._fill,
+            )
         self._device.pause(0)
 
     def play(self, sound: Sound) -> None:
@@ -219,6 +233,19 @@ class _Speaker:
         except IndexError:
             sound = self._silence
         room[:] = (sound + self._silence)[: len(room)]
+
+
+@contextlib.contextmanager
+def _silence_of_libraries() -> Iterator[None]:
+    """ALSA writes a page to standard error where there is no sound card; one line of ours will do."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class _NoLoss:
