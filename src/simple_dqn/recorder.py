@@ -206,6 +206,11 @@ class SoundTrack(_FileRecorder):
         self._wave.close()
         super()._complete()
 
+    def _discard(self) -> None:
+        with contextlib.suppress(Exception):  # as it grows where there is no room, say
+            self._wave.close()
+        super()._discard()
+
 
 class Film(_FileRecorder):
     """H.264 and AAC, which every player and browser knows, or an animated GIF."""

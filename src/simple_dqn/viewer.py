@@ -233,7 +233,9 @@ class Viewer(Watcher, Callback):
 
     def _wait_for_frame(self, frames_per_second: float) -> None:
         now = self._clock()
-        self._due = max(self._due + 1 / (frames_per_second * _SPEEDS[self._speed]), now - _LATE)
+        self._due += 1 / (frames_per_second * _SPEEDS[self._speed])
+        if self._due < now - _LATE:
+            self._due = now
         while now < self._due and not self._ending:
             self._sleep(min(self._due - now, _REFRESH))
             self._listen()
