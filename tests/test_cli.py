@@ -47,10 +47,10 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
 
 
 def run(*arguments: str, cwd: Path) -> str:
-    """Runs the program to its end, which must be a good one, and returns its log."""
+    """Runs the program to its end, which must be a good one, and returns its log; it prints nothing but scores."""
     process = start(*arguments, cwd=cwd)
     out, log = process.communicate(timeout=100)
-    assert (process.returncode, out) == (0, ""), log
+    assert (process.returncode, out[:6]) == (0, "  game" if "--play_games" in arguments else ""), log
     return log
 
 

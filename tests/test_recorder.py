@@ -119,7 +119,7 @@ def test_gif_has_every_other_frame_in_its_own_colours(tmp_path: Path) -> None:
 
 def test_a_recording_broken_off_leaves_what_was_there(tmp_path: Path) -> None:
     frames, sound, film = tmp_path / "frames", tmp_path / "a.wav", tmp_path / "a.mov"
-    files = dict(record_screen_path=str(frames), record_sound_filename=str(sound), video_file=str(film))
+    files: dict[str, Any] = dict(record_screen_path=str(frames), record_sound_filename=str(sound), video_file=str(film))
     record(20, **files)
     (frames / "mine.png").write_bytes(b"mine")
 
