@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import logging
 import os
 import pickle
@@ -46,10 +47,10 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
 
 
 def run(*arguments: str, cwd: Path) -> str:
-    """Runs the program to its end, which must be a good one, and returns its log."""
+    """Runs the program to its end, which must be a good one, and returns its log; it prints nothing but scores."""
     process = start(*arguments, cwd=cwd)
     out, log = process.communicate(timeout=100)
-    assert (process.returncode, out) == (0, ""), log
+    assert (process.returncode, out[:6]) == (0, "  game" if "--play_games" in arguments else ""), log
     return log
 
 
@@ -388,6 +389,12 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["pong", "--play_games", "1", "--visualization_file", "file/a.html"],
         "cannot write file/a.html",
     ),
+    "display that is none": (["pong", "--display_screen", "maybe"], "'maybe' is neither true, false nor terminal"),
+    "terminal that is none": (["pong", "--display_screen", "terminal"], "standard input and output are no terminal"),
+    "film of no kind": (["pong", "--video_file", "a.avi"], "films are .mov, .mp4 or .gif"),
+    "film below a file": (["pong", "--video_file", "file/a.mov"], "cannot write file/a.mov"),
+    "scores of no game": (["pong", "--scores_path", "a"], "add --play_games 1"),
+    "scores below a file": (["pong", "--play_games", "1", "--scores_path", "file/a"], "cannot write file/a"),
     "no filters": (["pong", "--visualization_filters", "0"], "--visualization_filters 0: must be at least 1"),
     "missing snapshot": (["pong", "--load_weights", "pong_1.pkl"], "there is no snapshot pong_1.pkl"),
     "missing snapshot to resume": (["--resume", "pong_1.pkl"], "there is no snapshot pong_1.pkl"),
@@ -605,3 +612,39 @@ def test_wrong_arguments_of_the_program_itself(arguments: list[str], copy: Path)
     assert err.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in err
     assert digests(copy) == before
+
+
+# Games played
+
+
+def test_scores_of_games_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    play = ["pong", "--play_games", "2", "--max_game_seconds", "4", "--random_seed", "1", "--random_starts", "4"]
+    assert (
+        main([*play, "--screen_width", "36", "--screen_height", "36", "--scores_path", "s", "--frame_skip", "8"]) == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["game", "1", "2", "mean", "sd", "min", "max"]
+    assert lines[1].split()[2] == "26"  # 240 frames, 32 of them no-ops
+    assert (tmp_path / "s" / "scores.csv").read_text().startswith("game,score,steps\n1,")
+    assert json.loads((tmp_path / "s" / "scores.json").read_text())["games"][1]["steps"] == 26
+
+
+def test_a_game_recorded_is_one_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the beginning of the next one too."""
+    monkeypatch.chdir(tmp_path)
+    play = ["pong", "--play_games", "1", "--max_game_seconds", "3", "--random_seed", "1"]
+    assert main([*play, "--screen_width", "36", "--screen_height", "36", "--record_screen_path", "frames"]) == 0
+    assert sorted(path.name for path in (tmp_path / "frames").iterdir())[-1] == "000181.png"
+
+
+def test_no_library_for_windows_or_films_unless_asked_for(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom simple_dqn.main import main\n"
+        "main(['pong', '--play_games', '1', '--max_game_seconds', '1'])\n"
+        "print(sorted({'pygame', 'av', 'termios', 'matplotlib'} & set(sys.modules)))"
+    )
+    variables = os.environ | {"PYTHONPATH": str(MAIN.parent)}
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr

@@ -107,8 +107,7 @@ def test_examples_can_be_run(page: str) -> None:
 def test_files_exist(page: str) -> None:
     names = [word for word in code(page) if re.fullmatch(r"[\w./]+\.(sh|py|md|toml|txt)|scripts/\w+|tests/", word)]
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text(page)) if "://" not in link]
-    gone = {"upload_gym.sh"} if page == "CHANGELOG.md" else set()
-    for name in {*names, *links} - gone:
+    for name in {*names, *links}:
         assert (ROOT / name).exists(), name
 
 

@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import wave
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,12 @@ from simple_dqn.environment import (
     EnvironmentOptions,
     GymEnvironment,
     Mode,
+    Watcher,
     find_rom,
     game_of,
     make_environment,
 )
-from simple_dqn.errors import GameError, OptionError, OutputError
-from simple_dqn.options import build
+from simple_dqn.errors import GameError
 from simple_dqn.snapshot import plain_bytes, plain_value
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -290,49 +289,73 @@ def test_folder_or_pipe_is_no_rom(tmp_path: Path) -> None:
         find_rom(str(tmp_path / "breakout.bin"))
 
 
-# Recording
+# Watching and limits
 
 
-def test_recorded_frames_are_what_is_seen(tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "frames"
-    env = ale(frame_skip=2, record_screen_path=str(folder), color_averaging=False)
-    env.act(FIRE)
-    before = len(list(folder.iterdir()))
-    env.act(RIGHT)
-    frames = sorted(folder.glob("*.png"))
-    assert len(frames) == before + 2  # every frame, those skipped too
-    env.act(0)  # a frame is written when the next one comes
-    picture = cv2.imread(str(frames[-1]))
-    assert picture is not None
-    assert picture.shape == (210, 320, 3)  # the emulator's pixels are twice as wide as high
-    assert (picture[:, ::2] == picture[:, 1::2]).all()
-    twin = emulator(frame_skip=1, color_averaging=False)
-    shown = [twin.getScreenRGB()]
-    for action in [FIRE] * 2 + [3] * 2 + [0] * 2:
-        twin.act(ale_py.Action(action))
-        shown.append(twin.getScreenRGB())
-    for frame, pixels in zip(sorted(folder.glob("*.png")), shown, strict=False):
-        picture = cv2.imread(str(frame))
-        assert picture is not None
-        np.testing.assert_array_equal(picture[:, ::2, ::-1], pixels)
+class Eye(Watcher):
+    """Keeps what it sees and hears."""
+
+    def __init__(self) -> None:
+        self.pictures: list[Any] = []
+        self.sounds: list[Any] = []
+        self.games = 0
+
+    def on_game(self) -> None:
+        self.games += 1
+
+    def on_frame(self, environment: Environment) -> None:
+        self.pictures.append(environment.picture())
+        self.sounds.append(environment.sound())
 
 
-@pytest.mark.parametrize("option", ["record_screen_path", "record_sound_filename"])
-def test_recording_that_cannot_be_written(option: str, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    options = build(EnvironmentOptions, {"game": "pong", option: str(tmp_path / "file" / "below")})
-    with pytest.raises(OutputError, match="cannot write"):
-        make_environment(options, seed=1)
+def test_a_watcher_sees_every_frame_and_changes_nothing() -> None:
+    eye = Eye()
+    options = EnvironmentOptions(game="pong", repeat_action_probability=0.25)
+    watched, still = make_environment(options, 1, [eye]), make_environment(options, 1)
+    twin = emulator("pong", frame_skip=1, repeat_action_probability=0.25)
+    for environment in (watched, still):
+        environment.restart()
+    np.testing.assert_array_equal(eye.pictures[0], twin.getScreenRGB())
+    assert (eye.sounds[0] == 128).all()  # nothing has sounded yet
+    rng = np.random.default_rng(0)
+    for action in rng.integers(still.num_actions, size=60).tolist():
+        assert watched.act(action) == still.act(action)
+        np.testing.assert_array_equal(watched.screen(), still.screen())
+        for picture in eye.pictures[-4:]:
+            twin.act(twin.getMinimalActionSet()[action])
+            np.testing.assert_array_equal(picture, twin.getScreenRGB())
+    assert (len(eye.pictures), eye.games) == (1 + 60 * 4, 1)
+    assert {sound.shape for sound in eye.sounds} == {(512,)}
 
 
-def test_display_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
-    for variable in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(variable, raising=False)
-    for game, kind in (("pong", "ale"), ("ALE/Pong-v5", "gym")):
-        options = EnvironmentOptions(game=game, environment=kind, display_screen=True)
-        with pytest.raises(GameError, match="there is no display here"):
-            make_environment(options, seed=1)
+def test_a_life_lost_between_frames_counts_for_who_is_watched() -> None:
+    told: list[list[tuple[bool, int]]] = []
+    for watchers in ([Eye()], []):
+        env = make_environment(EnvironmentOptions(game="breakout"), 1, watchers)
+        env.restart()
+        told.append([])
+        for _ in range(200):
+            env.act(FIRE)
+            told[-1].append((env.is_terminal(), env.lives))
+            if env.is_terminal():
+                env.restart()
+    assert told[0] == told[1]
+    assert sum(ended for ended, _ in told[0]) == 8
+    assert {lives for _, lives in told[0]} == {0, 1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_games_of_limited_time(watched: bool) -> None:
+    env = make_environment(EnvironmentOptions(game="pong", max_game_seconds=1.5), 1, [Eye()] if watched else [])
+    env.mode = "test"
+    for _ in range(2):
+        env.restart()
+        steps = 0
+        while not env.is_terminal():
+            assert not env.truncated
+            env.act(0)
+            steps += 1
+        assert (steps * 4 in (88, 92), env.truncated) == (True, True)  # 90 frames
 
 
 def test_no_output_of_the_emulator(tmp_path: Path) -> None:
@@ -533,26 +556,6 @@ def test_gym_that_cannot_be_played(game: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.usefixtures("registered")
-def test_gym_records_frames(tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "frames"
-    env = gym("SmallState-v0", record_screen_path=str(folder))
-    env.act(0)
-    assert sorted(path.name for path in folder.iterdir()) == ["000001.png", "000002.png"]
-    picture = cv2.imread(str(folder / "000002.png"))
-    assert picture is not None
-    np.testing.assert_array_equal(picture[..., ::-1], env._gym.render())
-    folder.joinpath("000003.png").mkdir()
-    with pytest.raises(OutputError, match=r"cannot write .*000003\.png"):
-        env.act(0)
-
-
-@pytest.mark.usefixtures("registered")
-def test_gym_has_no_sound(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="has no sound"):
-        gym("SmallRgb-v0", record_sound_filename=str(tmp_path / "sound.wav"))
-
-
 @pytest.mark.parametrize("game", ["Breakout-v0", "ALE/Breakout-v5"])
 def test_gym_breakout(game: str) -> None:
     env: Environment = gym(game)
@@ -565,24 +568,6 @@ def test_gym_breakout(game: str) -> None:
         np.testing.assert_array_equal(env.screen(), other.screen())
     assert env.screen().any()
     assert not env.is_terminal()
-
-
-def test_the_sound_of_every_frame_is_recorded(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "pong.wav"
-    loud = make_environment(EnvironmentOptions(game="pong", record_sound_filename=str(path)), seed=1)
-    still = make_environment(EnvironmentOptions(game="pong"), seed=1)
-    for environment in (loud, still):
-        environment.restart()
-    rng = np.random.default_rng(0)
-    for action in rng.integers(loud.num_actions, size=150):
-        assert loud.act(int(action)) == still.act(int(action))
-        assert np.array_equal(loud.screen(), still.screen())
-    loud.close()
-    with wave.open(str(path)) as sound:
-        assert sound.getnframes() == 150 * 4 * 512
-        assert sound.getframerate() == 60 * 512
-        samples = np.frombuffer(sound.readframes(sound.getnframes()), np.uint8)
-    assert samples.max() - samples.min() > 20  # the ball was heard
 
 
 @pytest.mark.parametrize("name", ["combat", "joust", "warlords"])
@@ -598,13 +583,6 @@ def test_a_game_for_two_is_refused(name: str) -> None:
 )  # fmt: skip
 def test_the_game_in_a_snapshots_name(stem: str, game: str) -> None:
     assert game_of(stem) == game
-
-
-def test_an_earlier_recording_is_safe_until_a_game_begins(tmp_path: Path) -> None:
-    path = tmp_path / "keep.wav"
-    path.write_bytes(b"earlier")
-    make_environment(EnvironmentOptions(game="pong", record_sound_filename=str(path)), seed=1)
-    assert path.read_bytes() == b"earlier"
 
 
 def test_a_folder_called_like_a_game_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -665,3 +643,24 @@ def test_a_game_that_has_not_begun_can_be_restored() -> None:
 
 def test_an_environment_of_gymnasium_cannot_tell_where_it_is() -> None:
     assert make_environment(EnvironmentOptions(game="CartPole-v1", environment="gym"), seed=1).state() is None
+
+
+@pytest.mark.usefixtures("registered")
+def test_gym_games_of_limited_time_and_their_frames() -> None:
+    eye = Eye()
+    env = make_environment(EnvironmentOptions(game="SmallState-v0", environment="gym", max_game_seconds=0.1), 1, [eye])
+    env.restart()
+    for _ in range(3):  # at 30 frames a second
+        assert not env.is_terminal()
+        env.act(0)
+    assert (env.is_terminal(), env.truncated, env.frames_per_second) == (True, True, 30)
+    assert len(eye.pictures) == 4
+    np.testing.assert_array_equal(eye.pictures[-1], env.picture())
+    assert env.picture().shape == (12, 10, 3)
+    assert env.sound().size == 0
+
+
+def test_gym_atari_looks_and_moves_like_atari() -> None:
+    env = gym("ALE/Breakout-v5")
+    assert (env.frames_per_second, env.pixel_width, env.lives) == (15, 1.75, 5)
+    assert env.picture().shape == (210, 160, 3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from simple_dqn import games
-from simple_dqn.environment import EnvironmentOptions
+from simple_dqn.environment import Environment, EnvironmentOptions, Watcher
 from simple_dqn.errors import GameError
 from simple_dqn.games import Board, Games, GameWorkers, make_games
 
@@ -83,13 +82,42 @@ def test_one_game_needs_no_other_process(monkeypatch: pytest.MonkeyPatch) -> Non
     assert type(make(1, monkeypatch, cores=64)) is Games
 
 
-def test_only_the_first_game_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = make(2, monkeypatch, record_sound_filename=str(tmp_path / "pong.wav"))
+class Hand(Watcher):
+    """Plays action 2, wants a new game after its fifth step, and counts what it sees."""
+
+    def __init__(self) -> None:
+        self.games = self.frames = self.steps = 0
+
+    def on_game(self) -> None:
+        self.games += 1
+
+    def on_frame(self, environment: Environment) -> None:
+        self.frames += 1
+
+    def steer(self, action: int) -> int:
+        self.steps += 1
+        return 2
+
+    def wants_restart(self) -> bool:
+        return self.steps == 5
+
+
+def test_watchers_see_and_steer_the_first_game_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(games, "num_cores", lambda: 64)
+    hand = Hand()
+    made = make_games(EnvironmentOptions(game="pong"), SHAPE, 0, np.random.SeedSequence(3), 3, watchers=[hand])
+    assert type(made) is Games
     made.begin("test", anew=True)
-    made.start([0, 0])
+    assert list(made.start([0, 1, 1])) == [2, 1, 1]
     made.finish()
-    made.close()
-    assert (tmp_path / "pong.wav").stat().st_size > 2000
+    assert (hand.games, hand.frames) == (1, 1 + 4)
+    for step in range(2, 6):
+        assert made.board.ends[0] == 0
+        made.start([0, 0, 0])
+        made.finish()
+        assert hand.steps == step
+    assert made.board.ends.tolist() == [games.GIVEN_UP, 0, 0]
+    assert hand.games == 2
 
 
 def test_what_is_wrong_in_a_process_is_told_here(monkeypatch: pytest.MonkeyPatch) -> None:

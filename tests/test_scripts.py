@@ -227,6 +227,17 @@ def nvis(name: str, snapshot: str, *options: str) -> list[str]:
     return ["--play_games", "1", "--visualization_file", file, "--load_weights", snapshot, *options]
 
 
+def record(name: str, film: str, snapshot: str, *options: str) -> list[str]:
+    files = ["--record_screen_path", f"videos/{name}", "--video_file", f"videos/{film}.mov"]
+    return ["--play_games", "1", *files, "--load_weights", snapshot, *options]
+
+
+def gym(name: str, snapshot: str, *options: str) -> list[str]:
+    files = ["--scores_path", f"results/{name}", "--video_file", f"results/{name}/{name}.mp4", "--record_games", "1"]
+    return ["--environment", "gym", "--play_games", "100", *files, "--load_weights", snapshot, *options]
+
+
+PLAY = ["--play_games", "1", "--display_screen", "true", "--load_weights"]
 TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_weights"]
 
 
@@ -262,6 +273,27 @@ TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_we
         (["nvis.sh", "pong_best.pkl"], nvis("pong_best", "pong_best.pkl")),
         (["nvis.sh", "pong"], nvis("pong", "pong")),
         (["nvis.sh", "-h"], ["--help"]),
+        (["play.sh", "my snapshots/pong_1.pkl", "--seed", "1"], [*PLAY, "my snapshots/pong_1.pkl", "--seed", "1"]),
+        (["play.sh", "--help"], ["--help"]),
+        (["record.sh", "snapshots/breakout_77.pkl"], record("breakout", "breakout_77", "snapshots/breakout_77.pkl")),
+        (
+            ["record.sh", "a b/space_invaders_very slow_5.pkl", "--seed", "1"],
+            record(
+                "space_invaders_very slow",
+                "space_invaders_very slow_5",
+                "a b/space_invaders_very slow_5.pkl",
+                "--seed",
+                "1",
+            ),
+        ),
+        (["record.sh", "pong_best.pkl"], record("pong_best", "pong_best", "pong_best.pkl")),
+        (["record.sh", "-h"], ["--help"]),
+        (["test_gym.sh", "snapshots/Breakout-v0_77.pkl"], gym("Breakout-v0", "snapshots/Breakout-v0_77.pkl")),
+        (
+            ["test_gym.sh", "a b/CartPole-v1.pkl", "--seed", "1"],
+            gym("CartPole-v1", "a b/CartPole-v1.pkl", "--seed", "1"),
+        ),
+        (["test_gym.sh", "-h"], ["--help"]),
     ],
 )
 def test_arguments(arguments: list[str], expected: list[str], echo_project: Path, tmp_path: Path) -> None:
@@ -284,7 +316,9 @@ def test_plotting_nothing(echo_project: Path, tmp_path: Path) -> None:
     assert [line.split(" ./plot.sh ")[0] for line in result.stderr.splitlines()] == ["usage:", "example:"]
 
 
-@pytest.mark.parametrize("script", ["train.sh", "resume.sh", "test.sh", "nvis.sh"])
+@pytest.mark.parametrize(
+    "script", ["train.sh", "resume.sh", "test.sh", "nvis.sh", "play.sh", "record.sh", "test_gym.sh"]
+)
 @pytest.mark.parametrize("arguments", [[], ["--epochs", "1"], ["@options"]])
 def test_usage(script: str, arguments: list[str], echo_project: Path, tmp_path: Path) -> None:
     result = run(echo_project / script, *arguments, cwd=tmp_path)
@@ -292,6 +326,12 @@ def test_usage(script: str, arguments: list[str], echo_project: Path, tmp_path: 
     usage, example = result.stderr.splitlines()
     assert usage.startswith(f"usage: ./{script} ")
     assert example.startswith(f"example: ./{script} ")
+
+
+def test_upload_says_in_one_line_what_to_do(echo_project: Path, tmp_path: Path) -> None:
+    line = failure(run(echo_project / "upload_gym.sh", "results/Breakout-v0", cwd=tmp_path))
+    assert "closed the Gym scoreboard in 2017" in line
+    assert "./test_gym.sh SNAPSHOT" in line
 
 
 @pytest.mark.parametrize(("script", "steps"), [("train", "5000"), ("test", "10000"), ("random", "10000")])

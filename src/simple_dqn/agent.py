@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.environment import Mode, Screen
-from simple_dqn.games import Games
+from simple_dqn.games import GIVEN_UP, Games
 from simple_dqn.options import Options, option
-from simple_dqn.replay_memory import CUT, GOES_ON, Minibatch, ReplayMemory
+from simple_dqn.replay_memory import CUT, TERMINAL, Minibatch, ReplayMemory
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Step(NamedTuple):
     action: int
     reward: float
     screen: Screen  # after the action; a view that the next step changes
-    terminal: bool
-    truncated: bool  # terminal, yet only broken off
+    terminal: bool  # the end of an episode
+    truncated: bool  # the episode is only broken off; if it is not terminal either, it does not count
     exploration_rate: float
     game: int = 0  # which of those side by side
 
@@ -188,16 +188,14 @@ class Agent:
         rate = self.options.exploration_rate_test
         return self._finish(self._start(number, rate), rate)
 
-    def _start(self, number: int, exploration_rate: float) -> list[int]:
-        actions = self._choose_actions(number, exploration_rate)
-        self.games.start(actions)
-        return actions
+    def _start(self, number: int, exploration_rate: float) -> Sequence[int]:
+        return self.games.start(self._choose_actions(number, exploration_rate))
 
     def _finish(self, actions: Sequence[int], exploration_rate: float) -> list[Step]:
         self.games.finish()
         board = self.games.board
         steps = [
-            Step(action, float(reward), screen, end != GOES_ON, end == CUT, exploration_rate, game)
+            Step(action, float(reward), screen, end in (TERMINAL, CUT), end in (CUT, GIVEN_UP), exploration_rate, game)
             for game, (action, reward, screen, end) in enumerate(
                 zip(actions, board.rewards, board.screens, board.ends.tolist(), strict=False)
             )

@@ -9,10 +9,9 @@ import importlib
 import importlib.metadata
 import os
 import re
-import sys
 import warnings
-import wave
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +19,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.errors import GameError, OptionError, OutputError
-from simple_dqn.files import require_writable
+from simple_dqn.errors import GameError
 from simple_dqn.options import Options, option
 
+_FRAMES_PER_SECOND = 60  # of an Atari in America
 _SAMPLES_PER_FRAME = 512  # of the emulator's sound, 8 bits each
+_SILENCE = 128
 Mode = Literal["train", "test"]
 Screen = NDArray[np.uint8]
+Picture = NDArray[np.uint8]  # (height, width, 3) red, green and blue
+Sound = NDArray[np.uint8]  # (samples,), silent at 128
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,6 @@ class EnvironmentOptions(Options):
     environment: str = option(
         "ale", "where the game comes from: the Atari emulator or Gymnasium", choices=("ale", "gym")
     )
-    display_screen: bool = option(False, "show the game while training, testing or playing")
     frame_skip: int = option(4, "frames for which each action is repeated", at_least=1, at_most=1000)
     repeat_action_probability: float = option(
         0.0, "probability, at each frame, that the last action is repeated instead (sticky actions)",
@@ -46,17 +47,57 @@ class EnvironmentOptions(Options):
     color_averaging: bool = option(True, "average each frame's colours with those of the frame before")
     screen_width: int = option(84, "width of a screen after the resize, pixels", at_least=1, at_most=4096)
     screen_height: int = option(84, "height of a screen after the resize, pixels", at_least=1, at_most=4096)
-    record_screen_path: str | None = option(None, "folder for the game's frames as PNG")
-    record_sound_filename: str | None = option(None, "WAV file for the game's sound")
+    max_game_seconds: float = option(
+        0.0, "seconds of play, at the game's natural speed, after which a game is broken off; 0: no limit",
+        at_least=0, at_most=10**6,
+    )  # fmt: skip
+
+
+class Watcher:
+    """Sees a game frame by frame, and may steer it; subclasses override what they care for."""
+
+    def meet(self, environment: Environment) -> None:
+        """It is going to watch `environment`; raises OptionError where it cannot."""
+
+    def on_game(self) -> None:
+        """A game begins; its first frame follows."""
+
+    def on_frame(self, environment: Environment) -> None:
+        """There is a new frame: `environment` has its picture and its sound."""
+
+    def steer(self, action: int) -> int:
+        """The action to play where the agent chose `action`."""
+        return action
+
+    def wants_restart(self) -> bool:
+        """Whether the game is to be given up and begun anew; asked once a step."""
+        return False
+
+    def finish(self) -> None:
+        """The run has come to its end, as it should."""
+
+    def close(self) -> None:
+        """Frees what it holds; what is not finished by now is lost."""
 
 
 class Environment(ABC):
     """A game as the agent plays it.
 
-    `mode` is "train" where losing a life ends an episode, "test" where only the end of the game does.
+    What an agent needs are five methods; the rest is for who watches, and has defaults that do.
+
+    Attributes:
+        mode: "train" where losing a life ends an episode, "test" where only the end of the game does.
+        watchers: see every frame, if `_show` is called after each.
+        frames_per_second: at the game's natural speed.
+        pixel_width: of a picture's pixel as it should be seen, in heights.
+        lives: left; 0 where nobody counts them.
     """
 
     mode: Mode = "train"
+    watchers: Sequence[Watcher] = ()
+    frames_per_second: float = _FRAMES_PER_SECOND
+    pixel_width: float = 1.0
+    lives: int = 0
 
     @property
     @abstractmethod
@@ -97,28 +138,42 @@ class Environment(ABC):
         """Goes on exactly where a game in the same environment was."""
         raise NotImplementedError
 
+    def picture(self) -> Picture:
+        """The last frame in colour, (height, width, 3)."""
+        return np.repeat(self.screen()[..., None], 3, axis=2)
+
+    def sound(self) -> Sound:
+        """The last frame's sound, the same number of samples every time; none where the game is mute."""
+        return np.empty(0, np.uint8)
+
     def close(self) -> None:  # noqa: B027  (most games have nothing to close)
         """Frees what the game holds."""
 
+    def _show(self) -> None:
+        for watcher in self.watchers:
+            watcher.on_frame(self)
 
-def make_environment(options: EnvironmentOptions, seed: int) -> Environment:
-    """The game that `options` name.
+    def _show_new_game(self) -> None:
+        for watcher in self.watchers:
+            watcher.on_game()
+        self._show()
+
+
+def make_environment(options: EnvironmentOptions, seed: int, watchers: Sequence[Watcher] = ()) -> Environment:
+    """The game that `options` name, seen by `watchers`.
 
     Raises:
         GameError: there is no such game, or it cannot be played.
-        OptionError: an option does not go with the game.
-        OutputError: what is to be recorded cannot be written.
+        OptionError: it is not for one of the watchers.
     """
-    if options.display_screen:
-        _require_display()
-    else:  # SDL, which draws and sounds for the games, must neither look for a screen nor complain that there is none
+    if not watchers:  # SDL, with which some games draw, must neither look for a screen nor complain that there is none
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
-    if options.record_screen_path:
-        require_writable(Path(options.record_screen_path, "000000.png"))
-    if options.record_sound_filename:
-        require_writable(Path(options.record_sound_filename))
-    return ALEEnvironment(options, seed) if options.environment == "ale" else GymEnvironment(options, seed)
+    make = ALEEnvironment if options.environment == "ale" else GymEnvironment
+    environment = make(options, seed, watchers)
+    for watcher in watchers:
+        watcher.meet(environment)
+    return environment
 
 
 class ALEEnvironment(Environment):
@@ -127,9 +182,12 @@ class ALEEnvironment(Environment):
     Args:
         options: its options; `game` is a ROM file, or the name of a game whose ROM ships with ale-py.
         seed: of the sticky actions.
+        watchers: see its frames, those of repeated actions too; they change nothing for the agent.
     """
 
-    def __init__(self, options: EnvironmentOptions, seed: int) -> None:
+    pixel_width = 1.75  # 160x210 pixels fill a screen of 4:3
+
+    def __init__(self, options: EnvironmentOptions, seed: int, watchers: Sequence[Watcher] = ()) -> None:
         import ale_py
         import cv2
 
@@ -139,25 +197,21 @@ class ALEEnvironment(Environment):
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._ale = ale = ale_py.ALEInterface()
         ale.setInt("random_seed", seed)
-        ale.setInt("frame_skip", options.frame_skip)
+        # Nobody but a watcher needs the frames in between; then the environment repeats the action itself.
+        self._repeats, frame_skip = (options.frame_skip, 1) if watchers else (1, options.frame_skip)
+        ale.setInt("frame_skip", frame_skip)
+        ale.setInt("max_num_frames_per_episode", round(options.max_game_seconds * _FRAMES_PER_SECOND))
         ale.setFloat("repeat_action_probability", options.repeat_action_probability)
         ale.setBool("color_averaging", options.color_averaging)
-        ale.setBool("display_screen", options.display_screen)
-        ale.setBool("sound", options.display_screen)
-        if options.record_screen_path:
-            ale.setString("record_screen_dir", options.record_screen_path)
-        self._sound_filename = options.record_sound_filename
-        self._sound: Any = None  # its file, opened as the first game begins: until then an earlier one is safe
-        if self._sound_filename:  # the emulator gives out the sound of one frame at a time
-            ale.setBool("sound_obs", True)
-            ale.setInt("frame_skip", 1)
-        self._frame_skip = options.frame_skip
+        ale.setBool("sound_obs", bool(watchers))
+        self.watchers = watchers
         ale.loadROM(rom)
         self._actions = ale.getMinimalActionSet() if options.minimal_action_set else ale.getLegalActionSet()
-        self._lives = ale.lives()
+        self.lives = ale.lives()
         self._life_lost = False
         self._before_game: Any = None  # the emulator's state at the last reset
         self._played = bytearray()  # the actions since
+        self._silent = True  # until the first frame after a reset has sounded
         height, width = ale.getScreenDims()
         self._frame = np.empty((height, width), np.uint8)
 
@@ -170,21 +224,29 @@ class ALEEnvironment(Environment):
         return [action.name for action in self._actions]
 
     def restart(self) -> None:
-        if self._sound_filename and not self._sound:
-            self._sound = _open_wave(self._sound_filename)
-        if self.mode == "test" or not self._life_lost or self._ale.game_over():
+        reset = self.mode == "test" or not self._life_lost or self._ale.game_over()
+        if reset:
             self._before_game = self._ale.cloneState(include_rng=True)
             self._played.clear()
             self._ale.reset_game()
         self._life_lost = False
-        self._lives = self._ale.lives()
+        self.lives = self._ale.lives()
+        if reset:
+            self._silent = True
+            self._show_new_game()
 
     def act(self, action: int) -> float:
-        reward: int = self._act_aloud(action) if self._sound else self._ale.act(self._actions[action])
+        reward = 0
+        lives = self.lives
         self._played.append(action)
-        lives = self._ale.lives()
-        self._life_lost = lives < self._lives
-        self._lives = lives
+        for _ in range(self._repeats):
+            reward += self._ale.act(self._actions[action])
+            self.lives = self._ale.lives()
+            self._silent = False
+            self._show()
+            if self._ale.game_over():
+                break
+        self._life_lost = self.lives < lives
         return reward
 
     def screen(self) -> Screen:
@@ -198,7 +260,7 @@ class ALEEnvironment(Environment):
     def state(self) -> dict[str, Any]:
         # The emulator's own state lacks the last screens and action and, in some games, more: it is played anew.
         before = self._before_game and np.frombuffer(self._before_game.__getstate__(), np.uint8)
-        return dict(before=before, played=np.array(self._played), life_lost=self._life_lost, lives=self._lives)
+        return dict(before=before, played=np.array(self._played), life_lost=self._life_lost, lives=self.lives)
 
     def restore(self, state: dict[str, Any]) -> None:
         if state["before"] is not None:
@@ -209,22 +271,24 @@ class ALEEnvironment(Environment):
             self._ale.restoreState(self._before_game)
             self._ale.reset_game()
             for action in state["played"].tolist():
-                self._ale.act(self._actions[action])
+                for _ in range(self._repeats):
+                    self._ale.act(self._actions[action])  # which does nothing any more once the game is over
         self._played = bytearray(state["played"])
-        self._life_lost, self._lives = state["life_lost"], state["lives"]
+        self._life_lost, self.lives = state["life_lost"], state["lives"]
 
-    def close(self) -> None:
-        if self._sound:
-            self._sound.close()
+    @property
+    def truncated(self) -> bool:
+        return bool(self._ale.game_truncated())
 
-    def _act_aloud(self, action: int) -> int:
-        reward = 0
-        for _ in range(self._frame_skip):
-            reward += self._ale.act(self._actions[action])
-            self._sound.writeframes(self._ale.getAudio().tobytes())
-            if self._ale.game_over():
-                break
-        return reward
+    def picture(self) -> Picture:
+        picture: Picture = self._ale.getScreenRGB()
+        return picture
+
+    def sound(self) -> Sound:
+        if self._silent:
+            return np.full(_SAMPLES_PER_FRAME, _SILENCE, np.uint8)
+        sound: Sound = self._ale.getAudio()
+        return sound
 
 
 class GymEnvironment(Environment):
@@ -236,19 +300,21 @@ class GymEnvironment(Environment):
     Args:
         options: its options; `game` is the environment's id.
         seed: of the environment's first reset.
+        watchers: see its frames, one a step.
     """
 
-    def __init__(self, options: EnvironmentOptions, seed: int) -> None:
+    def __init__(self, options: EnvironmentOptions, seed: int, watchers: Sequence[Watcher] = ()) -> None:
         import cv2
 
-        if options.record_sound_filename:
-            raise OptionError("--record_sound_filename: a Gymnasium environment has no sound to record")
+        self.watchers = watchers
         self._cv2: Any = cv2
         self._size = (options.screen_width, options.screen_height)
-        self._record_path = Path(options.record_screen_path) if options.record_screen_path else None
-        self._frames = 0
         self._gym, self._sees_observation = _make_gym(options)
         self._actions = _discrete_actions(self._gym, options.game)
+        self.frames_per_second = _frames_per_second(self._gym)
+        self.pixel_width = ALEEnvironment.pixel_width if hasattr(self._gym.unwrapped, "ale") else 1.0
+        self._most_steps = options.max_game_seconds * self.frames_per_second
+        self._steps = 0  # of this game
         self._seed: int | None = seed
         self._observation: Any = None
         self._terminated = self._truncated = False
@@ -258,24 +324,35 @@ class GymEnvironment(Environment):
         return len(self._actions)
 
     def restart(self) -> None:
-        self._observation, _ = self._gym.reset(seed=self._seed)
+        self._observation, info = self._gym.reset(seed=self._seed)
+        self.lives = int(info.get("lives", 0))
         self._seed = None  # later games follow from the first
         self._terminated = self._truncated = False
-        self._record()
+        self._steps = 0
+        self._show_new_game()
 
     def act(self, action: int) -> float:
-        self._observation, reward, self._terminated, self._truncated, _ = self._gym.step(self._actions[action])
-        self._record()
+        self._observation, reward, self._terminated, self._truncated, info = self._gym.step(self._actions[action])
+        self.lives = int(info.get("lives", 0))
+        self._steps += 1
+        self._truncated |= 0 < self._most_steps <= self._steps
+        self._show()
         return float(reward)
 
     def screen(self) -> Screen:
-        picture = self._picture()
+        picture = self._seen()
         if picture.ndim == 3:
             picture = (
                 picture[..., 0] if picture.shape[-1] == 1 else self._cv2.cvtColor(picture, self._cv2.COLOR_RGB2GRAY)
             )
         resized: Screen = self._cv2.resize(picture, self._size)
         return resized
+
+    def picture(self) -> Picture:
+        """The environment's rendering where it has one: observations may be grey, or small."""
+        picture = self._gym.render() if self._gym.render_mode == "rgb_array" else self._seen()
+        picture = picture[..., None] if picture.ndim == 2 else picture
+        return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)), np.uint8)
 
     def is_terminal(self) -> bool:
         return self._terminated or self._truncated
@@ -287,26 +364,9 @@ class GymEnvironment(Environment):
     def close(self) -> None:
         self._gym.close()
 
-    def _picture(self) -> Screen:
+    def _seen(self) -> Screen:
         picture = self._observation if self._sees_observation else self._gym.render()
         return np.ascontiguousarray(picture)
-
-    def _record(self) -> None:
-        if self._record_path:
-            self._frames += 1
-            picture = self._picture()
-            picture = picture[..., ::-1] if picture.ndim == 3 else picture  # OpenCV writes blue first
-            file = self._record_path / f"{self._frames:06d}.png"
-            if not self._cv2.imwrite(str(file), picture):
-                raise OutputError(f"cannot write {file}: is the disk full?")
-
-
-def _open_wave(filename: str) -> Any:
-    file = wave.open(filename, "wb")  # noqa: SIM115  (stays open as long as the game)
-    file.setnchannels(1)
-    file.setsampwidth(1)
-    file.setframerate(_SAMPLES_PER_FRAME * 60)
-    return file
 
 
 def game_of(stem: str) -> str:
@@ -359,19 +419,10 @@ def _looks_like_gym(game: str) -> bool:
     return bool(game) and game[-1].isdigit() and "-v" in game
 
 
-def _require_display() -> None:
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise GameError("--display_screen true: there is no display here (neither DISPLAY nor WAYLAND_DISPLAY is set)")
-
-
 def _make_gym(options: EnvironmentOptions) -> tuple[Any, bool]:
     """The environment, and whether what it observes is an image (else its rendering is)."""
-    env = _find_gym(options.game, "human" if options.display_screen else "rgb_array")
+    env = _find_gym(options.game, "rgb_array")
     sees_observation = _is_image(env.observation_space)
-    if not sees_observation and options.display_screen:
-        raise OptionError(
-            f"--display_screen true: {options.game} is learned from its rendering, so no window can show it"
-        )
     if not sees_observation and env.render_mode != "rgb_array":
         raise GameError(
             f"{options.game} has no image observations ({env.observation_space}) and no rgb_array rendering: "
@@ -431,3 +482,11 @@ def _discrete_actions(env: Any, game: str) -> range:
     if space.n > 256:
         raise GameError(f"{game} has {space.n} actions: at most 256 are supported")
     return range(int(space.start), int(space.start + space.n))
+
+
+def _frames_per_second(env: Any) -> float:
+    """As the environment says; those of the Arcade Learning Environment all say 30, whatever their frame skip is."""
+    skip = getattr(env.unwrapped, "_frameskip", None)
+    if skip:
+        return _FRAMES_PER_SECOND / float(np.mean(skip if isinstance(skip, int) else range(*skip)))
+    return float(env.metadata.get("render_fps") or 30)

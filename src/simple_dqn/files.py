@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import tempfile
@@ -17,21 +18,48 @@ def write_whole(path: Path, content: bytes | bytearray) -> None:
     Raises:
         OutputError: it could not be written; what was there before still is.
     """
-    temporary = None
+    growing = None
     try:
-        path = path.resolve()  # a link stays one
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp lets nobody else read it
-        os.replace(temporary, path)
+        growing = GrowingFile(path)
+        growing.file.write(content)
+        growing.complete()
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise OutputError(f"cannot write {path} ({len(content):,} bytes): {reason(error)}") from error
+    finally:
+        if growing:
+            growing.discard()
+
+
+class GrowingFile:
+    """A file that grows beside `path`, and takes its place once it is complete.
+
+    Attributes:
+        file: to write to, binary.
+        temporary: its path for now, for who writes by path.
+
+    Raises:
+        OSError: it cannot be made; `complete` too raises it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path = path.resolve()  # a link stays one
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, self.temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        self.file = os.fdopen(handle, "wb")
+
+    def complete(self) -> None:
+        """Replaces what was at the path before."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        os.chmod(self.temporary, 0o666 & ~_umask())  # mkstemp lets nobody else read it
+        os.replace(self.temporary, self._path)
+
+    def discard(self) -> None:
+        """Forgets it, unless it is complete."""
+        with contextlib.suppress(OSError):  # a full disk, once more
+            self.file.close()
+        Path(self.temporary).unlink(missing_ok=True)
 
 
 def require_writable(path: Path) -> None:

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -15,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.environment import Environment, EnvironmentOptions, Mode, Screen, make_environment
+from simple_dqn.environment import Environment, EnvironmentOptions, Mode, Screen, Watcher, make_environment
 from simple_dqn.errors import GameError
 from simple_dqn.replay_memory import CUT, GOES_ON, TERMINAL
 from simple_dqn.state_buffer import StateBuffer
+
+GIVEN_UP = 3  # beside those: a watcher wants another game, and this one does not count
 
 
 class Board(NamedTuple):
@@ -27,7 +28,7 @@ class Board(NamedTuple):
     states: NDArray[np.uint8]  # (games, history, height, width), what the agent sees now
     screens: NDArray[np.uint8]  # (games, height, width), what the last actions led to
     rewards: NDArray[np.float64]  # (games,), of the last actions
-    ends: NDArray[np.uint8]  # (games,), GOES_ON, TERMINAL or CUT after the last actions
+    ends: NDArray[np.uint8]  # (games,), GOES_ON, TERMINAL, CUT or GIVEN_UP after the last actions
 
     def part(self, first: int, stop: int) -> Board:
         """Of the games from `first` to before `stop`."""
@@ -78,16 +79,21 @@ class Game:
         if anew or not self._started:
             self._restart()
 
+    def steer(self, action: int) -> int:
+        """The action to play where the agent chose `action`."""
+        for watcher in self.environment.watchers:
+            action = watcher.steer(action)
+        return action
+
     def act(self, action: int, screen: Screen) -> tuple[float, int]:
-        """Plays `action`; fills `screen` with what it led to; returns its reward and GOES_ON, TERMINAL or CUT."""
+        """Plays `action`; fills `screen` with what it led to; returns its reward and what became of the episode."""
         environment = self.environment
         reward = environment.act(action)
         screen[...] = environment.screen()
         self._state.add(screen)
-        if not environment.is_terminal():
-            return reward, GOES_ON
-        end = CUT if environment.truncated else TERMINAL
-        self._restart()
+        end = self._end()
+        if end != GOES_ON:
+            self._restart()
         return reward, end
 
     def state(self) -> dict[str, Any]:
@@ -110,6 +116,11 @@ class Game:
         self._state.screens[...] = state["screens"]
         self._started = state["started"]
         return True
+
+    def _end(self) -> int:
+        if self.environment.is_terminal():
+            return CUT if self.environment.truncated else TERMINAL
+        return GIVEN_UP if any(watcher.wants_restart() for watcher in self.environment.watchers) else GOES_ON
 
     def _restart(self) -> None:
         self._started = True
@@ -164,9 +175,13 @@ class Games:
         for game in self.games:
             game.begin(mode, anew)
 
-    def start(self, actions: Sequence[int]) -> None:
-        """Has the first `len(actions)` games play; nobody may look at the board before `finish`."""
-        self._actions = actions
+    def start(self, actions: Sequence[int]) -> Sequence[int]:
+        """Has the first `len(actions)` games play; nobody may look at the board before `finish`.
+
+        Returns the actions that they play: those chosen, unless somebody else has the joystick.
+        """
+        self._actions = [game.steer(action) for game, action in zip(self.games, actions, strict=False)]
+        return self._actions
 
     def finish(self) -> None:
         """Returns once they have played; the board tells what came of it."""
@@ -240,11 +255,12 @@ class GameWorkers(Games):
         for connection, _ in self._workers:
             _receive(connection)
 
-    def start(self, actions: Sequence[int]) -> None:
+    def start(self, actions: Sequence[int]) -> Sequence[int]:
         self._actions = actions
         for connection, numbers in self._workers:
             if numbers.start < len(actions):
                 _send(connection, ("play", actions[numbers.start : numbers.stop]))
+        return actions
 
     def finish(self) -> None:
         for connection, numbers in self._workers:
@@ -325,23 +341,25 @@ def make_games(
     seed: np.random.SeedSequence,
     number: int = 1,
     on_gpu: bool = False,
+    watchers: Sequence[Watcher] = (),
 ) -> Games:
     """So many games of one kind, each with randomness of its own, and as many processes as serve them best.
 
     Args:
-        options: which game; only the first is shown or recorded.
+        options: which game.
         state_shape, random_starts: as for `Games`.
         seed: of their randomness.
         number: of games.
         on_gpu: the network leaves the processor's cores alone.
+        watchers: see the first game. They are part of this process, so then the games are, too: the result is the same.
 
     Raises:
-        GameError, OptionError, OutputError: as `make_environment` does.
+        GameError: as `make_environment` does.
     """
     seeds = seed.spawn(number)
     rngs = [np.random.default_rng(own) for own in seeds]
-    make = partial(_make, options, [int(own.generate_state(1)[0]) >> 1 for own in seeds])
-    processes = min(number, _cores_to_play(on_gpu))
+    make = partial(_make, options, [int(own.generate_state(1)[0]) >> 1 for own in seeds], watchers)
+    processes = 0 if watchers else min(number, _cores_to_play(on_gpu))
     if number == 1 or processes == 0:
         return Games([make(i) for i in range(number)], make_board(number, state_shape), random_starts, rngs)
     return GameWorkers(make, processes, number, state_shape, random_starts, rngs)
@@ -362,7 +380,5 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _make(options: EnvironmentOptions, seeds: Sequence[int], number: int) -> Environment:
-    if number > 0:
-        options = replace(options, display_screen=False, record_screen_path=None, record_sound_filename=None)
-    return make_environment(options, seeds[number])
+def _make(options: EnvironmentOptions, seeds: Sequence[int], watchers: Sequence[Watcher], number: int) -> Environment:
+    return make_environment(options, seeds[number], () if number else watchers)

@@ -20,6 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from nvis.visualization import Visualization, VisualizationOptions
 from simple_dqn import options
 from simple_dqn.agent import Agent, AgentOptions
+from simple_dqn.audience import Audience
 from simple_dqn.checkpoint import Checkpoint, Checkpoints, Chunk, number_of, restore_memory
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, find_device
 from simple_dqn.environment import EnvironmentOptions, game_of
@@ -28,10 +29,13 @@ from simple_dqn.files import Lock, reason, require_writable
 from simple_dqn.games import make_games, num_cores
 from simple_dqn.options import Options, as_word, option
 from simple_dqn.progress import Progress
+from simple_dqn.recorder import RecorderOptions, make_recorders
 from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
+from simple_dqn.scores import Scores, table, write_scores
 from simple_dqn.snapshot import Snapshot, write_snapshot
 from simple_dqn.start import Start, start_from_weights, start_where_it_stopped
 from simple_dqn.statistics import CSVFile, Statistics
+from simple_dqn.viewer import Saliency, Viewer, ViewerOptions, make_display
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ class MainOptions(Options):
     load_weights: str | None = option(None, "snapshot to begin with")
     save_weights_prefix: str | None = option(None, "snapshots are saved as PREFIX_EPOCH.pkl")
     csv_file: str | None = option(None, "file for the statistics of every phase")
+    scores_path: str | None = option(None, "folder for scores.csv and scores.json of the games of --play_games")
     resume: str | None = option(
         None, "snapshot from which to go on training, or what the names of all begin with: the last one"
     )
@@ -68,8 +73,8 @@ class CommonOptions(Options):
 
 
 GROUPS = (
-    EnvironmentOptions, ReplayMemoryOptions, DeepQNetworkOptions, BackendOptions, AgentOptions, VisualizationOptions,
-    MainOptions, CommonOptions,
+    EnvironmentOptions, ViewerOptions, RecorderOptions, ReplayMemoryOptions, DeepQNetworkOptions, BackendOptions,
+    AgentOptions, VisualizationOptions, MainOptions, CommonOptions,
 )  # fmt: skip
 
 _KNOWN = {f.name: f for group in GROUPS for f in fields(group)}
@@ -77,10 +82,12 @@ _TYPES = {name: hint for group in GROUPS for name, hint in get_type_hints(group)
 
 USAGE = (
     "train.sh GAME [LABEL] [options] | resume.sh SNAPSHOT [options] | test.sh SNAPSHOT [options] | "
-    "nvis.sh SNAPSHOT [options]"
+    "play.sh SNAPSHOT [options] | record.sh SNAPSHOT [options] | nvis.sh SNAPSHOT [options] | "
+    "test_gym.sh SNAPSHOT [options]"
 )
 DESCRIPTION = (
-    "Deep Q-learning for Atari games: train an agent from pixels, go on training it, score it, or look into it."
+    "Deep Q-learning for Atari games: train an agent from pixels, go on training it, score it, watch it play, film it, "
+    "or look into it."
 )
 EPILOG = """\
 examples:
@@ -88,6 +95,10 @@ examples:
   ./train.sh pong fast --learning_rate 0.0005     train on Pong, results under the name pong_fast
   ./resume.sh snapshots/breakout_10.pkl           go on from epoch 10
   ./test.sh snapshots/breakout_77.pkl             score a snapshot
+  ./test.sh snapshots/breakout_77.pkl --play_games 30 --max_game_seconds 300
+                                                  score it as the Nature paper does
+  ./play.sh snapshots/breakout_77.pkl             watch it, and take over (the key h tells how)
+  ./record.sh snapshots/breakout_77.pkl           film it
   ./nvis.sh snapshots/breakout_77.pkl             show what it looks for and at
 """
 
@@ -101,8 +112,8 @@ _COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
 # What no snapshot remembers: where files lie and what a run shows. Equal runs make equal snapshots, wherever they run.
 _FORGOTTEN = (
     "backend", "csv_file", "device_id", "display_screen", "load_weights", "log_level", "play_games",
-    "record_screen_path", "record_sound_filename", "resume", "save_weights_prefix", "start_epoch",
-    "visualization_file", "visualization_filters",
+    "record_games", "record_screen_path", "record_sound_filename", "resume", "save_weights_prefix", "scores_path",
+    "start_epoch", "video_file", "visualization_file", "visualization_filters",
 )  # fmt: skip
 
 
@@ -138,11 +149,11 @@ def run(argv: Sequence[str]) -> None:
     given = options.parse(GROUPS, argv, usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
     logging.getLogger().setLevel(options.build(CommonOptions, given).log_level)
     run = Run(*_settle(given))
-    with _stop_on_interrupt(run.agent), contextlib.closing(run):
-        if run.options.play_games:
-            run.play()
-        else:
-            run.train()
+    try:
+        with _stop_on_interrupt(run.agent), contextlib.closing(run):
+            run.go()
+    finally:
+        run.show_scores()  # once there is no other picture on the terminal
 
 
 def _settle(given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
@@ -241,6 +252,8 @@ class Run:
             )
         vis_options = options.build(VisualizationOptions, values)
         page = vis_options.visualization_file
+        if o.scores_path and not o.play_games:
+            raise OptionError(f"--scores_path {o.scores_path} is for the scores of games played: add --play_games 1")
         if page and not o.play_games:
             raise OptionError(f"--visualization_file {page} shows what was seen in games played: add --play_games 1")
         seed = _seed(options.build(CommonOptions, values))
@@ -253,13 +266,18 @@ class Run:
         self._going_on: dict[str, Any] | None = None  # the statistics of a phase that was broken off, to go on with
         self._rows_before = 0  # rows in the CSV file before the phase under way
         self._chunks: list[Chunk] = []
-        self._recordings = (env_options.record_screen_path, env_options.record_sound_filename)
         self._saved: list[Path] = []
         self._saved_steps = -1  # training steps in the last of them
-        for path in filter(None, (o.csv_file, o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl", page)):
+        scores_file = o.scores_path and f"{o.scores_path}/scores.csv"
+        prefix = o.save_weights_prefix
+        for path in filter(None, (o.csv_file, prefix and f"{prefix}_1.pkl", page, scores_file)):
             require_writable(Path(path))
         trains = bool(o.train_steps and not o.play_games)
         self._prefix = o.save_weights_prefix if trains else None
+        display = make_display(options.build(ViewerOptions, values))
+        self._viewer = Viewer(display) if display else None
+        watchers = make_recorders(options.build(RecorderOptions, values)) + ([self._viewer] if self._viewer else [])
+        self._watchers = [Audience(watchers, o.play_games)] if watchers else []
 
         # Every owner of randomness has its own; a resumed run must not repeat the first one's draws.
         game, memory, agent = np.random.SeedSequence(seed, spawn_key=(o.start_epoch,)).spawn(3)
@@ -267,7 +285,7 @@ class Run:
         state_shape = (memory_options.history_length, *screen_shape)
         n = 1 if o.play_games else agent_options.num_envs
         on_gpu = find_device(backend_options).type == "cuda"
-        self.games = make_games(env_options, state_shape, agent_options.random_starts, game, n, on_gpu)
+        self.games = make_games(env_options, state_shape, agent_options.random_starts, game, n, on_gpu, self._watchers)
         begun = 0 if start and start.checkpoint else o.start_epoch  # epochs that the memory will not hold
         rounds = -(-o.random_steps // n) + max(0, o.epochs - begun) * -(-o.train_steps // n)
         rng = np.random.default_rng(memory)
@@ -304,12 +322,47 @@ class Run:
         if start and start.checkpoint:
             self.statistics.restore(start.checkpoint.state["statistics"], same_phase=False)
         self._checkpoints = Checkpoints(self._prefix, self._chunks) if self._prefix and o.checkpoint else None
-        self.agent.callbacks = [self.statistics, Progress(self.statistics, o.epochs)]
+        self._scores = Scores()
+        self.agent.callbacks = [self.statistics, Progress(self.statistics, o.epochs), self._scores]
+        if self._viewer:
+            explain = Saliency(self.network.layers, lambda: self.network.train_iterations)
+            self._viewer.attach(self.agent, explain)
+            self.agent.callbacks.append(self._viewer)
         if page:
             origin = str(start.path) if start else "none, the weights are random"
             game_name = Path(env_options.game).stem
             layers = self.network.layers()
             self.agent.callbacks.append(Visualization(self.agent, layers, vis_options, game_name, origin))
+
+    def go(self) -> None:
+        """Plays, or trains and tests; what is recorded is complete if that comes to its end, or a viewer ends it."""
+        try:
+            if self.options.play_games:
+                self.play()
+            else:
+                self.train()
+        except _Interrupted:
+            if not (self._viewer and self._viewer.quit):
+                raise
+        for watcher in self._watchers:
+            watcher.finish()
+
+    def close(self) -> None:
+        """Frees what the run holds."""
+        for watcher in self._watchers:
+            watcher.close()
+        self.games.close()
+        if self._lock:
+            self._lock.close()
+
+    def show_scores(self) -> None:
+        """Prints what the games played came to, if there are any."""
+        if not self.options.play_games:
+            return
+        if self._scores.games:
+            print(table(self._scores.games), flush=True)
+        if self.options.scores_path:
+            write_scores(Path(self.options.scores_path), self._scores.games)
 
     def train(self) -> None:
         """Random moves, then epochs of training and testing, from the phase on at which the run begins."""
@@ -357,12 +410,6 @@ class Run:
             self._facts |= {"test_score": score, "test_games": self.statistics.num_games}
             self._stage = ("train", epoch + 1)
             self._save(epoch)
-
-    def close(self) -> None:
-        """Frees what the run holds."""
-        self.games.close()
-        if self._lock:
-            self._lock.close()
 
     def play(self) -> None:
         """Plays games."""
@@ -490,8 +537,6 @@ class Run:
         if self._saved:
             more = f" … {self._saved[-1].name} ({len(self._saved)} snapshots)" if len(self._saved) > 1 else ""
             logger.info("Snapshots are in %s%s", self._saved[0], more)
-        for name in filter(None, self._recordings):
-            logger.info("Recorded %s", name)
         if self._csv:
             logger.info("Statistics are in %s (%d new rows)", self._csv.path, self._csv.rows)
 

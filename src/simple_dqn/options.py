@@ -19,6 +19,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar, get_type_hints
 
@@ -149,7 +150,9 @@ def _add_argument(arguments: argparse._ArgumentGroup, f: Field[Any], hint: Any) 
         return
     shown = meta["default_text"] or as_word(f.default)
     extra: dict[str, Any] = dict(nargs="?", const=True) if meta["optional_value"] else {}
-    if meta["choices"]:
+    if hint == bool | str:
+        extra |= dict(type=partial(_read_bool_or_word, meta["choices"]), metavar="|".join(meta["choices"]))
+    elif meta["choices"]:
         extra |= dict(choices=meta["choices"])
     else:
         extra |= dict(type=_reader(hint), metavar=_metavar(hint))
@@ -180,6 +183,12 @@ def _read_bool(text: str) -> bool:
     if text.lower() not in _YES + _NO:
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text.lower() in _YES
+
+
+def _read_bool_or_word(choices: Sequence[str], text: str) -> bool | str:
+    if text.lower() not in (*choices, *_YES, *_NO):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither {', '.join(choices[:-1])} nor {choices[-1]}")
+    return _read_bool(text) if text.lower() in _YES + _NO else text.lower()
 
 
 def _read_bool_or_int(text: str) -> bool | int:

@@ -81,8 +81,7 @@ class Statistics(Callback):
         if step.terminal:
             self.num_games += 1
             self.game_rewards.append(score)
-            score = 0.0
-        self._scores[step.game] = score
+        self._scores[step.game] = 0.0 if step.terminal or step.truncated else score
 
     def on_train(self, cost: float) -> None:
         self._costs = self._costs + cost

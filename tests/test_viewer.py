@@ -1,0 +1,506 @@
+"""Watching: what keys do, what there is to see, in the window and in the terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fakes import FakeEnvironment, FakeNetwork
+from simple_dqn import terminal, viewer
+from simple_dqn.agent import Agent, AgentOptions, Step
+from simple_dqn.environment import Sound
+from simple_dqn.errors import GameError
+from simple_dqn.games import Games, make_board
+from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
+from simple_dqn.terminal import Terminal, blocks, changes, keys
+from simple_dqn.viewer import Mind, Saliency, Scene, Viewer, ViewerOptions, joystick, make_display, overlaid
+
+PONG = ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
+SEAQUEST = ["NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPRIGHTFIRE", "DOWNFIRE"]
+
+
+class FakeDisplay:
+    """Keeps what it is shown; `script` says which keys are pressed at which look."""
+
+    def __init__(self, script: dict[int, str | list[str]] | None = None) -> None:
+        self.script = script or {}
+        self.looks = 0
+        self.typed: list[str] = []  # to be pressed at the next look
+        self.scenes: list[Scene] = []
+        self.sounds: list[Sound] = []
+        self.down: set[str] = set()
+        self.fullscreen = self.closed = 0
+
+    def draw(self, scene: Scene) -> None:
+        self.scenes.append(scene)
+
+    def play(self, sound: Sound, frames_per_second: float) -> None:
+        self.sounds.append(sound)
+
+    def pressed(self) -> list[str]:
+        self.looks += 1
+        typed, self.typed = self.typed, []
+        return [*typed, *self.script.get(self.looks, [])]
+
+    def held(self) -> set[str]:
+        return self.down
+
+    def toggle_fullscreen(self) -> None:
+        self.fullscreen += 1
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Loud(FakeEnvironment):
+    """Has a sound: 128 + 100."""
+
+    lives = 3
+
+    @property
+    def action_names(self) -> list[str]:
+        return ["NOOP", "RIGHT", "LEFT"]
+
+    def sound(self) -> Sound:
+        return np.full(8, 228, np.uint8)
+
+
+class Time:
+    """A clock that goes on only as somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def watch(display: FakeDisplay) -> tuple[Viewer, Time]:
+    time = Time()
+    seen = Viewer(display, time, time.sleep)
+    seen.meet(Loud())
+    return seen, time
+
+
+def step(reward: float = 0, terminal: bool = False, truncated: bool = False, game: int = 0) -> Step:
+    return Step(0, reward, np.zeros((1, 1), np.uint8), terminal, truncated, 0.05, game)
+
+
+# Keys
+
+
+@pytest.mark.parametrize(
+    ("names", "held", "action"),
+    [
+        (PONG, {"right"}, "RIGHT"),
+        (PONG, {"up"}, "RIGHT"),
+        (PONG, {"down", "space"}, "LEFTFIRE"),
+        (PONG, {"left", "right"}, "NOOP"),
+        (PONG, {"left", "up"}, "LEFT"),
+        (PONG, {"space"}, "FIRE"),
+        (PONG, set(), "NOOP"),
+        (PONG, {"4"}, "RIGHTFIRE"),
+        (PONG, {"9"}, "NOOP"),
+        (SEAQUEST, {"up"}, "UP"),
+        (SEAQUEST, {"up", "right", "space"}, "UPRIGHTFIRE"),
+        (SEAQUEST, {"down", "space"}, "DOWNFIRE"),
+        (SEAQUEST, {"down", "left"}, "LEFT"),
+        (["NOOP", "RIGHT", "LEFT"], {"right", "space"}, "RIGHT"),
+    ],
+)
+def test_joystick(names: list[str], held: set[str], action: str) -> None:
+    assert joystick(held, names) == names.index(action)
+
+
+def test_a_human_takes_over_and_gives_back() -> None:
+    display = FakeDisplay()
+    seen, _ = watch(display)
+    env = Loud()
+    assert seen.steer(1) == 1
+    display.down = {"right"}
+    display.typed = ["m", "left"]
+    seen.on_frame(env)
+    assert display.scenes[-1].status.startswith("YOU  score 0  lives 3")
+    assert seen.steer(0) == 0  # left and right at once are neither
+    assert seen.steer(0) == 1  # held on
+    seen.on_frame(env)
+    display.down = set()
+    assert seen.steer(1) == 0
+    display.typed = ["m"]
+    seen.on_frame(env)
+    assert seen.steer(1) == 1
+    assert display.scenes[-1].status.startswith("agent  ")
+
+
+def test_speed() -> None:
+    display = FakeDisplay()
+    seen, time = watch(display)
+    seen.on_frame(Loud())
+    for typed, shown, frames in (("", "1x", 60), ("a", "1/2x", 120), ("ss", "2x", 30), ("s" * 20, "max", 0)):
+        display.typed = list(typed)
+        start = time.now
+        for _ in range(60):
+            seen.on_frame(Loud())
+        assert f"speed {shown} " in display.scenes[-1].status
+        assert (time.now - start) * 60 == pytest.approx(frames, abs=0.5)
+
+
+def test_what_a_slow_machine_lost_is_not_made_up_for() -> None:
+    seen, time = watch(FakeDisplay())
+    seen.on_frame(Loud())
+    time.now += 5
+    start = time.now
+    for _ in range(61):
+        seen.on_frame(Loud())
+    assert time.now - start == pytest.approx(1, abs=0.01)
+
+
+def test_every_frame_is_shown_at_the_natural_speed_with_its_sound() -> None:
+    display = FakeDisplay()
+    seen, _ = watch(display)
+    env = Loud()
+    for frame, typed in enumerate(("", "[[[[[", "[[[[[[[", "]", "a"), 1):  # silent at volume 0, and when slow
+        env.frame = frame
+        display.typed = list(typed)
+        seen.on_frame(env)
+    assert [int(scene.picture[0, 0, 0]) for scene in display.scenes] == [1, 2, 3, 4, 5]
+    assert [int(sound[0]) for sound in display.sounds] == [228, 178, 138]
+
+
+def test_pause_step_and_go_on() -> None:
+    display = FakeDisplay({2: "p", 40: "n", 80: "p"})
+    seen, _ = watch(display)
+    env, looks = Loud(), []
+    for _ in range(4):
+        seen.steer(0)
+        for _ in range(2):
+            seen.on_frame(env)
+        looks.append(display.looks)
+    assert looks[0] == 40  # paused in the first step until n
+    assert looks[1] >= 80  # which plays this one step, and stops before the next until p
+    assert looks[3] - looks[1] < 10
+    assert any("PAUSED" in scene.status for scene in display.scenes)
+    assert "PAUSED" not in display.scenes[-1].status
+
+
+def test_restart_help_fullscreen_and_quit() -> None:
+    display = FakeDisplay({1: ["r", "h", "f"], 3: "h", 4: "q"})
+    seen, _ = watch(display)
+    agent = make_agent()
+    seen.attach(agent)
+    seen.on_frame(Loud())
+    assert [seen.wants_restart(), seen.wants_restart()] == [True, False]
+    assert dict(display.scenes[-1].help)["m"] == "take over, give back"
+    assert display.fullscreen == 1
+    for _ in range(3):
+        seen.on_frame(Loud())
+    assert display.scenes[-1].help == ()
+    assert (seen.quit, agent.interrupted) == (True, True)
+    seen.close()
+    assert display.closed == 1
+
+
+def test_a_pause_ends_with_ctrl_c() -> None:
+    display = FakeDisplay({1: "p"})
+    seen, time = watch(display)
+    agent = make_agent()
+    seen.attach(agent)
+    sleep = time.sleep
+
+    def interrupted(seconds: float) -> None:
+        sleep(seconds)
+        agent.interrupted = time.now > 1
+
+    seen._sleep = interrupted
+    seen.on_frame(Loud())
+    assert time.now < 1.1
+
+
+def test_status() -> None:
+    display = FakeDisplay()
+    seen, _ = watch(display)
+    for played in (step(2), step(5, game=1), step(1.5)):
+        seen.on_step(played)
+    seen.on_frame(Loud())
+    assert display.scenes[-1].status == "agent  score 3.5  lives 3  speed 1x  ε 0.05  h: help"
+    seen.on_step(step(1, truncated=True))
+    seen.on_frame(Loud())
+    assert "score 0  " in display.scenes[-1].status
+
+
+# What the agent thinks
+
+
+def make_agent() -> Agent:
+    env = Loud()
+    games = Games([env], make_board(1, (2, 4, 5)), 0, [np.random.default_rng(1)])
+    memory = ReplayMemory(ReplayMemoryOptions(replay_size=100, history_length=2), (4, 5), 8, np.random.default_rng(1))
+    return Agent(games, memory, FakeNetwork(), AgentOptions(), np.random.default_rng(1))
+
+
+def test_thoughts() -> None:
+    display = FakeDisplay()
+    display.typed = ["v"]
+    seen, _ = watch(display)
+    agent = make_agent()
+    agent.games.begin("test", anew=True)
+    seen.attach(agent, lambda mind: np.ones(mind.state.shape[1:]))
+    env = Loud()
+    env.frame = 200
+    seen.on_frame(env)
+    seen.steer(1)
+    seen.on_frame(env)
+    scene = display.scenes[-1]
+    assert scene.mind
+    assert (list(scene.mind.names), scene.mind.q.tolist(), scene.mind.chosen) == (
+        ["NOOP", "RIGHT", "LEFT"],
+        [0, 1, 2],
+        1,
+    )
+    assert scene.mind.state.shape == (2, 4, 5)
+    assert scene.picture[0, 0].tolist() == [255, 140, 0]  # all of it counts
+    display.typed = ["v"]
+    seen.on_frame(env)
+    assert (display.scenes[-1].mind, display.scenes[-1].picture[0, 0].tolist()) == (None, [200, 200, 200])
+
+
+def test_saliency_is_that_of_the_chosen_action_and_of_the_network_as_it_is() -> None:
+    from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
+
+    networks = [
+        DeepQNetwork(3, (4, 84, 84), DeepQNetworkOptions(), BackendOptions(backend="cpu"), seed) for seed in (1, 2)
+    ]
+    version = [0]
+    explain = Saliency(lambda: networks[version[0]].layers(), lambda: version[0])
+    state = np.random.default_rng(0).integers(256, size=(4, 84, 84), dtype=np.uint8)
+    heats = [explain(Mind(["a", "b", "c"], np.zeros(3), chosen, state)) for chosen in (0, 1)]
+    for heat in heats:
+        assert heat.shape == (84, 84)
+        assert heat.min() >= 0
+        assert heat.max() == 1
+    assert not np.array_equal(heats[0], heats[1])
+    version[0] = 1
+    assert not np.array_equal(explain(Mind(["a", "b", "c"], np.zeros(3), 0, state)), heats[0])
+
+
+def test_what_is_hot_is_orange_and_the_rest_dark() -> None:
+    picture = np.full((4, 6, 3), 100, np.uint8)
+    mixed = overlaid(picture, np.array([[1.0, 0.0], [0.0, 0.0]]))
+    assert mixed[0, 0].tolist() == [255, 140, 0]
+    assert mixed[-1, -1].tolist() == [60, 60, 60]
+
+
+# The window
+
+
+@pytest.fixture
+def window(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    from simple_dqn.window import Window
+
+    made = Window()
+    yield made
+    made.close()
+
+
+def scene(picture: Any = None, **parts: Any) -> Scene:
+    picture = np.random.default_rng(0).integers(256, size=(210, 160, 3), dtype=np.uint8) if picture is None else picture
+    return Scene(*{**dict(picture=picture, pixel_width=1.75, status="", help=(), mind=None), **parts}.values())
+
+
+def shown(window: Any) -> Any:
+    import pygame
+
+    return pygame.surfarray.array3d(window._screen).transpose(1, 0, 2)  # (height, width, 3)
+
+
+def test_window_shows_every_pixel_as_a_crisp_block(window: Any) -> None:
+    one = scene()
+    window.draw(one)
+    assert shown(window).shape == (630 + 28, 800, 3)
+    np.testing.assert_array_equal(shown(window)[:630], one.picture.repeat(3, axis=0).repeat(5, axis=1))
+
+
+def test_window_makes_room_for_thoughts_and_help(window: Any) -> None:
+    one = scene()
+    window.draw(one)
+    mind = Mind(PONG, np.arange(6.0), 5, np.full((4, 84, 84), 77, np.uint8))
+    window.draw(one._replace(mind=mind, help=viewer.HELP))
+    picture = shown(window)
+    assert picture.shape == (658, 1100, 3)
+    np.testing.assert_array_equal(picture[:60, :800], one.picture.repeat(3, axis=0).repeat(5, axis=1)[:60])
+    assert (picture[:, 800:] == 77).all(axis=2).sum() == 4 * 138**2
+    window.draw(one)
+    assert shown(window).shape == (658, 800, 3)
+    window.toggle_fullscreen()
+    window.draw(one)
+    window.toggle_fullscreen()
+    window.draw(one)
+    assert shown(window).shape == (658, 800, 3)
+
+
+def test_window_keys(window: Any) -> None:
+    import pygame
+
+    assert list(window.pressed()) == []
+    window.draw(scene())
+    pygame.event.clear()
+    for key, text in ((pygame.K_UP, ""), (pygame.K_SPACE, " "), (pygame.K_m, "M"), (pygame.K_ESCAPE, "\x1b")):
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key, unicode=text, mod=0))
+    pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_8, unicode="[", mod=0))  # as on German keyboards
+    pygame.event.post(pygame.event.Event(pygame.QUIT))
+    assert list(window.pressed()) == ["up", "space", "m", "escape", "[", "q"]
+    assert window.held() == set()
+
+
+def test_window_plays_sound(window: Any) -> None:
+    window.draw(scene())
+    for _ in range(20):
+        window.play(np.full(512, 200, np.uint8), 60)
+    assert len(window._speaker._waiting) <= 6  # what would come too late is dropped
+    window._speaker.close()  # it would take what is waiting
+    window._speaker._waiting.clear()
+    window.play(np.full(512, 200, np.uint8), 60)
+    for loudness in (200, 128):
+        room = bytearray(512)
+        window._speaker._fill(None, memoryview(room))
+        assert set(room) == {loudness}
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size"),
+    [(800, 630, (800, 630)), (1300, 900, (1120, 840)), (700, 1000, (640, 420)), (200, 200, (200, 150)), (1, 1, (1, 1))],
+)
+def test_picture_fits(width: int, height: int, size: tuple[int, int]) -> None:
+    from simple_dqn.window import fitting
+
+    assert fitting(210, 160, 1.75, width, height) == pytest.approx(size, abs=1)
+
+
+# The terminal
+
+
+def test_keys_of_a_terminal() -> None:
+    typed = b"m \x1b[A\x1bOB\x1b[C\x1b[D[]Q\x1b[1;2Pn\x1b"
+    assert list(keys(typed)) == ["m", "space", "up", "down", "right", "left", "[", "]", "q", "n", "escape"]
+    assert list(keys("ä\x01".encode())) == []
+
+
+def test_blocks_fill_the_terminal_in_the_games_shape() -> None:
+    assert blocks(np.zeros((210, 160, 3), np.uint8), 1.75, 80, 21).shape == (21, 56, 2, 3)
+    assert blocks(np.zeros((210, 160, 3), np.uint8), 1.75, 40, 50).shape == (15, 40, 2, 3)
+    assert blocks(np.zeros((210, 160, 3), np.uint8), 1.75, 1, 1).shape == (1, 1, 2, 3)
+
+
+def test_only_what_changed_is_written() -> None:
+    cells = np.zeros((2, 3, 2, 3), np.uint8)
+    black, red = "\x1b[38;2;0;0;0;48;2;0;0;0m", "\x1b[38;2;255;0;0;48;2;0;0;0m"
+    assert changes(cells, None, True) == f"\x1b[1;1H{black}▀▀▀\x1b[2;1H{black}▀▀▀"
+    other = cells.copy()
+    other[1, 2, 0, 0] = 255  # the upper half
+    assert changes(other, cells, True) == f"\x1b[2;3H{red}▀"
+    assert changes(other, cells, False) == "\x1b[2;3H\x1b[38;5;196;48;5;16m▀"
+    assert changes(other, other, True) == ""
+
+
+@pytest.mark.parametrize(
+    ("colour", "number"),
+    [((255, 255, 255), 231), ((0, 0, 0), 16), ((128, 128, 128), 244), ((0, 255, 0), 46), ((144, 72, 17), 94)],
+)
+def test_colours_of_a_plain_terminal(colour: tuple[int, int, int], number: int) -> None:
+    assert terminal._of_256(*colour) == number
+
+
+@pytest.fixture
+def tty() -> Iterator[Callable[[pytest.MonkeyPatch], int]]:
+    """Makes standard input and output a terminal of 20x8; returns its other end."""
+    there, here = pty.openpty()
+    fcntl.ioctl(here, termios.TIOCSWINSZ, struct.pack("HHHH", 8, 20, 0, 0))
+    raw = open(here, "r+b", buffering=0)  # noqa: SIM115  (closed below)
+
+    def take(monkeypatch: pytest.MonkeyPatch) -> int:
+        monkeypatch.setattr(sys, "stdin", raw)
+        monkeypatch.setattr(sys, "stdout", raw)
+        monkeypatch.setenv("COLORTERM", "truecolor")
+        monkeypatch.setenv("TERM", "xterm")
+        return there
+
+    yield take
+    raw.close()
+    os.close(there)
+
+
+def said(there: int) -> str:
+    return os.read(there, 1 << 16).decode()
+
+
+def test_terminal_is_taken_over_and_given_back(tty: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = tty(monkeypatch)
+    monkeypatch.setattr(terminal, "_INTERVAL", 0)
+    before = termios.tcgetattr(there)
+    shown = Terminal()
+    picture = np.zeros((4, 8, 3), np.uint8)
+    shown.draw(scene(picture, pixel_width=1.0, status="agent  score 12345678901234"))
+    text = said(there)
+    assert text.startswith("\x1b[?1049h\x1b[?25l\x1b[2J")
+    assert "\x1b[7;8r" in text  # the log scrolls in the last two lines
+    assert text.count("▀") == 20 * 5
+    assert "\x1b[6;1H\x1b[0magent  score 1234567\x1b[K" in text  # cut at the margin
+    shown.draw(scene(picture, pixel_width=1.0, status="agent"))
+    assert "▀" not in said(there)
+    os.write(there, b"p\x1b[A")
+    assert list(shown.pressed()) == ["p", "up"]
+    assert "up" in shown.held()
+    mind = Mind(PONG, np.arange(6.0), 5, np.zeros((4, 84, 84), np.uint8))
+    shown.draw(scene(picture, pixel_width=1.0, mind=mind))
+    assert re.search(r"\x1b\[2;1H FIRE        1.000 ", said(there))
+    shown.close()
+    assert said(there) == "\x1b[r\x1b[0m\x1b[?25h\x1b[?1049l"
+    assert termios.tcgetattr(there) == before
+
+
+def test_thoughts_in_a_terminal() -> None:
+    mind = Mind(["NOOP", "RIGHTFIRE"], np.array([-1.0, 0.25]), 1, np.zeros((4, 84, 84), np.uint8))
+    assert terminal._thoughts(mind) == [" NOOP       -1.000 █    ", ">RIGHTFIRE   0.250 █████"]
+
+
+# Where
+
+
+def test_where_games_are_shown(tty: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tty(monkeypatch)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert make_display(ViewerOptions()) is None
+    assert isinstance(make_display(ViewerOptions(display_screen=True)), Terminal)
+    assert isinstance(make_display(ViewerOptions(display_screen="terminal")), Terminal)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "nonsense")
+    assert isinstance(make_display(ViewerOptions(display_screen=True)), Terminal)
+
+
+def test_nowhere_to_show_games(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys, "stdin", Path("/dev/null").open())  # noqa: SIM115
+    with pytest.raises(GameError, match=r"there is no display here .*, and no text terminal either"):
+        make_display(ViewerOptions(display_screen=True))
+    with pytest.raises(GameError, match="standard input and output are no terminal"):
+        make_display(ViewerOptions(display_screen="terminal"))
+    sys.stdin.close()
