@@ -6,8 +6,8 @@ main() { exec "$(dirname "$0")/scripts/python" "$(dirname "$0")/src/main.py" "$@
 case ${1-} in
   -h | --help) main --help ;;
   '' | -* | @*)
-    echo 'usage: ./resume.sh SNAPSHOT [options]     (--help lists the options)' >&2
-    echo 'example: ./resume.sh snapshots/breakout_10.pkl --epochs 50' >&2
+    echo 'usage: ./resume.sh SNAPSHOT|NAME [options]     (--help lists the options)' >&2
+    echo 'example: ./resume.sh snapshots/breakout' >&2
     exit 2
     ;;
 esac
