@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.errors import OptionError, SnapshotError
-from simple_dqn.layers import Conv, Linear
+from simple_dqn.errors import OptionError
+from simple_dqn.layers import NATURE, Linear, require_memory
 from simple_dqn.options import Options, option
 from simple_dqn.replay_memory import Minibatch, ReplayMemory
-from simple_dqn.snapshot import Layer
+from simple_dqn.snapshot import Layer, require_fit
 
 if TYPE_CHECKING:
     import torch
@@ -83,9 +83,6 @@ class BackendOptions(Options):
 
 
 _SPARE = 2**30  # bytes of the GPU's memory left for the network
-
-
-NATURE = (Conv(32, 8, 4), Conv(64, 4, 2), Conv(64, 3, 1), Linear(512))  # Mnih et al. 2015, Methods
 
 
 class TrainResult(NamedTuple):
@@ -152,7 +149,7 @@ class DeepQNetwork:
             where = torch.cuda.get_device_name(self.device)
         logger.info("Backend: %s (%s), %s", self.device, where, backend.datatype)
         layout = network.Layout((*NATURE, Linear(num_actions)), state_shape, options.batch_norm)
-        layout.require_memory(options.batch_size)
+        require_memory(layout.layers, state_shape, options.batch_size)
         tf32 = backend.datatype == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         dtype = torch.float32 if tf32 else getattr(torch, backend.datatype)
@@ -223,11 +220,7 @@ class DeepQNetwork:
             SnapshotError: they are another network's; the message says what differs.
         """
         layout = self._online.layout
-        differences = layout.differences(layers)
-        if differences:
-            raise SnapshotError(f"{name} does not fit: {'; '.join(differences)}")
-        if not all(np.isfinite(array).all() for layer in layers for array in layer.params.values()):
-            raise SnapshotError(f"{name} is damaged: it holds weights that are no numbers")
+        require_fit(layers, layout.layers, self.state_shape, self.options.batch_norm, name)
         states = layout.from_neon(layers, self._online)
         if len(states) == len(self._optimizer.states):
             self._optimizer.load(states)

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from simple_dqn.errors import OptionError
-from simple_dqn.layers import Conv, Linear
-from simple_dqn.replay_memory import available_memory
+from simple_dqn.layers import Conv, Linear, shapes
 from simple_dqn.snapshot import Layer
 
 
@@ -52,41 +50,23 @@ class Layout:
         self.layers = layers
         self.parts: list[Part] = []
         self.widths: list[int] = []  # channels or units that leave each layer
-        self.activations = math.prod(state_shape)  # numbers that one state leaves on its way through
-        channels, height, width = state_shape
-        for layer in self.layers:
+        seen = state_shape
+        for layer, left in zip(layers, shapes(layers, state_shape)[1:], strict=True):
             if isinstance(layer, Conv):
-                shape: tuple[int, ...] = (layer.filters, layer.size, layer.size, channels)
-                channels = layer.filters
-                height, width = ((n - layer.size) // layer.stride + 1 for n in (height, width))
-                self.flattened = (channels, height, width)  # what the first fully connected layer sees
-                if height < 1 or width < 1:
-                    raise OptionError(
-                        f"screens of {state_shape[2]}x{state_shape[1]} are too small for the network: --screen_width "
-                        "and --screen_height must be at least 36"
-                    )
+                shape: tuple[int, ...] = (layer.filters, layer.size, layer.size, seen[0])
+                self.flattened = left  # what the first fully connected layer sees
             else:
-                shape = (layer.outputs, channels * height * width)
-                channels, height, width = layer.outputs, 1, 1
-            self.widths.append(channels)
-            self.activations += channels * height * width
+                shape = (layer.outputs, math.prod(seen))
+            seen = left
+            self.widths.append(left[0])
             self._add("W", shape)
             if batch_norm and layer is not self.layers[-1]:
-                self._add("beta", (channels,))
-                self._add("gamma", (channels,))
+                self._add("beta", left[:1])
+                self._add("gamma", left[:1])
         self.size = self.parts[-1].stop
 
     def _add(self, name: str, shape: tuple[int, ...]) -> None:
         self.parts.append(Part(name, shape, self.parts[-1].stop if self.parts else 0))
-
-    def require_memory(self, batch_size: int) -> None:
-        """Raises OptionError if weights, gradients and activations cannot fit in memory."""
-        need = 4 * (6 * self.size + 4 * self.activations * batch_size)
-        if need > available_memory():
-            raise OptionError(
-                f"--batch_size {batch_size} with screens of {self.state_shape[2]}x{self.state_shape[1]} needs about "
-                f"{need / 2**30:.1f} GiB of memory for the network, more than there is: use smaller ones"
-            )
 
     def xavier(self, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Initial weights, flat: U(−k, k) with k = sqrt(3 / fan_in), drawn in Neon's order, the last layer first."""
@@ -110,26 +90,6 @@ class Layout:
             views += [{}] if part.name == "W" else []
             views[-1][part.name] = view.permute(0, 3, 1, 2) if view.dim() == 4 else view
         return views
-
-    def differences(self, layers: Sequence[Layer]) -> list[str]:
-        """In the user's words, what keeps the layers of a snapshot from fitting this network."""
-        weights = [layer.params["W"] for layer in layers if layer.type != "BatchNorm"]
-        if len(weights) != len(self.layers):
-            return [f"it has {len(weights)} layers with weights, the network {len(self.layers)}"]
-        found = []
-        if (len(weights) < len(layers)) != self.batch_norm:
-            found.append("it was made " + ("without" if self.batch_norm else "with") + " --batch_norm true")
-        if len(weights[-1]) != self.layers[-1][0]:
-            found.append(f"it has {len(weights[-1])} actions, the game {self.layers[-1][0]}")
-        own = [(math.prod(part.shape[1:]), part.shape[0]) for part in self.parts if part.name == "W"]
-        own = [shape if isinstance(layer, Conv) else shape[::-1] for shape, layer in zip(own, self.layers, strict=True)]
-        if weights[0].shape != own[0]:
-            found.append(f"its states have {len(weights[0]) / 64:g} screens, here {self.state_shape[0]}")
-        if weights[3].shape != own[3]:
-            found.append(f"its screens are not {self.state_shape[2]}x{self.state_shape[1]}")
-        if not found and [w.shape for w in weights] != own:
-            found.append(f"its weights have shapes {[w.shape for w in weights]}, not {own}")
-        return found
 
     def to_neon(self, network: QNetwork, states: Sequence[Tensor]) -> list[Layer]:
         """The layers of a snapshot, of the network's weights and of flat optimizer states."""

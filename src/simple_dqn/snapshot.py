@@ -10,7 +10,7 @@ import io
 import math
 import pickle
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from simple_dqn.errors import SnapshotError
 from simple_dqn.files import reason, write_whole
+from simple_dqn.layers import Conv, Linear, Shape, fan_ins
 
 Array = NDArray[Any]
 _FACTS = "simple_dqn"  # Neon ignores a key that it does not know
@@ -92,6 +93,51 @@ def read_snapshot(path: Path) -> Snapshot:
         return Snapshot(layers, tuple(description["train_input_shape"]), dict(facts))
     except (KeyError, TypeError, AttributeError, ValueError, IndexError):
         raise SnapshotError(f"{path} is not a snapshot: it holds no Neon model") from None
+
+
+def require_fit(
+    found: Sequence[Layer], layers: Sequence[Conv | Linear], state_shape: Shape, batch_norm: bool, name: str
+) -> None:
+    """Checks that a snapshot is of this network.
+
+    Args:
+        found: the layers of the snapshot.
+        layers, state_shape, batch_norm: the network's.
+        name: the snapshot's, for the message.
+
+    Raises:
+        SnapshotError: it is another network's, and the message says what differs; or its weights are no numbers.
+    """
+    differences = _differences(found, layers, state_shape, batch_norm)
+    if differences:
+        raise SnapshotError(f"{name} does not fit: {'; '.join(differences)}")
+    if not all(np.isfinite(array).all() for layer in found for array in layer.params.values()):
+        raise SnapshotError(f"{name} is damaged: it holds weights that are no numbers")
+
+
+def _differences(
+    found: Sequence[Layer], layers: Sequence[Conv | Linear], state_shape: Shape, batch_norm: bool
+) -> list[str]:
+    """In the user's words, what keeps the layers of a snapshot from fitting a network."""
+    weights = [layer.params["W"] for layer in found if layer.type != "BatchNorm"]
+    if len(weights) != len(layers):
+        return [f"it has {len(weights)} layers with weights, the network {len(layers)}"]
+    words = []
+    if (len(weights) < len(found)) != batch_norm:
+        words.append("it was made " + ("without" if batch_norm else "with") + " --batch_norm true")
+    if len(weights[-1]) != layers[-1][0]:
+        words.append(f"it has {len(weights[-1])} actions, the game {layers[-1][0]}")
+    own = [
+        (fan_in, layer[0]) if isinstance(layer, Conv) else (layer[0], fan_in)
+        for layer, fan_in in zip(layers, fan_ins(layers, state_shape), strict=True)
+    ]
+    if weights[0].shape != own[0]:
+        words.append(f"its states have {len(weights[0]) / 64:g} screens, here {state_shape[0]}")
+    if weights[3].shape != own[3]:
+        words.append(f"its screens are not {state_shape[2]}x{state_shape[1]}")
+    if not words and [w.shape for w in weights] != own:
+        words.append(f"its weights have shapes {[w.shape for w in weights]}, not {own}")
+    return words
 
 
 def _neon_layers(layers: list[Layer]) -> Iterator[dict[str, Any]]:
