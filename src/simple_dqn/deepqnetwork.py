@@ -57,9 +57,13 @@ class DeepQNetworkOptions(Options):
 @dataclass(frozen=True)
 class BackendOptions(Options):
     title = "Backend"
-    backend: str | None = option(
-        None, "where the network runs", choices=("cpu", "gpu"), default_text="gpu where there is one, else cpu"
+    library: str = option(
+        "torch", "what computes the network: PyTorch, or Neon (docs/neon.md)", choices=("torch", "neon")
     )
+    backend: str | None = option(
+        None, "where the network runs; mkl with Neon only", choices=("cpu", "gpu", "mkl"),
+        default_text="gpu where there is one, else cpu",
+    )  # fmt: skip
     device_id: int = option(0, "which GPU, counted from 0", at_least=0, at_most=1023)
     datatype: str = option(
         "float32",
@@ -67,19 +71,28 @@ class BackendOptions(Options):
         choices=("float16", "bfloat16", "tf32", "float32", "float64"),
     )
     stochastic_round: bool | int = option(
-        False, "stochastic rounding, which Neon has and PyTorch has not", optional_value=True
+        False, "stochastic rounding to so many bits, which Neon has on the GPU and PyTorch has not", optional_value=True
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backend == "gpu" and self.datatype == "float64":
+            raise OptionError("--datatype float64 is for the CPU: add --backend cpu")
+        if self.library == "neon":
+            if self.datatype in ("bfloat16", "tf32"):
+                raise OptionError(f"--datatype {self.datatype}: Neon has float16, float32 and float64")
+            return
+        if self.backend == "mkl":
+            raise OptionError("--backend mkl: only Neon has it; add --library neon, or use --backend cpu")
         if self.stochastic_round is not False:
-            raise OptionError("--stochastic_round: only Neon rounds stochastically, PyTorch cannot; leave it out")
+            raise OptionError(
+                "--stochastic_round: only Neon rounds stochastically, PyTorch cannot: leave it out, or add "
+                "--library neon"
+            )
         if self.backend == "cpu" and self.datatype in ("float16", "tf32"):
             raise OptionError(
                 f"--datatype {self.datatype} is for the GPU; on the CPU use bfloat16, which is fast there too"
             )
-        if self.backend == "gpu" and self.datatype == "float64":
-            raise OptionError("--datatype float64 is for the CPU: add --backend cpu")
 
 
 _SPARE = 2**30  # bytes of the GPU's memory left for the network

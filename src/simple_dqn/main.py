@@ -27,6 +27,7 @@ from simple_dqn.environment import EnvironmentOptions, game_of
 from simple_dqn.errors import CheckpointError, OptionError, SimpleDQNError, SnapshotError, print_error
 from simple_dqn.files import Lock, reason, require_writable
 from simple_dqn.games import make_games, num_cores
+from simple_dqn.neon_network import NeonNetwork, find_backend
 from simple_dqn.options import Options, as_word, option
 from simple_dqn.progress import Progress
 from simple_dqn.recorder import RecorderOptions, make_recorders
@@ -284,7 +285,7 @@ class Run:
         screen_shape = (env_options.screen_height, env_options.screen_width)
         state_shape = (memory_options.history_length, *screen_shape)
         n = 1 if o.play_games else agent_options.num_envs
-        on_gpu = find_device(backend_options).type == "cuda"
+        network_class, on_gpu = _library(backend_options)
         self.games = make_games(env_options, state_shape, agent_options.random_starts, game, n, on_gpu, self._watchers)
         begun = 0 if start and start.checkpoint else o.start_epoch  # epochs that the memory will not hold
         rounds = -(-o.random_steps // n) + max(0, o.epochs - begun) * -(-o.train_steps // n)
@@ -299,7 +300,7 @@ class Run:
         )
         use_target = agent_options.target_steps > 0
         threads = num_cores() - self.games.cores_taken if self.games.cores_taken else None
-        self.network = DeepQNetwork(
+        self.network = network_class(
             self.games.num_actions, state_shape, net_options, backend_options, seed, use_target, threads
         )
         self.network.hold_screens(self.memory)
@@ -568,6 +569,13 @@ def _stop_on_interrupt(agent: Agent) -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _library(backend: BackendOptions) -> tuple[type[DeepQNetwork] | type[NeonNetwork], bool]:
+    """The class of the network, and whether it leaves the processor's cores to the games."""
+    if backend.library == "neon":
+        return NeonNetwork, find_backend(backend) == "gpu"
+    return DeepQNetwork, find_device(backend).type == "cuda"
 
 
 def _seed(common: CommonOptions) -> int:
