@@ -6,13 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from simple_dqn.agent import Callback, Step
 from simple_dqn.deepqnetwork import TrainResult
 from simple_dqn.environment import Environment, Screen
+from simple_dqn.errors import OptionError
 from simple_dqn.games import Games, make_board
+from simple_dqn.neon_network import load_neon
 from simple_dqn.replay_memory import Minibatch
+
+
+def _why_no_neon() -> str:
+    try:
+        load_neon()
+    except OptionError as error:
+        return f"Neon cannot be imported: {error.__context__}"
+    return ""
+
+
+needs_neon = pytest.mark.skipif(bool(_why_no_neon()), reason=_why_no_neon())
 
 
 class FakeEnvironment(Environment):

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
-from simple_dqn.errors import OptionError, SnapshotError
+from simple_dqn.errors import OptionError
 from simple_dqn.gpu import DeviceScreens, Later
+from simple_dqn.neon_network import NeonNetwork
 from simple_dqn.optimizers import Adam, Optimizer
 from simple_dqn.replay_memory import Minibatch, ReplayMemory, ReplayMemoryOptions
-from simple_dqn.snapshot import Snapshot, read_snapshot, write_snapshot
+from simple_dqn.snapshot import read_snapshot
 
 NEON = Path(__file__).resolve().parents[2] / "shared" / "reference" / "neon"
 needs_fixtures = pytest.mark.skipif(not NEON.is_dir(), reason="the fixtures made by Neon are not here")
@@ -69,10 +70,10 @@ class Fixture:
     def network(self, datatype: str) -> DeepQNetwork:
         return make(self.outputs["q_before"].shape[-1], self.size, datatype=datatype, **self.options)
 
-    def q(self, network: DeepQNetwork) -> NDArray[Any]:
+    def q(self, network: DeepQNetwork | NeonNetwork) -> NDArray[Any]:
         return np.array([network.predict(batch.prestates) for batch in self.batches])
 
-    def train(self, network: DeepQNetwork, steps: int = 20) -> list[float]:
+    def train(self, network: DeepQNetwork | NeonNetwork, steps: int = 20) -> list[float]:
         costs = []
         for step in range(steps):
             if self.inputs["target_sync_before_step"].tolist().count(step):
@@ -232,107 +233,7 @@ def test_low_precision_stays_near_float32() -> None:
     assert low.layers()[0].params["W"].dtype == np.float32
 
 
-# The contract
-
-
-def test_predicts_any_number_of_states() -> None:
-    states = random_batch(np.random.default_rng(0)).prestates
-    network = make()
-    q = network.predict(states)
-    assert q.shape == (32, 4)
-    assert q.dtype == np.float32
-    for n in (1, 5):
-        assert network.predict(states[:n]) == pytest.approx(q[:n], abs=1e-6)
-
-
-def test_learns_what_it_is_told() -> None:
-    rng = np.random.default_rng(0)
-    batch = random_batch(rng)._replace(terminals=np.ones(32, bool))
-    network = make()
-    errors = [abs(network.train(batch).errors).mean() for _ in range(60)]
-    assert errors[-1] < errors[0] / 5
-    rewards = np.clip(batch.rewards, -1, 1)
-    assert network.predict(batch.prestates)[np.arange(32), batch.actions] == pytest.approx(rewards, abs=0.5)
-    assert network.train_iterations == 60
-
-
-def test_errors_are_q_less_target_before_clipping() -> None:
-    batch = random_batch(np.random.default_rng(0))._replace(terminals=np.ones(32, bool))
-    network = make(min_reward=-9, max_reward=9)
-    q = network.predict(batch.prestates)[np.arange(32), batch.actions]
-    result = network.train(batch)
-    assert result.errors == pytest.approx(q - batch.rewards, abs=1e-6)
-    assert result.cost == pytest.approx((result.errors**2).mean() / 2, rel=1e-6)
-
-
-def test_target_network_moves_only_when_told() -> None:
-    batch = random_batch(np.random.default_rng(0))._replace(terminals=np.zeros(32, bool))
-
-    def targets(network: DeepQNetwork) -> list[float]:
-        values: list[float] = network._target_values(network._here(batch)).tolist()
-        return values
-
-    network = make()
-    network.update_target_network()
-    before = targets(network)
-    network.train(batch)
-    assert targets(network) == before
-    network.update_target_network()
-    assert targets(network) != before
-    alone = make(use_target=False)
-    before = targets(alone)
-    alone.train(batch)
-    assert targets(alone) != before
-
-
-@pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "adadelta"])
-@pytest.mark.parametrize("batch_norm", [False, True])
-def test_snapshot_round_trip(tmp_path: Path, optimizer: str, batch_norm: bool) -> None:
-    batches = [random_batch(np.random.default_rng(n)) for n in range(4)]
-    one = make(optimizer=optimizer, batch_norm=batch_norm)
-    for batch in batches[:2]:
-        one.train(batch)
-    one.update_target_network()
-    write_snapshot(tmp_path / "a.pkl", Snapshot(one.layers(), (4, 42, 42), {}))
-    other = make(seed=9, optimizer=optimizer, batch_norm=batch_norm)
-    other.load_layers(read_snapshot(tmp_path / "a.pkl").layers, "a.pkl")
-    write_snapshot(tmp_path / "b.pkl", Snapshot(other.layers(), (4, 42, 42), {}))
-    assert (tmp_path / "a.pkl").read_bytes() == (tmp_path / "b.pkl").read_bytes()
-    if optimizer != "adam":  # Neon's format does not hold how often Adam has stepped
-        for batch in batches[2:]:
-            assert one.train(batch).cost == other.train(batch).cost
-        assert np.array_equal(one.predict(batch.prestates), other.predict(batch.prestates))
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"actions": 6}, "it has 6 actions, the game 4"),
-        ({"size": 84}, "its screens are not 42x42"),
-        ({"batch_norm": True}, "it was made with --batch_norm true"),
-        ({"actions": 6, "size": 84}, "it has 6 actions, the game 4; its screens are not 42x42"),
-    ],
-)
-def test_another_networks_snapshot_is_refused(changed: dict[str, Any], message: str) -> None:
-    with pytest.raises(SnapshotError, match=f"pong_1.pkl does not fit: {message}"):
-        make().load_layers(make(**changed).layers(), "pong_1.pkl")
-
-
-def test_another_history_is_refused() -> None:
-    options, backend = DeepQNetworkOptions(), BackendOptions(backend="cpu")
-    other = DeepQNetwork(4, (2, 42, 42), options, backend, 1)
-    with pytest.raises(SnapshotError, match="its states have 2 screens, here 4"):
-        make().load_layers(other.layers(), "x.pkl")
-
-
-def test_the_state_of_another_optimizer_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    adam = make(optimizer="adam")
-    adam.train(random_batch(np.random.default_rng(0)))
-    network = make()
-    network.load_layers(adam.layers(), "adam.pkl")
-    assert "The optimizer in adam.pkl is not rmsprop" in caplog.text
-    assert network.layers()[0].states == []
+# What it refuses; test_network_contract.py has what it promises
 
 
 @pytest.mark.parametrize(("width", "height"), [(7, 84), (84, 35), (1, 1)])
@@ -350,6 +251,7 @@ def test_screens_too_small_are_refused(width: int, height: int) -> None:
         (dict(backend="gpu", datatype="float64"), "--datatype float64 is for the CPU"),
         (dict(stochastic_round=True), "--stochastic_round: only Neon"),
         (dict(stochastic_round=10), "--stochastic_round: only Neon"),
+        (dict(backend="mkl"), "--backend mkl: only Neon has it"),
     ],
 )
 def test_backends_that_are_not_there(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str) -> None:
@@ -376,18 +278,6 @@ def test_not_asked_for_the_cpu_serves_and_the_log_says_so(
     caplog.set_level("INFO")
     assert make_on(BackendOptions()).device.type == "cpu"
     assert "Backend: cpu" in caplog.text
-
-
-def test_same_seed_same_bits() -> None:
-    snapshots = []
-    for _ in range(2):
-        network = make(seed=3)
-        for n in range(3):
-            network.train(random_batch(np.random.default_rng(n)))
-        snapshots.append(network.layers())
-    for one, other in zip(*snapshots, strict=True):
-        assert np.array_equal(one.params["W"], other.params["W"])
-        assert np.array_equal(one.states[0], other.states[0])
 
 
 # Fast paths against plain ones

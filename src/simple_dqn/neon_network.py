@@ -62,7 +62,7 @@ class NeonNetwork:
         self.state_shape = state_shape
         self.options = options
         self.train_iterations = 0
-        self._neon = _load_neon()
+        self._neon = load_neon()
         self._layers = (*NATURE, Linear(num_actions))
         require_memory(self._layers, state_shape, options.batch_size)
         with _quiet():
@@ -117,10 +117,8 @@ class NeonNetwork:
         if self._target is self._online:
             return
         with self._at_work():
-            pairs = zip(self._target.layers_to_optimize, self._online.layers_to_optimize, strict=True)
-            for own, online in pairs:
-                for name in _parameters(own):
-                    getattr(own, name)[:] = getattr(online, name)
+            for own, online in zip(_tensors(self._target), _tensors(self._online), strict=True):
+                own[:] = online
 
     def layers(self) -> list[Layer]:
         """Its weights and the optimizer's state, in Neon's layout."""
@@ -145,6 +143,36 @@ class NeonNetwork:
             for (weights, kept), own in zip(self._optimized(), states, strict=True):
                 kept[:] = [_put(self._backend.zeros_like(weights), value) for value in own if usable]
         self.update_target_network()
+
+    def state(self) -> dict[str, Any]:
+        """All that it needs to go on exactly: weights of both networks, optimizer and counters."""
+        with self._at_work():
+            states = [[state.get() for state in kept] for _, kept in self._optimized()]
+            return dict(
+                networks=[[tensor.get() for tensor in _tensors(model)] for model in self._models()],
+                optimizer=dict(kind=self.options.optimizer, steps=getattr(self._optimizer, "t", 0), states=states),
+                train_iterations=self.train_iterations,
+            )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over a state; an optimizer of another kind starts afresh.
+
+        Raises:
+            ValueError: it is another network's.
+        """
+        networks, optimizer = state["networks"], state["optimizer"]
+        same = optimizer["kind"] == self.options.optimizer
+        with self._at_work():
+            for model, values in zip(self._models(), (networks[0], networks[-1]), strict=False):
+                for tensor, value in zip(_tensors(model), values, strict=True):
+                    _put(tensor, value)
+            for (weights, kept), own in zip(self._optimized(), optimizer["states"], strict=True):
+                kept[:] = [_put(self._backend.zeros_like(weights), value) for value in own if same]
+        if same:
+            self._optimizer.t = optimizer["steps"]  # Adam's; the others do not look
+        else:
+            logger.info("The optimizer was %s: the new one starts afresh", optimizer["kind"])
+        self.train_iterations = state["train_iterations"]
 
     def hold_screens(self, memory: ReplayMemory) -> None:
         """Does nothing: Neon takes its batches from the processor's memory."""
@@ -235,6 +263,9 @@ class NeonNetwork:
             self._weights.set(scaled)
             deltas[:] = deltas * self._weights
 
+    def _models(self) -> list[Any]:
+        return [self._online] if self._target is self._online else [self._online, self._target]
+
     def _optimized(self) -> list[tuple[Any, list[Any]]]:
         """Every array of weights, with the list in which the optimizer keeps its own; in the order of a snapshot."""
         get_param_list = self._neon.optimizers.optimizer.get_param_list
@@ -249,7 +280,7 @@ def find_backend(backend: BackendOptions) -> str:
     """
     if backend.backend in ("cpu", "mkl"):
         return backend.backend
-    gpus = _load_neon().backends.util.check_gpu.get_device_count()
+    gpus = load_neon().backends.util.check_gpu.get_device_count()
     if not backend.backend:
         return "gpu" if gpus and backend.datatype != "float64" else "cpu"
     if backend.device_id >= gpus:
@@ -277,7 +308,7 @@ def _getargspec(function: Any) -> _ArgSpec:
     return _ArgSpec(*inspect.getfullargspec(function)[:4])
 
 
-def _load_neon() -> Any:
+def load_neon() -> Any:
     """The package `neon` with those of its modules that are used here.
 
     Raises:
@@ -312,6 +343,10 @@ def _missing(what: str) -> str:
 
 def _parameters(layer: Any) -> tuple[str, ...]:
     return ("beta", "gamma", "gmean", "gvar") if layer.classnm == "BatchNorm" else ("W",)
+
+
+def _tensors(model: Any) -> list[Any]:
+    return [getattr(layer, name) for layer in model.layers_to_optimize for name in _parameters(layer)]
 
 
 def _described(layer: Any) -> Layer:
