@@ -21,7 +21,9 @@ from typing import Any, get_type_hints
 import numpy as np
 import pytest
 
-from simple_dqn.errors import OutputError
+from simple_dqn import main as simple_dqn_main
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
+from simple_dqn.errors import GameError, OutputError, SnapshotError
 from simple_dqn.main import GROUPS, main
 from simple_dqn.snapshot import Snapshot, read_snapshot, write_snapshot
 from simple_dqn.statistics import CSVFile
@@ -648,3 +650,58 @@ def test_no_library_for_windows_or_films_unless_asked_for(tmp_path: Path) -> Non
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
+# Pong of 2015, which had three actions
+
+
+def with_actions(path: Path, number: int, facts: dict[str, Any]) -> Path:
+    """A snapshot of a network that has so many outputs."""
+    options, backend = DeepQNetworkOptions(), BackendOptions(backend="cpu")
+    write_snapshot(path, Snapshot(DeepQNetwork(number, (4, 36, 40), options, backend, 1).layers(), (4, 36, 40), facts))
+    return path
+
+
+THREE = ["--screen_width", "40", "--screen_height", "36", "--backend", "cpu", "--batch_size", "8"]
+
+
+def test_three_actions_of_pong_are_those_of_2015(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO")
+    with_actions(tmp_path / "snapshots" / "pong_141.prm", 3, {})
+    steps = ["--train_steps", "10", "--test_steps", "5", "--random_steps", "20"]
+    simple_dqn_main.run(["--resume", "snapshots/pong_141.prm", "--epochs", "142", *steps, *THREE])
+    assert "pong_141.prm has 3 actions, those of Pong in 2015: NOOP RIGHT LEFT" in caplog.text
+    later = read_snapshot(tmp_path / "snapshots" / "pong_142.pkl")
+    assert later.facts["actions"] == ["NOOP", "RIGHT", "LEFT"]
+    caplog.clear()
+    test = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--test_steps", "5", "--backend", "cpu"]
+    simple_dqn_main.run(["--load_weights", "snapshots/pong_142.pkl", *test])  # it says which actions it has
+    assert "those of Pong" not in caplog.text
+    assert "The actions of" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("game", "actions", "facts", "words"),
+    [
+        ("breakout", 3, {}, []),
+        ("pong", 4, {}, []),
+        ("pong", 3, {}, ["--minimal_action_set", "false"]),
+        ("pong", 3, {"game": "breakout", "actions": ["NOOP", "RIGHT", "LEFT"]}, []),
+    ],
+)
+def test_other_networks_get_no_actions_of_2015(
+    tmp_path: Path, game: str, actions: int, facts: dict[str, Any], words: list[str]
+) -> None:
+    path = with_actions(tmp_path / f"{game}_1.pkl", actions, facts)
+    test = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--test_steps", "5"]
+    with pytest.raises(SnapshotError, match=f"it has {actions} actions, the game "):
+        simple_dqn_main.run([game, "--load_weights", str(path), *test, *THREE, *words])
+
+
+def test_actions_that_no_emulator_has_are_refused(tmp_path: Path) -> None:
+    path = with_actions(tmp_path / "pong_1.pkl", 3, {"game": "pong", "actions": ["NOOP", "RIGHT", "JUMP"]})
+    with pytest.raises(GameError, match="pong has no action 'JUMP'"):
+        simple_dqn_main.run(["--load_weights", str(path), *THREE])

@@ -664,3 +664,18 @@ def test_gym_atari_looks_and_moves_like_atari() -> None:
     env = gym("ALE/Breakout-v5")
     assert (env.frames_per_second, env.pixel_width, env.lives) == (15, 1.75, 5)
     assert env.picture().shape == (210, 160, 3)
+
+
+def test_actions_by_name_are_played_in_their_order() -> None:
+    options = EnvironmentOptions(game="pong")
+    env = make_environment(options, seed=1, actions=["NOOP", "RIGHT", "LEFT"])
+    assert env.action_names == ["NOOP", "RIGHT", "LEFT"]
+    minimal = make_environment(options, seed=1)
+    places = [minimal.action_names.index(name) for name in env.action_names]
+    env.restart()
+    minimal.restart()
+    for n in range(200):
+        assert env.act(n // 7 % 3) == minimal.act(places[n // 7 % 3])
+        assert np.array_equal(env.screen(), minimal.screen())
+    with pytest.raises(GameError, match="pong has no action 'JUMP': there are NOOP FIRE"):
+        make_environment(options, seed=1, actions=["NOOP", "JUMP"])

@@ -13,10 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.errors import OutputError, SnapshotError
-from simple_dqn.snapshot import Layer, Snapshot, read_snapshot, write_snapshot
+from simple_dqn.snapshot import Layer, Snapshot, plain_bytes, read_snapshot, write_snapshot
 
 NEON = Path(__file__).resolve().parents[2] / "shared" / "reference" / "neon"
+
+
+def make_network(**options: Any) -> DeepQNetwork:
+    return DeepQNetwork(4, (4, 36, 36), DeepQNetworkOptions(**options), BackendOptions(backend="cpu"), seed=1)
 
 
 def small() -> Snapshot:
@@ -94,6 +99,85 @@ def outline(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: outline(item) for key, item in value.items() if key not in ("name", "bsum", "parallelism")}
     return [outline(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+# The layout of 2015
+
+
+def as_python_2(content: bytes) -> bytes:
+    """A pickle of ours with the strings that Python 2 wrote, bytes, in place of Unicode."""
+    out, position = bytearray(), 0
+    for opcode, argument, start in pickletools.genops(content):
+        if opcode.name == "BINUNICODE" and isinstance(argument, str):
+            text = argument.encode()
+            out += content[position:start] + b"U" + bytes([len(text)]) + text
+            position = (start or 0) + 5 + len(text)
+    return bytes(out + content[position:])
+
+
+def of_2015(rng: np.random.Generator, actions: int = 4, batch_norm: bool = False) -> list[dict[str, Any]]:
+    """The layers of a network for screens of 36x36, with the state of RMSProp."""
+    found: list[dict[str, Any]] = []
+    for shape, units in (((256, 32), 32), ((512, 64), 64), ((576, 64), 64), ((512, 64), 512), ((actions, 512), 0)):
+        w = rng.standard_normal(shape).astype(np.float32) / 20
+        found.append({"params": {"W": w}, "states": [w * w]})
+        if batch_norm and units:
+            n = rng.random((units, 1)).astype(np.float32)
+            found.append({"params": [n, n + 1, n + 2, n + 3], "states": [[n + 4], [n + 5]]})
+    return found
+
+
+@pytest.mark.parametrize("layout", ["params by name", "params alone", "arrays alone"])
+def test_files_of_2015_load(tmp_path: Path, layout: str) -> None:
+    layers: list[Any] = of_2015(np.random.default_rng(1))
+    weights = [layer["params"]["W"] for layer in layers]
+    if layout != "params by name":
+        layers = [layer | {"params": layer["params"]["W"]} for layer in layers]
+    if layout == "arrays alone":
+        layers = weights
+    content = as_python_2(plain_bytes({"layer_params_states": layers, "epoch_index": 142}))
+    assert b"U\x13layer_params_states" in content
+    (tmp_path / "pong_141.prm").write_bytes(content)
+    read = read_snapshot(tmp_path / "pong_141.prm")
+    assert (read.facts, read.input_shape) == ({}, ())
+    assert [layer.type for layer in read.layers] == ["Convolution"] * 3 + ["Linear"] * 2
+    assert [layer.config for layer in read.layers[1:4:2]] == [{"fshape": (4, 4, 64), "strides": 2}, {"nout": 512}]
+    for layer, w in zip(read.layers, weights, strict=True):
+        assert np.array_equal(layer.params["W"], w)
+        assert np.array_equal(layer.states, [] if layout == "arrays alone" else [w * w])
+    network = make_network()
+    network.load_layers(read.layers, "pong_141.prm")
+    for layer, w in zip(network.layers(), weights, strict=True):
+        assert np.array_equal(layer.params["W"], w)
+
+
+def test_files_of_2015_with_batch_norm_load(tmp_path: Path) -> None:
+    layers = of_2015(np.random.default_rng(1), batch_norm=True)
+    (tmp_path / "x.prm").write_bytes(as_python_2(plain_bytes({"layer_params_states": layers})))
+    read = read_snapshot(tmp_path / "x.prm").layers
+    assert [layer.type[:4] for layer in read] == [
+        "Conv",
+        "Batc",
+        "Conv",
+        "Batc",
+        "Conv",
+        "Batc",
+        "Line",
+        "Batc",
+        "Line",
+    ]
+    network = make_network(batch_norm=True)
+    network.load_layers(read, "x.prm")
+    for own, (beta, gamma, mean, var) in zip(network.layers()[1::2], (x["params"] for x in layers[1::2]), strict=True):
+        expected = dict(beta=beta, gamma=gamma, gmean=mean, gvar=var)
+        assert all(np.array_equal(own.params[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("layers", [[], 3, [None], [{"params": [1, 2]}], {"W": 1}])
+def test_damaged_files_of_2015_get_one_clear_line(tmp_path: Path, layers: Any) -> None:
+    (tmp_path / "x.prm").write_bytes(plain_bytes({"layer_params_states": layers}))
+    with pytest.raises(SnapshotError, match=r"x\.prm (is not a snapshot: it holds no Neon model|does not fit)"):
+        make_network().load_layers(read_snapshot(tmp_path / "x.prm").layers, "x.prm")
 
 
 class Bomb:

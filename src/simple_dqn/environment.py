@@ -159,8 +159,10 @@ class Environment(ABC):
         self._show()
 
 
-def make_environment(options: EnvironmentOptions, seed: int, watchers: Sequence[Watcher] = ()) -> Environment:
-    """The game that `options` name, seen by `watchers`.
+def make_environment(
+    options: EnvironmentOptions, seed: int, watchers: Sequence[Watcher] = (), actions: Sequence[str] | None = None
+) -> Environment:
+    """The game that `options` name, seen by `watchers`; in the emulator with these `actions`, where they are given.
 
     Raises:
         GameError: there is no such game, or it cannot be played.
@@ -169,8 +171,11 @@ def make_environment(options: EnvironmentOptions, seed: int, watchers: Sequence[
     if not watchers:  # SDL, with which some games draw, must neither look for a screen nor complain that there is none
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
-    make = ALEEnvironment if options.environment == "ale" else GymEnvironment
-    environment = make(options, seed, watchers)
+    environment: Environment
+    if options.environment == "ale":
+        environment = ALEEnvironment(options, seed, watchers, actions)
+    else:
+        environment = GymEnvironment(options, seed, watchers)
     for watcher in watchers:
         watcher.meet(environment)
     return environment
@@ -183,11 +188,18 @@ class ALEEnvironment(Environment):
         options: its options; `game` is a ROM file, or the name of a game whose ROM ships with ale-py.
         seed: of the sticky actions.
         watchers: see its frames, those of repeated actions too; they change nothing for the agent.
+        actions: by name, in place of those that `minimal_action_set` chooses.
     """
 
     pixel_width = 1.75  # 160x210 pixels fill a screen of 4:3
 
-    def __init__(self, options: EnvironmentOptions, seed: int, watchers: Sequence[Watcher] = ()) -> None:
+    def __init__(
+        self,
+        options: EnvironmentOptions,
+        seed: int,
+        watchers: Sequence[Watcher] = (),
+        actions: Sequence[str] | None = None,
+    ) -> None:
         import ale_py
         import cv2
 
@@ -207,6 +219,8 @@ class ALEEnvironment(Environment):
         self.watchers = watchers
         ale.loadROM(rom)
         self._actions = ale.getMinimalActionSet() if options.minimal_action_set else ale.getLegalActionSet()
+        if actions:
+            self._actions = _named(actions, ale.getLegalActionSet(), options.game)
         self.lives = ale.lives()
         self._life_lost = False
         self._before_game: Any = None  # the emulator's state at the last reset
@@ -367,6 +381,15 @@ class GymEnvironment(Environment):
     def _seen(self) -> Screen:
         picture = self._observation if self._sees_observation else self._gym.render()
         return np.ascontiguousarray(picture)
+
+
+def _named(names: Sequence[str], legal: Sequence[Any], game: str) -> list[Any]:
+    """The emulator's actions of these names."""
+    by_name = {action.name: action for action in legal}
+    for name in names:
+        if name not in by_name:
+            raise GameError(f"{game} has no action {name!r}: there are {' '.join(by_name)}")
+    return [by_name[name] for name in names]
 
 
 def game_of(stem: str) -> str:

@@ -342,6 +342,7 @@ def make_games(
     number: int = 1,
     on_gpu: bool = False,
     watchers: Sequence[Watcher] = (),
+    actions: Sequence[str] | None = None,
 ) -> Games:
     """So many games of one kind, each with randomness of its own, and as many processes as serve them best.
 
@@ -352,13 +353,14 @@ def make_games(
         number: of games.
         on_gpu: the network leaves the processor's cores alone.
         watchers: see the first game. They are part of this process, so then the games are, too: the result is the same.
+        actions: as for `make_environment`.
 
     Raises:
         GameError: as `make_environment` does.
     """
     seeds = seed.spawn(number)
     rngs = [np.random.default_rng(own) for own in seeds]
-    make = partial(_make, options, [int(own.generate_state(1)[0]) >> 1 for own in seeds], watchers)
+    make = partial(_make, options, [int(own.generate_state(1)[0]) >> 1 for own in seeds], watchers, actions)
     processes = 0 if watchers else min(number, _cores_to_play(on_gpu))
     if number == 1 or processes == 0:
         return Games([make(i) for i in range(number)], make_board(number, state_shape), random_starts, rngs)
@@ -380,5 +382,11 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _make(options: EnvironmentOptions, seeds: Sequence[int], watchers: Sequence[Watcher], number: int) -> Environment:
-    return make_environment(options, seeds[number], () if number else watchers)
+def _make(
+    options: EnvironmentOptions,
+    seeds: Sequence[int],
+    watchers: Sequence[Watcher],
+    actions: Sequence[str] | None,
+    number: int,
+) -> Environment:
+    return make_environment(options, seeds[number], () if number else watchers, actions)

@@ -108,6 +108,7 @@ _TRAINED_ON = (
     "game", "environment", "frame_skip", "repeat_action_probability", "minimal_action_set", "color_averaging",
     "screen_width", "screen_height", "history_length", "batch_norm",
 )  # fmt: skip
+_PONG_OF_2015 = ("NOOP", "RIGHT", "LEFT")  # the minimal action set of ALE 0.5; today's has FIRE and both with it, too
 _SCORES = ("test_score", "test_games")
 _COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
 # What no snapshot remembers: where files lie and what a run shows. Equal runs make equal snapshots, wherever they run.
@@ -204,9 +205,9 @@ def _require_sense(start: Start) -> None:
 
 
 def _require_same_task(start: Start, given: dict[str, Any]) -> None:
-    """Raises OptionError if training would go on with another game, or with other screens or actions."""
-    recorded = start.facts.get("options", {})
-    for name in _TRAINED_ON:
+    """Raises OptionError if training would go on with another game, other screens or actions, or what cannot do it."""
+    recorded = {"library": _KNOWN["library"].default} | start.facts.get("options", {})
+    for name in (*_TRAINED_ON, *(["library"] if start.checkpoint else [])):  # a checkpoint is of one library
         before, now = recorded.get(name), given.get(name)
         same = before == now if name != "game" else Path(str(before)).stem == Path(str(now)).stem
         if None not in (before, now) and not same:
@@ -286,7 +287,10 @@ class Run:
         state_shape = (memory_options.history_length, *screen_shape)
         n = 1 if o.play_games else agent_options.num_envs
         network_class, on_gpu = _library(backend_options)
-        self.games = make_games(env_options, state_shape, agent_options.random_starts, game, n, on_gpu, self._watchers)
+        actions = _actions(start, env_options) if start else None
+        self.games = make_games(
+            env_options, state_shape, agent_options.random_starts, game, n, on_gpu, self._watchers, actions
+        )
         begun = 0 if start and start.checkpoint else o.start_epoch  # epochs that the memory will not hold
         rounds = -(-o.random_steps // n) + max(0, o.epochs - begun) * -(-o.train_steps // n)
         rng = np.random.default_rng(memory)
@@ -569,6 +573,22 @@ def _stop_on_interrupt(agent: Agent) -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _actions(start: Start, env_options: EnvironmentOptions) -> list[str] | None:
+    """The actions that the network to start from has learned, if it was in this game; an emulator may have others."""
+    facts, game = start.facts, Path(env_options.game).stem
+    if env_options.environment != "ale":
+        return None
+    if "actions" in facts:
+        minimal = facts.get("options", {}).get("minimal_action_set", env_options.minimal_action_set)
+        same = Path(str(facts.get("game"))).stem == game and minimal == env_options.minimal_action_set
+        return list(facts["actions"]) if same else None
+    outputs = len(start.snapshot.layers[-1].params["W"]) if start.snapshot and start.snapshot.layers else 0
+    if game == "pong" and env_options.minimal_action_set and outputs == len(_PONG_OF_2015):
+        logger.info("%s has 3 actions, those of Pong in 2015: %s", start.path, " ".join(_PONG_OF_2015))
+        return list(_PONG_OF_2015)
+    return None
 
 
 def _library(backend: BackendOptions) -> tuple[type[DeepQNetwork] | type[NeonNetwork], bool]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from simple_dqn.errors import SnapshotError
 from simple_dqn.files import reason, write_whole
-from simple_dqn.layers import Conv, Linear, Shape, fan_ins
+from simple_dqn.layers import NATURE, Conv, Linear, Shape, fan_ins
 
 Array = NDArray[Any]
 _FACTS = "simple_dqn"  # Neon ignores a key that it does not know
@@ -88,9 +88,9 @@ def read_snapshot(path: Path) -> Snapshot:
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise SnapshotError(f"{path} is not a snapshot, or a damaged one ({why})") from None
     try:
-        layers = [layer for described in description["model"]["config"]["layers"] for layer in _own_layer(described)]
+        layers = _own_layers(description)
         facts = description.get(_FACTS, {})
-        return Snapshot(layers, tuple(description["train_input_shape"]), dict(facts))
+        return Snapshot(layers, tuple(description.get("train_input_shape", ())), dict(facts))
     except (KeyError, TypeError, AttributeError, ValueError, IndexError):
         raise SnapshotError(f"{path} is not a snapshot: it holds no Neon model") from None
 
@@ -172,6 +172,34 @@ def _neon_layers(layers: list[Layer]) -> Iterator[dict[str, Any]]:
             yield {"type": "neon.layers.layer.Activation", "config": config}
 
 
+def _own_layers(description: dict[str, Any]) -> list[Layer]:
+    if "model" in description:
+        return [layer for described in description["model"]["config"]["layers"] for layer in _own_layer(described)]
+    return list(_layers_of_2015(description["layer_params_states"]))
+
+
+def _layers_of_2015(described: list[Any]) -> Iterator[Layer]:
+    """The layers of an early Neon's file, which has arrays alone; simple_dqn's network was the Nature paper's."""
+    kinds = iter(NATURE)
+    for layer in described:
+        layer = layer if isinstance(layer, dict) else {"params": layer}
+        params, states = layer["params"], list(layer.get("states", []))
+        if isinstance(params, list | tuple):
+            params = dict(zip(("beta", "gamma", "gmean", "gvar"), params, strict=True))
+        if not isinstance(params, dict):
+            params = {"W": params}
+        params = {key: np.asarray(value) for key, value in params.items()}
+        if "W" not in params:
+            yield Layer("BatchNorm", {}, params, states or [[], []])
+            continue
+        kind = next(kinds, None)
+        if isinstance(kind, Conv):
+            config = {"fshape": (kind.size, kind.size, params["W"].shape[1]), "strides": kind.stride}
+            yield Layer("Convolution", config, params, states)
+        else:
+            yield Layer("Linear", {"nout": len(params["W"])}, params, states)
+
+
 def _own_layer(described: dict[str, Any]) -> Iterator[Layer]:
     kind = described["type"].rsplit(".", 1)[-1]
     keep = {"Convolution": ("fshape", "strides"), "Linear": ("nout",), "BatchNorm": ()}.get(kind)
@@ -179,11 +207,13 @@ def _own_layer(described: dict[str, Any]) -> Iterator[Layer]:
         return
     config = {key: described["config"][key] for key in keep}
     params = {key: np.asarray(value) for key, value in described["params"].items()}
-    yield Layer(kind, config, params, list(described.get("states", [])))
+    states = list(described.get("states", []))
+    yield Layer(kind, config, params, states or [[], []] if kind == "BatchNorm" else states)
 
 
 def _others(path: Path) -> str:
-    others = sorted(p.name for p in path.parent.glob("*.pkl")) if path.parent.is_dir() else []
+    siblings = path.parent.iterdir() if path.parent.is_dir() else ()
+    others = sorted(p.name for p in siblings if p.suffix in (".pkl", ".prm"))
     return f": in {path.parent} are {', '.join(others[:5])}{' …' if len(others) > 5 else ''}" if others else ""
 
 
