@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from simple_dqn import __version__, options
 from simple_dqn.agent import Agent, AgentOptions
-from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, find_device
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.games import make_games, num_cores
-from simple_dqn.main import GROUPS
+from simple_dqn.main import GROUPS, library_of
 from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
 from simple_dqn.statistics import Statistics
 
@@ -55,12 +55,13 @@ def make_agent(argv: Sequence[str], seed: int = 1) -> Agent:
     screen_shape = (env_options.screen_height, env_options.screen_width)
     state_shape = (memory_options.history_length, *screen_shape)
     n, random_starts = agent_options.num_envs, agent_options.random_starts
-    games = make_games(env_options, state_shape, random_starts, game, n, on_gpu=find_device(backend).type == "cuda")
+    network_class, on_gpu = library_of(backend)
+    games = make_games(env_options, state_shape, random_starts, game, n, on_gpu)
     rng = np.random.default_rng(memory)
     replay = ReplayMemory(memory_options, screen_shape, net_options.batch_size, rng, lanes=n)
     use_target = agent_options.target_steps > 0
     threads = num_cores() - games.cores_taken if games.cores_taken else None
-    network = DeepQNetwork(games.num_actions, state_shape, net_options, backend, seed, use_target, threads)
+    network = network_class(games.num_actions, state_shape, net_options, backend, seed, use_target, threads)
     made = Agent(games, replay, network, agent_options, np.random.default_rng(agent))
     made.callbacks = [Statistics(made)]
     return made

@@ -286,7 +286,7 @@ class Run:
         screen_shape = (env_options.screen_height, env_options.screen_width)
         state_shape = (memory_options.history_length, *screen_shape)
         n = 1 if o.play_games else agent_options.num_envs
-        network_class, on_gpu = _library(backend_options)
+        network_class, on_gpu = library_of(backend_options)
         actions = _actions(start, env_options) if start else None
         self.games = make_games(
             env_options, state_shape, agent_options.random_starts, game, n, on_gpu, self._watchers, actions
@@ -591,7 +591,7 @@ def _actions(start: Start, env_options: EnvironmentOptions) -> list[str] | None:
     return None
 
 
-def _library(backend: BackendOptions) -> tuple[type[DeepQNetwork] | type[NeonNetwork], bool]:
+def library_of(backend: BackendOptions) -> tuple[type[DeepQNetwork] | type[NeonNetwork], bool]:
     """The class of the network, and whether it leaves the processor's cores to the games."""
     if backend.library == "neon":
         return NeonNetwork, find_backend(backend) == "gpu"
