@@ -57,7 +57,7 @@ PEERS = (
         # Its screens are declared as np.integer, which NumPy no longer takes for a type.
         (TORCH, "tianshou==2.0.1", ALE, "gymnasium==1.4.0", "opencv-python-headless<6", "numpy<2.3"),
         WRAPPERS + "Presses FIRE at the start. Screens stored once. Adam, squared loss. The online network sees the "
-        "next states too, though double Q-learning is off.",
+        "next states too, though double Q-learning is off. Batches are copied and searched for missing values.",
     ),
     Peer(
         "pfrl",
