@@ -20,6 +20,7 @@ import pytest
 
 from simple_dqn import checkpoint as checkpoints
 from simple_dqn import main
+from simple_dqn.agent import Agent
 from simple_dqn.checkpoint import Checkpoints, read_checkpoint, restore_memory
 from simple_dqn.errors import CheckpointError, OptionError, OutputError
 from simple_dqn.files import Lock
@@ -108,6 +109,27 @@ def test_killed_at_every_file_that_it_writes(
             break
         point = 2 + attempt % 7
     assert attempt > 5
+    assert ended(tmp_path) == ended(expected)
+
+
+def test_stopped_in_a_test_after_a_resume(
+    straight: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, expected = straight
+    test = Agent.test
+
+    def stop_at_once(agent: Agent, steps: int) -> None:
+        test(agent, 7)
+        agent.interrupted = True
+
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setattr(Agent, "test", stop_at_once)
+        for command in (words, ["--resume", "snapshots/b"], ["--resume", "snapshots/b"]):
+            with pytest.raises(main._Interrupted):
+                main.run(command)
+    monkeypatch.chdir(tmp_path)
+    main.run(["--resume", "snapshots/b"])
     assert ended(tmp_path) == ended(expected)
 
 

@@ -528,6 +528,7 @@ class Run:
             raise CheckpointError(f"{checkpoint.path} is damaged: it makes no sense ({error!r})") from error
         self._stage = (state["stage"][0], state["stage"][1])
         self._going_on = state["statistics"] if state["under_way"] else None
+        self._saved_steps = self.agent.total_train_steps  # nothing has been learned since
         if self._prefix and checkpoint.path.stem == f"{Path(self._prefix).name}_{number_of(checkpoint.path)}":
             self._chunks = checkpoint.chunks
         logger.info("Going on from %s, as if nothing had happened", checkpoint.path)
