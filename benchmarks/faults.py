@@ -33,7 +33,7 @@ RUN += ["--random_seed", "1", "--screen_width", "40", "--screen_height", "36", "
 RUN += ["--replay_size", "1500", "--csv_file", "results/pong.csv", "--save_weights_prefix", "snapshots/pong"]
 BAD = (
     ["--game", "pongo"], ["--screen_width", "7"], ["--replay_size", "1"], ["--learning_rate", "nan"],
-    ["--frame_skip", "5"], ["--epochs", "-1"], ["--num_envs", "0"],
+    ["--frame_skip", "0"], ["--epochs", "-1"], ["--num_envs", "0"],
     ["--csv_file", "/dev/full/x.csv"], ["--no_such", "1"],
 )  # fmt: skip
 TIMES = ("total_time", "epoch_time", "steps_per_second")

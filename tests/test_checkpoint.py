@@ -133,6 +133,25 @@ def test_stopped_in_a_test_after_a_resume(
     assert ended(tmp_path) == ended(expected)
 
 
+def test_stopped_in_the_random_phase(
+    straight: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, expected = straight
+    random = Agent.random
+
+    def stop_soon(agent: Agent, steps: int) -> None:
+        random(agent, 30)
+        agent.interrupted = True
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Agent, "random", stop_soon)
+        with pytest.raises(main._Interrupted):
+            main.run(words)
+    main.run(["--resume", "snapshots/b"])
+    assert ended(tmp_path) == ended(expected)
+
+
 @pytest.fixture
 def copy(straight: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run whose last epoch is to be done again."""

@@ -125,7 +125,8 @@ class Statistics(Callback):
 
     def _mean_q(self) -> float:
         """Mean over the validation states, drawn once, of the highest Q-value; 0 as long as there are none."""
-        if self._validation_states is None and self._agent.memory.ready:
+        # Not in a phase that is broken off: it may go on, and then no draw must have been made.
+        if self._validation_states is None and not self._agent.interrupted and self._agent.memory.ready:
             self._validation_states = self._agent.memory.minibatch().prestates
         if self._validation_states is None:
             return 0.0
