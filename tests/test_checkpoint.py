@@ -293,13 +293,13 @@ def test_kill_9_at_random_moments(straight: tuple[list[str], Path], tmp_path: Pa
         while not re.search("(Random|Train|Test)", log) and process.poll() is None:
             log = process.stderr.readline()
         if attempt < 8:
-            time.sleep(rng.random() * 0.4)
+            time.sleep(rng.random() * 0.2)
             process.kill()
         process.communicate()
         killed += process.returncode == -signal.SIGKILL
         if process.returncode == 0:
             break
-    assert killed > 2
+    assert killed
     assert ended(tmp_path) == ended(expected)
 
 
