@@ -7,14 +7,14 @@ file is whole or not there, and its length and checksum are kept, so that whatev
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import logging
 import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import zstandard
@@ -23,8 +23,6 @@ from simple_dqn.errors import CheckpointError, SnapshotError
 from simple_dqn.files import reason, write_whole
 from simple_dqn.replay_memory import ReplayMemory
 from simple_dqn.snapshot import plain_bytes, plain_value
-
-logger = logging.getLogger(__name__)
 
 _MAGIC = "simple_dqn checkpoint 1"
 _LEVEL = 3  # of compression
@@ -99,7 +97,7 @@ class Checkpoints:
             if number_of(path) < number - 1:
                 path.unlink(missing_ok=True)
         needed = self._needed()
-        for path in _siblings(self._prefix, "replay"):
+        for path in files_of(self._prefix, "replay"):
             if path.name not in needed:
                 path.unlink(missing_ok=True)
 
@@ -115,7 +113,8 @@ def restore_memory(memory: ReplayMemory, checkpoint: Checkpoint) -> None:
         with (checkpoint.path.parent / chunk.name).open("rb") as file:
             reader = zstandard.ZstdDecompressor().stream_reader(file)
             for lane, part in _parts(memory, chunk.start, chunk.stop):
-                arrays = [np.empty_like(array) for array in memory.transitions(lane, part)]
+                kinds = memory.transitions(lane, part[:1])
+                arrays = [np.empty((len(part), *kind.shape[1:]), kind.dtype) for kind in kinds]
                 for array in arrays:
                     _fill(array.data.cast("B"), reader)
                 memory.set_transitions(lane, part, arrays)
@@ -127,22 +126,31 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: one of them is missing or damaged; the message names it.
     """
-    header, payload = _read(path)
-    if len(payload) != header["length"] or _sha256(payload) != header["sha256"]:
-        raise CheckpointError(f"{path} is damaged: it does not hold what was written")
+    with _reading(path) as file:
+        header = _header(path, file)
+        payload = file.read()
+    _require_whole(path, payload, header["length"], header["sha256"])
     try:
         state = plain_value(zstandard.ZstdDecompressor().decompress(payload))
     except (zstandard.ZstdError, SnapshotError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
-    for chunk in header["chunks"]:
-        _require_whole(path.parent / chunk.name, chunk)
-    return Checkpoint(path, state, header["chunks"])
+    chunks = [Chunk(*chunk) for chunk in header["chunks"]]
+    for chunk in chunks:
+        with _reading(path.parent / chunk.name) as file:
+            _require_whole(path.parent / chunk.name, file.read(), chunk.length, chunk.sha256)
+    return Checkpoint(path, state, chunks)
 
 
 def checkpoints_of(prefix: Path) -> list[Path]:
     """The checkpoints of a training, the one written last first."""
-    found = [path for path in _siblings(prefix, "checkpoint") if number_of(path) >= 0]
+    found = files_of(prefix, "checkpoint")
     return sorted(found, key=lambda path: (path.stat().st_mtime_ns, number_of(path)), reverse=True)
+
+
+def files_of(prefix: Path, kind: str) -> list[Path]:
+    """The files PREFIX_NUMBER.kind, in no order."""
+    pattern = re.compile(re.escape(prefix.name) + rf"_\d+\.{kind}")
+    return [path for path in prefix.parent.glob(f"*.{kind}") if pattern.fullmatch(path.name)]
 
 
 def number_of(path: Path) -> int:
@@ -151,39 +159,37 @@ def number_of(path: Path) -> int:
     return int(name[1]) if name else -1
 
 
-def _siblings(prefix: Path, kind: str) -> list[Path]:
-    pattern = re.compile(re.escape(prefix.name) + rf"_\d+\.{kind}")
-    return [path for path in prefix.parent.glob(f"*.{kind}") if pattern.fullmatch(path.name)]
-
-
-def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
-            first, line, payload = file.readline(64), file.readline(), file.read()
+            yield file
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {reason(error)}") from None
+
+
+def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
+    """What stands before the payload: its length and checksum, and the chunks."""
+    first, line = file.readline(64), file.readline()
+    try:
         if first.decode() != f"{_MAGIC} {zlib.crc32(line[:-1]):08x}\n":
             raise ValueError
         header: dict[str, Any] = json.loads(line)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {reason(error)}") from None
     except ValueError:
         raise CheckpointError(f"{path} is damaged: its beginning is not a checkpoint's") from None
-    return header | {"chunks": [Chunk(*chunk) for chunk in header["chunks"]]}, payload
+    return header
 
 
 def _chunks_of(path: Path) -> list[Chunk]:
     try:
-        chunks: list[Chunk] = _read(path)[0]["chunks"]
-        return chunks
+        with _reading(path) as file:
+            return [Chunk(*chunk) for chunk in _header(path, file)["chunks"]]
     except CheckpointError:
         return []
 
 
-def _require_whole(path: Path, chunk: Chunk) -> None:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {reason(error)}") from None
-    if len(content) != chunk.length or _sha256(content) != chunk.sha256:
+def _require_whole(path: Path, content: bytes, length: int, sha256: str) -> None:
+    if len(content) != length or _sha256(content) != sha256:
         raise CheckpointError(f"{path} is damaged: it does not hold what was written")
 
 

@@ -87,12 +87,20 @@ class ReplayMemory:
         self.rewards = np.empty(size, np.float32)
         self.screens: Any = np.empty((size, *screen_shape), np.uint8)  # the network may put them on the GPU
         self.terminals = np.empty(size, np.uint8)  # GOES_ON, TERMINAL or CUT
-        self.counts = np.zeros(lanes, np.int64)  # transitions held, in each lane
-        self.current = np.zeros(lanes, np.int64)  # where in its lane the next one goes
         self.added = np.zeros(lanes, np.int64)  # transitions ever added, to each lane
         self._runs = [0] * lanes  # screens since the last end or cut
         self._any_whole = False  # a history has been whole
         self._window = np.arange(-self.history_length, 1)  # a transition's history and, last, the screen it led to
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Transitions held, in each lane."""
+        return np.minimum(self.added, self.lane_size)
+
+    @property
+    def current(self) -> NDArray[np.int64]:
+        """Where in its lane the next one goes."""
+        return self.added % self.lane_size
 
     @property
     def count(self) -> int:
@@ -106,23 +114,20 @@ class ReplayMemory:
 
     def add(self, action: int, reward: float, screen: NDArray[np.uint8], terminal: bool, lane: int = 0) -> None:
         """Adds a transition: `action` earned `reward` and led to `screen` (height, width), the last if `terminal`."""
-        current = int(self.current[lane])
-        index = lane * self.lane_size + current
+        index = lane * self.lane_size + int(self.added[lane]) % self.lane_size
         self.actions[index] = action
         self.rewards[index] = reward
         self.screens[index] = screen
         self.terminals[index] = TERMINAL if terminal else GOES_ON
         self._any_whole |= self._runs[lane] >= self.history_length
         self._runs[lane] = 0 if terminal else self._runs[lane] + 1
-        self.counts[lane] = max(int(self.counts[lane]), current + 1)
-        self.current[lane] = (current + 1) % self.lane_size
         self.added[lane] += 1
 
     def cut(self, lane: int | None = None) -> None:
         """Tells that the next screen, in `lane` or in all, does not follow the last: no state will span the two."""
-        for n in range(len(self.counts)) if lane is None else (lane,):
-            last = n * self.lane_size + (self.current[n] - 1) % self.lane_size
-            if self.counts[n] and self.terminals[last] == GOES_ON:
+        for n in range(len(self.added)) if lane is None else (lane,):
+            last = n * self.lane_size + (self.added[n] - 1) % self.lane_size
+            if self.added[n] and self.terminals[last] == GOES_ON:
                 self.terminals[last] = CUT
                 self._runs[n] = 0
 
@@ -165,8 +170,6 @@ class ReplayMemory:
     def restore(self, state: dict[str, Any]) -> None:
         """Takes over a state that fits; the transitions are put back with `set_transitions`."""
         self.added[:] = state["added"]
-        self.counts[:] = np.minimum(self.added, self.lane_size)
-        self.current[:] = self.added % self.lane_size
         for lane, ends in enumerate(state["ends"]):
             self.terminals[lane * self.lane_size :][: len(ends)] = ends
         self._runs, self._any_whole = list(state["runs"]), state["any_whole"]
@@ -175,9 +178,7 @@ class ReplayMemory:
     def transitions(self, lane: int, numbers: range) -> list[NDArray[Any]]:
         """Actions, rewards and screens of the transitions that were added to `lane` as number so-and-so, from 0."""
         places = self._places(lane, numbers)
-        screens = self.screens[places]
-        screens = screens if isinstance(screens, np.ndarray) else screens.cpu().numpy()
-        return [self.actions[places], self.rewards[places], screens]
+        return [self.actions[places], self.rewards[places], as_array(self.screens[places])]
 
     def set_transitions(self, lane: int, numbers: range, arrays: Sequence[NDArray[Any]]) -> None:
         """Puts back what `transitions` gave."""
@@ -220,11 +221,18 @@ class ReplayMemory:
     def _is_whole(self, indexes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each transition's history lies within one game and clear of the write position, (batch,)."""
         lane, place = np.divmod(indexes, self.lane_size)
-        age = (place - self.current[lane]) % self.lane_size  # 0: the oldest, about to be overwritten
-        overwritten = (self.counts[lane] == self.lane_size) & (age < self.history_length)
+        count = self.counts[lane]
+        age = (place - self.added[lane]) % self.lane_size  # 0: the oldest, about to be overwritten
+        overwritten = (count == self.lane_size) & (age < self.history_length)
         history = indexes[:, None] + self._window[:-1]  # (batch, history)
         ended = self.terminals[history].any(axis=1)  # the last screen itself may end the game
-        return (place >= self.history_length) & (place < self.counts[lane]) & ~overwritten & ~ended
+        return (place >= self.history_length) & (place < count) & ~overwritten & ~ended
+
+
+def as_array(screens: Any) -> NDArray[np.uint8]:
+    """Screens that were taken out of a memory, as an array, wherever the memory has them."""
+    array: NDArray[np.uint8] = screens if isinstance(screens, np.ndarray) else screens.cpu().numpy()
+    return array
 
 
 def _require_memory(size: int, screen_shape: tuple[int, int]) -> None:

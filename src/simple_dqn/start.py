@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from simple_dqn.checkpoint import Checkpoint, checkpoints_of, number_of, read_checkpoint
+from simple_dqn.checkpoint import Checkpoint, checkpoints_of, files_of, number_of, read_checkpoint
 from simple_dqn.errors import CheckpointError, OptionError
 from simple_dqn.snapshot import Snapshot, read_snapshot
 
@@ -57,7 +57,7 @@ def start_where_it_stopped(path: Path) -> Start:
         if checkpoint:
             return Start(candidate, None, checkpoint)
     if number < 0 and not path.is_file():
-        bare = max(_snapshots(prefix), key=number_of, default=prefix).with_suffix("")
+        bare = max(files_of(prefix, "pkl"), key=number_of, default=prefix).with_suffix("")
         if bare == prefix:
             raise OptionError(f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on")
     return start_from_weights(path if path.is_file() and path.suffix != ".checkpoint" else Path(f"{bare}.pkl"))
@@ -69,8 +69,3 @@ def _whole(path: Path) -> Checkpoint | None:
     except CheckpointError as error:
         logger.warning("%s; looking for the one before", error)
         return None
-
-
-def _snapshots(prefix: Path) -> list[Path]:
-    pattern = re.compile(re.escape(prefix.name) + r"_\d+\.pkl")
-    return [p for p in prefix.parent.glob("*.pkl") if pattern.fullmatch(p.name)]

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simple_dqn.agent import Agent, Callback, Step
 from simple_dqn.errors import OutputError
 from simple_dqn.files import reason, require_writable, write_whole
+from simple_dqn.replay_memory import as_array
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class Statistics(Callback):
         self._agent = agent
         self._csv = csv
         self._start_time = time.monotonic() - (csv.total_time if csv else 0.0)
-        self._validation_states: Any = None
+        self._validation_states: NDArray[np.uint8] | None = None
         self.on_phase_start("", 0, None)
 
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
@@ -52,7 +54,6 @@ class Statistics(Callback):
 
     def save_state(self) -> dict[str, Any]:
         """What it knows of the phase under way, and the states by which it judges the network."""
-        states = self._validation_states
         return dict(
             num_steps=self.num_steps,
             game_rewards=list(self.game_rewards),
@@ -60,7 +61,7 @@ class Statistics(Callback):
             scores=dict(self._scores),
             costs=float(self._costs),
             num_costs=self._num_costs,
-            validation_states=states if states is None or isinstance(states, np.ndarray) else states.cpu().numpy(),
+            validation_states=self._validation_states,
         )
 
     def restore(self, state: dict[str, Any], same_phase: bool) -> None:
@@ -127,7 +128,7 @@ class Statistics(Callback):
         """Mean over the validation states, drawn once, of the highest Q-value; 0 as long as there are none."""
         # Not in a phase that is broken off: it may go on, and then no draw must have been made.
         if self._validation_states is None and not self._agent.interrupted and self._agent.memory.ready:
-            self._validation_states = self._agent.memory.minibatch().prestates
+            self._validation_states = as_array(self._agent.memory.minibatch().prestates)
         if self._validation_states is None:
             return 0.0
         return float(self._agent.network.predict(self._validation_states).max(axis=1).mean())
@@ -165,17 +166,18 @@ class CSVFile:
         kept: list[dict[str, str]] = []
         if path.exists() and path.stat().st_size:
             if keep_rows is not None:
-                kept = _read(path, keep_rows)
-                if path.read_text().count("\n") > 2 + keep_rows:  # more than the phase that is to be done again
+                text = _read(path)
+                kept = _rows(path, text.splitlines()[: 1 + keep_rows])
+                if text.count("\n") > 2 + keep_rows:  # more than the phase that is to be done again
                     _set_aside(path)
             elif keep_steps is None:
                 _set_aside(path)
             else:
-                rows = _read(path)
+                rows = _rows(path, _read(path).splitlines())
                 kept = [row for row in rows if int(row["total_train_steps"]) <= keep_steps]
                 if len(kept) < len(rows):
                     _set_aside(path)
-        self.all_rows = len(kept)
+        self._kept = len(kept)
         if kept:
             self.total_time = float(kept[-1]["total_time"])
         write_whole(path, "".join(map(_line, [COLUMNS, *([row[c] for c in COLUMNS] for row in kept)])).encode())
@@ -199,23 +201,38 @@ class CSVFile:
         except OSError as error:
             raise OutputError(f"cannot write to {self.path}: {reason(error)}; its earlier rows are whole") from error
         self.rows += 1
-        self.all_rows += 1
+
+    @property
+    def all_rows(self) -> int:
+        """Rows that it has: kept ones, and those written since."""
+        return self._kept + self.rows
 
 
-def _read(path: Path, at_most: int | None = None) -> list[dict[str, str]]:
+def _read(path: Path) -> str:
     try:
-        lines = path.read_text().splitlines()
-        reader = csv.DictReader(lines if at_most is None else lines[: 1 + at_most])
+        return path.read_text()
+    except (OSError, ValueError):
+        raise _no_statistics(path) from None
+
+
+def _rows(path: Path, lines: list[str]) -> list[dict[str, str]]:
+    """The rows of a statistics file, of which these are the first lines, or all."""
+    try:
+        reader = csv.DictReader(lines)
         rows = list(reader)
         whole = tuple(reader.fieldnames or ())[: len(COLUMNS)] == COLUMNS and all(
             int(row["total_train_steps"]) >= 0 and float(row["total_time"]) >= 0 and None not in row.values()
             for row in rows
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
-        raise OutputError(f"cannot go on from {path}: it holds no statistics of this program; move it out of the way")
+        raise _no_statistics(path)
     return rows
+
+
+def _no_statistics(path: Path) -> OutputError:
+    return OutputError(f"cannot go on from {path}: it holds no statistics of this program; move it out of the way")
 
 
 def _set_aside(path: Path) -> None:
