@@ -24,7 +24,7 @@ from simple_dqn import __version__, options
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.environment import EnvironmentOptions
-from simple_dqn.games import make_games, num_cores
+from simple_dqn.games import make_games
 from simple_dqn.main import GROUPS, library_of
 from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
 from simple_dqn.statistics import Statistics
@@ -60,8 +60,7 @@ def make_agent(argv: Sequence[str], seed: int = 1) -> Agent:
     rng = np.random.default_rng(memory)
     replay = ReplayMemory(memory_options, screen_shape, net_options.batch_size, rng, lanes=n)
     use_target = agent_options.target_steps > 0
-    threads = num_cores() - games.cores_taken if games.cores_taken else None
-    network = network_class(games.num_actions, state_shape, net_options, backend, seed, use_target, threads)
+    network = network_class(games.num_actions, state_shape, net_options, backend, seed, use_target, games.cores_left)
     made = Agent(games, replay, network, agent_options, np.random.default_rng(agent))
     made.callbacks = [Statistics(made)]
     return made

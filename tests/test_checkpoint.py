@@ -112,42 +112,29 @@ def test_killed_at_every_file_that_it_writes(
     assert ended(tmp_path) == ended(expected)
 
 
-def test_stopped_in_a_test_after_a_resume(
-    straight: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("phase", "steps", "times"), [("test", 7, 3), ("random", 30, 1)])
+def test_stopped_within_a_phase(
+    phase: str,
+    steps: int,
+    times: int,
+    straight: tuple[list[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The second and third time it is a resumed run that is stopped."""
     words, expected = straight
-    test = Agent.test
+    play = getattr(Agent, phase)
 
-    def stop_at_once(agent: Agent, steps: int) -> None:
-        test(agent, 7)
+    def stop_soon(agent: Agent, _: int) -> None:
+        play(agent, steps)
         agent.interrupted = True
 
+    monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
-        patch.chdir(tmp_path)
-        patch.setattr(Agent, "test", stop_at_once)
-        for command in (words, ["--resume", "snapshots/b"], ["--resume", "snapshots/b"]):
+        patch.setattr(Agent, phase, stop_soon)
+        for command in [words, *[["--resume", "snapshots/b"]] * (times - 1)]:
             with pytest.raises(main._Interrupted):
                 main.run(command)
-    monkeypatch.chdir(tmp_path)
-    main.run(["--resume", "snapshots/b"])
-    assert ended(tmp_path) == ended(expected)
-
-
-def test_stopped_in_the_random_phase(
-    straight: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words, expected = straight
-    random = Agent.random
-
-    def stop_soon(agent: Agent, steps: int) -> None:
-        random(agent, 30)
-        agent.interrupted = True
-
-    monkeypatch.chdir(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(Agent, "random", stop_soon)
-        with pytest.raises(main._Interrupted):
-            main.run(words)
     main.run(["--resume", "snapshots/b"])
     assert ended(tmp_path) == ended(expected)
 

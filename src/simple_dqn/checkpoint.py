@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import zstandard
 
-from simple_dqn.errors import CheckpointError, SnapshotError
-from simple_dqn.files import reason, write_whole
+from simple_dqn.errors import CheckpointError, SnapshotError, reason
+from simple_dqn.files import write_whole
 from simple_dqn.replay_memory import ReplayMemory
 from simple_dqn.snapshot import plain_bytes, plain_value
 

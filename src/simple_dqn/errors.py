@@ -1,6 +1,10 @@
 """What the user can put right: `main` prints such an error as one line and exits with status 2."""
 
+from __future__ import annotations
+
+import signal
 import sys
+from collections.abc import Callable
 
 
 class SimpleDQNError(Exception):
@@ -31,6 +35,34 @@ class OutputError(SimpleDQNError):
     """A file could not be written."""
 
 
-def print_error(text: str) -> None:
+def reason(error: Exception) -> str:
+    """What an error of the operating system says, without its number and path."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "what should be its folder is a file"
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def exit_status(program: Callable[[], None], memory_hint: str) -> int:
+    """Runs `program`: 0, or 2 after an error that the user can put right, told in a line, or 130 after Ctrl-C.
+
+    Args:
+        program: what to run.
+        memory_hint: what to do where there is not enough memory.
+    """
+    try:
+        program()
+        return 0
+    except SimpleDQNError as error:
+        _print_error(str(error))
+    except OSError as error:
+        _print_error(f"{error.filename or 'the system'}: {reason(error)}")
+    except MemoryError:
+        _print_error(f"there is not enough memory: {memory_hint}")
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 2
+
+
+def _print_error(text: str) -> None:
     """Prints an error as one line, whatever is in it: a file's name may have several."""
     print("error:", text.replace("\n", " "), file=sys.stderr)

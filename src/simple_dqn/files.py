@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TextIO
 
-from simple_dqn.errors import OutputError
+from simple_dqn.errors import OutputError, reason
 
 
 def write_whole(path: Path, content: bytes | bytearray) -> None:
@@ -80,13 +80,6 @@ def require_writable(path: Path) -> None:
             raise PermissionError("it is read-only")
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write {path}: {reason(error)}") from error
-
-
-def reason(error: Exception) -> str:
-    """What an error of the operating system says, without its number and path."""
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        return "what should be its folder is a file"
-    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _umask() -> int:

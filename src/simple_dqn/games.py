@@ -170,6 +170,11 @@ class Games:
     def __len__(self) -> int:
         return len(self.board.states)
 
+    @property
+    def cores_left(self) -> int | None:
+        """Processor cores for the network; None: all there are."""
+        return num_cores() - self.cores_taken if self.cores_taken else None
+
     def begin(self, mode: Mode, anew: bool) -> None:
         """All games go on in `mode`, or begin an episode, if asked to or if there is none yet."""
         for game in self.games:
@@ -226,7 +231,6 @@ class GameWorkers(Games):
         buffer = context.RawArray("B", board_size(number, state_shape))
         self.board = make_board(number, state_shape, buffer)
         self.cores_taken = processes
-        self._actions: Sequence[int] = ()
         self.processes: list[BaseProcess] = []
         self._workers: list[tuple[Connection, range]] = []
         bounds = [number * i // processes for i in range(processes + 1)]
@@ -250,37 +254,33 @@ class GameWorkers(Games):
         self.num_actions, self.action_names = replies[0]
 
     def begin(self, mode: Mode, anew: bool) -> None:
-        for connection, _ in self._workers:
-            _send(connection, ("begin", mode, anew))
-        for connection, _ in self._workers:
-            _receive(connection)
+        self._ask(lambda numbers: ("begin", mode, anew))
 
     def start(self, actions: Sequence[int]) -> Sequence[int]:
-        self._actions = actions
-        for connection, numbers in self._workers:
-            if numbers.start < len(actions):
-                _send(connection, ("play", actions[numbers.start : numbers.stop]))
+        self._playing = [(connection, numbers) for connection, numbers in self._workers if numbers.start < len(actions)]
+        for connection, numbers in self._playing:
+            _send(connection, ("play", actions[numbers.start : numbers.stop]))
         return actions
 
     def finish(self) -> None:
-        for connection, numbers in self._workers:
-            if numbers.start < len(self._actions):
-                _receive(connection)
+        for connection, _ in self._playing:
+            _receive(connection)
 
     def state(self) -> list[dict[str, Any]]:
-        for connection, _ in self._workers:
-            _send(connection, ("state",))
-        return [state for connection, _ in self._workers for state in _receive(connection)]
+        return [state for states in self._ask(lambda numbers: ("state",)) for state in states]
 
     def restore(self, states: Sequence[dict[str, Any]]) -> bool:
-        for connection, numbers in self._workers:
-            _send(connection, ("restore", states[numbers.start : numbers.stop]))
-        restored = [_receive(connection) for connection, _ in self._workers]
-        return all(restored)
+        return all(self._ask(lambda numbers: ("restore", states[numbers.start : numbers.stop])))
 
     def close(self) -> None:
         for connection, _ in self._workers:
             connection.close()
+
+    def _ask(self, message: Callable[[range], tuple[Any, ...]]) -> list[Any]:
+        """Sends every process the message for its games, and returns what they reply."""
+        for connection, numbers in self._workers:
+            _send(connection, message(numbers))
+        return [_receive(connection) for connection, _ in self._workers]
 
 
 _DEAD = "a process that plays games has died: is there enough memory for --num_envs?"

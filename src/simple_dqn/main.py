@@ -24,9 +24,9 @@ from simple_dqn.audience import Audience
 from simple_dqn.checkpoint import Checkpoint, Checkpoints, Chunk, number_of, restore_memory
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, find_device
 from simple_dqn.environment import EnvironmentOptions, game_of
-from simple_dqn.errors import CheckpointError, OptionError, SimpleDQNError, SnapshotError, print_error
-from simple_dqn.files import Lock, reason, require_writable
-from simple_dqn.games import make_games, num_cores
+from simple_dqn.errors import CheckpointError, OptionError, SimpleDQNError, SnapshotError, exit_status
+from simple_dqn.files import Lock, require_writable
+from simple_dqn.games import make_games
 from simple_dqn.neon_network import NeonNetwork, find_backend
 from simple_dqn.options import Options, as_word, option
 from simple_dqn.progress import Progress
@@ -125,21 +125,12 @@ _RESUMED = _KNOWN.keys() - set(_FORGOTTEN)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status: 0, 2 for what the user can put right, 128 + n after signal n."""
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    words = sys.argv[1:] if argv is None else argv
     try:
         with logging_redirect_tqdm():
-            run(sys.argv[1:] if argv is None else argv)
-        return 0
-    except SimpleDQNError as error:
-        print_error(str(error))
-    except OSError as error:
-        print_error(f"{error.filename or 'the system'}: {reason(error)}")
-    except MemoryError:
-        print_error("there is not enough memory: use a smaller --replay_size or --batch_size")
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+            return exit_status(lambda: run(words), "use a smaller --replay_size or --batch_size")
     except _Interrupted as interrupted:
         return 128 + int(interrupted.args[0])
-    return 2
 
 
 def run(argv: Sequence[str]) -> None:
@@ -303,9 +294,8 @@ class Run:
             lanes=n,
         )
         use_target = agent_options.target_steps > 0
-        threads = num_cores() - self.games.cores_taken if self.games.cores_taken else None
         self.network = network_class(
-            self.games.num_actions, state_shape, net_options, backend_options, seed, use_target, threads
+            self.games.num_actions, state_shape, net_options, backend_options, seed, use_target, self.games.cores_left
         )
         self.network.hold_screens(self.memory)
         self.agent = Agent(self.games, self.memory, self.network, agent_options, np.random.default_rng(agent))

@@ -23,8 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar, get_type_hints
 
-from simple_dqn.errors import OptionError
-from simple_dqn.files import reason
+from simple_dqn.errors import OptionError, reason
 
 _ROOT = Path(__file__).resolve().parents[2]
 _YES, _NO = ("yes", "true", "t", "1"), ("no", "false", "f", "0")

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from simple_dqn import options
-from simple_dqn.errors import OptionError, SimpleDQNError, print_error
-from simple_dqn.files import reason, require_writable, write_whole
+from simple_dqn.errors import OptionError, exit_status
+from simple_dqn.files import require_writable, write_whole
 from simple_dqn.options import Options, option
 from simple_dqn.table import RENAMED, Floats, NoRows, Table, read_table
 
@@ -153,18 +153,8 @@ _MARKERS = "osD^vP"
 def main(argv: Sequence[str] | None = None) -> int:
     """Draws what `argv` asks for; returns the exit status: 0, 2 for what the user can put right, 130 after Ctrl-C."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    try:
-        run(sys.argv[1:] if argv is None else argv)
-        return 0
-    except SimpleDQNError as error:
-        print_error(str(error))
-    except OSError as error:
-        print_error(f"{error.filename or 'the system'}: {reason(error)}")
-    except MemoryError:
-        print_error("there is not enough memory: use a smaller --dpi")
-    except KeyboardInterrupt:
-        return 130
-    return 2
+    words = sys.argv[1:] if argv is None else argv
+    return exit_status(lambda: run(words), "use a smaller --dpi")
 
 
 def run(argv: Sequence[str]) -> None:

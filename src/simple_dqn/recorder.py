@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.environment import Environment, Picture, Watcher
-from simple_dqn.errors import OptionError, OutputError
-from simple_dqn.files import GrowingFile, reason, require_writable
+from simple_dqn.errors import OptionError, OutputError, reason
+from simple_dqn.files import GrowingFile, require_writable
 from simple_dqn.options import Options, option
 from simple_dqn.pixels import enlarged
 

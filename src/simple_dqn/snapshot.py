@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.errors import SnapshotError
-from simple_dqn.files import reason, write_whole
+from simple_dqn.errors import SnapshotError, reason
+from simple_dqn.files import write_whole
 from simple_dqn.layers import NATURE, Conv, Linear, Shape, fan_ins
 
 Array = NDArray[Any]

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.agent import Agent, Callback, Step
-from simple_dqn.errors import OutputError
-from simple_dqn.files import reason, require_writable, write_whole
+from simple_dqn.errors import OutputError, reason
+from simple_dqn.files import require_writable, write_whole
 from simple_dqn.replay_memory import as_array
 
 logger = logging.getLogger(__name__)

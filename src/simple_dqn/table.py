@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.errors import StatisticsError
-from simple_dqn.files import reason
+from simple_dqn.errors import StatisticsError, reason
 from simple_dqn.statistics import COLUMNS
 
 Floats = NDArray[np.float64]
