@@ -1,16 +1,8 @@
 #!/bin/sh
 # Trains on a game. Snapshots and statistics go below the current folder, named after the game (and the label).
 set -eu
-main() { exec "$(dirname "$0")/scripts/python" "$(dirname "$0")/src/main.py" "$@"; }
-
-case ${1-} in
-  -h | --help) main --help ;;
-  '' | -* | @*)
-    echo 'usage: ./train.sh GAME [LABEL] [options]     (--help lists the options)' >&2
-    echo 'example: ./train.sh breakout slow --learning_rate 0.0001' >&2
-    exit 2
-    ;;
-esac
+. "$(dirname "$0")/scripts/usage.sh"
+require 'GAME [LABEL]' 'breakout slow --learning_rate 0.0001' "$@"
 
 game=$1
 shift

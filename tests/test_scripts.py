@@ -213,6 +213,7 @@ def echo_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "scripts").mkdir(parents=True)
     for script in ROOT.glob("*.sh"):
         shutil.copy(script, root)
+    shutil.copy(ROOT / "scripts" / "usage.sh", root / "scripts")
     (root / "scripts" / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     (root / "scripts" / "python").chmod(0o755)
     return root
