@@ -210,6 +210,15 @@ def test_another_task_is_refused(word: str, value: str, copy: Path) -> None:
         main.run(["--resume", "snapshots/b", "--epochs", "4", *words])
 
 
+def test_going_on_in_another_folder_takes_the_whole_memory_along(copy: Path, straight: tuple[list[str], Path]) -> None:
+    for path in copy.glob("snapshots/b_3.*"):
+        path.unlink()
+    main.run(["--resume", "snapshots/b", "--save_weights_prefix", "other/b"])
+    found = read_checkpoint(copy / "other" / "b_3.checkpoint")  # whole, its chunks too
+    assert found.chunks[0].start == [0] * len(found.chunks[0].start)
+    assert (copy / "other/b_3.pkl").read_bytes() == (straight[1] / "snapshots/b_3.pkl").read_bytes()
+
+
 def test_another_number_of_games_fills_the_memory_anew(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         main.run(["--resume", "snapshots/b", "--epochs", "4", "--num_envs", "2"])

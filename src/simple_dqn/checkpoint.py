@@ -147,6 +147,11 @@ def checkpoints_of(prefix: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path.stat().st_mtime_ns, number_of(path)), reverse=True)
 
 
+def prefix_of(path: Path) -> Path:
+    """What the names of a training's files begin with, of one of them: snapshots/pong of snapshots/pong_10.pkl."""
+    return path.with_name(re.sub(r"(?<=.)_\d+$", "", path.stem))
+
+
 def files_of(prefix: Path, kind: str) -> list[Path]:
     """The files PREFIX_NUMBER.kind, in no order."""
     pattern = re.compile(re.escape(prefix.name) + rf"_\d+\.{kind}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import secrets
 import signal
 import sys
@@ -21,7 +20,7 @@ from nvis.visualization import Visualization, VisualizationOptions
 from simple_dqn import options
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.audience import Audience
-from simple_dqn.checkpoint import Checkpoint, Checkpoints, Chunk, number_of, restore_memory
+from simple_dqn.checkpoint import Checkpoint, Checkpoints, Chunk, number_of, prefix_of, restore_memory
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, find_device
 from simple_dqn.environment import EnvironmentOptions, game_of
 from simple_dqn.errors import CheckpointError, OptionError, SimpleDQNError, SnapshotError, exit_status
@@ -210,15 +209,15 @@ def _require_same_task(start: Start, given: dict[str, Any]) -> None:
 
 def _names(start: Start) -> dict[str, Any]:
     """Where a resumed run goes on counting and writing: snapshots/pong_10.pkl goes with results/pong.csv."""
-    name = re.fullmatch(r"(.+)_(\d+)", start.path.stem)
-    if not name:
+    prefix, number = prefix_of(start.path), number_of(start.path)
+    if prefix.name == start.path.stem:
         raise OptionError(f"--resume {start.path}: its name does not end in an epoch, as pong_10.pkl does")
-    folder = start.path.parent
+    folder = prefix.parent
     results = folder.parent / "results" if folder.name == "snapshots" else folder
     return dict(
-        start_epoch=start.facts.get("epoch", int(name[2])),
-        save_weights_prefix=str(folder / name[1]),
-        csv_file=str(results / f"{name[1]}.csv"),
+        start_epoch=start.facts.get("epoch", number),
+        save_weights_prefix=str(prefix),
+        csv_file=str(results / f"{prefix.name}.csv"),
     )
 
 
@@ -519,7 +518,7 @@ class Run:
         self._stage = (state["stage"][0], state["stage"][1])
         self._going_on = state["statistics"] if state["under_way"] else None
         self._saved_steps = self.agent.total_train_steps  # nothing has been learned since
-        if self._prefix and checkpoint.path.stem == f"{Path(self._prefix).name}_{number_of(checkpoint.path)}":
+        if self._prefix and prefix_of(checkpoint.path).resolve() == Path(self._prefix).resolve():
             self._chunks = checkpoint.chunks
         logger.info("Going on from %s, as if nothing had happened", checkpoint.path)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from simple_dqn.checkpoint import Checkpoint, checkpoints_of, files_of, number_of, read_checkpoint
+from simple_dqn.checkpoint import Checkpoint, checkpoints_of, files_of, number_of, prefix_of, read_checkpoint
 from simple_dqn.errors import CheckpointError, OptionError
 from simple_dqn.snapshot import Snapshot, read_snapshot
 
@@ -47,7 +46,7 @@ def start_where_it_stopped(path: Path) -> Start:
         SnapshotError, OptionError: there is nothing to start from.
     """
     bare = path.with_suffix("") if path.suffix in (".pkl", ".prm", ".checkpoint") else path
-    prefix, number = Path(re.sub(r"_\d+$", "", str(bare))), number_of(Path(f"{bare}.pkl"))
+    prefix, number = prefix_of(Path(f"{bare}.pkl")), number_of(Path(f"{bare}.pkl"))
     found = checkpoints_of(prefix)
     if number >= 0:
         named = Path(f"{bare}.checkpoint")
