@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import sys
 import termios
@@ -446,7 +447,11 @@ def tty() -> Iterator[Callable[[pytest.MonkeyPatch], int]]:
 
 
 def said(there: int) -> str:
-    return os.read(there, 1 << 16).decode()
+    """What came through the terminal: it may take its time, and come in pieces."""
+    text = b""
+    while select.select([there], [], [], 2 if not text else 0.2)[0]:
+        text += os.read(there, 1 << 16)
+    return text.decode()
 
 
 def test_terminal_is_taken_over_and_given_back(tty: Any, monkeypatch: pytest.MonkeyPatch) -> None:
