@@ -36,7 +36,8 @@ def make_batch(rng: np.random.Generator) -> Minibatch:
     screens = rng.integers(0, 256, (BATCH, SHAPE[0] + 1, *SHAPE[1:]), np.uint8)
     actions, ones = rng.integers(0, ACTIONS, BATCH).astype(np.uint8), np.ones(BATCH, np.float32)
     terminals = rng.random(BATCH) < 0.01
-    return Minibatch(screens[:, :-1], actions, ones, screens[:, 1:], terminals, np.arange(BATCH), ones)
+    steps = np.ones(BATCH, np.int64)
+    return Minibatch(screens[:, :-1], actions, ones[:, None], screens[:, 1:], terminals, np.arange(BATCH), ones, steps)
 
 
 def parts_of(network: DeepQNetwork, batch: Minibatch) -> dict[str, Callable[[], Any]]:

@@ -31,7 +31,18 @@ RUN = ["breakout", "--random_steps", "50", "--train_steps", "60", "--test_steps"
 RUN += ["--random_seed", "5", "--screen_width", "40", "--screen_height", "36", "--batch_size", "8", "--backend", "cpu"]
 RUN += ["--target_steps", "16", "--random_starts", "5", "--repeat_action_probability", "0.25"]
 RUN += ["--csv_file", "results/b.csv", "--save_weights_prefix", "snapshots/b"]
-SIDE_BY_SIDE = ["--num_envs", "3", "--optimizer", "adam", "--datatype", "bfloat16", "--replay_size", "120"]  # it wraps
+EXTENDED = ["--double_dqn", "true", "--dueling", "true", "--prioritized_replay", "true", "--multi_step", "3"]
+SIDE_BY_SIDE = [
+    "--num_envs",
+    "3",
+    "--optimizer",
+    "adam",
+    "--datatype",
+    "bfloat16",
+    "--replay_size",
+    "120",
+    *EXTENDED,
+]  # it wraps
 TIMES = ("total_time", "epoch_time", "steps_per_second")
 
 

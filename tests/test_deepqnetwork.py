@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from nvis.guided import guided_q_value, read_network
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
-from simple_dqn.errors import OptionError
+from simple_dqn.errors import OptionError, SnapshotError
 from simple_dqn.gpu import DeviceScreens, Later
 from simple_dqn.neon_network import NeonNetwork
 from simple_dqn.optimizers import Adam, Optimizer
@@ -30,16 +31,19 @@ def make(
     return DeepQNetwork(actions, (4, size, size), DeepQNetworkOptions(**options), backend, seed, use_target)
 
 
-def random_batch(rng: np.random.Generator, size: int = 42, actions: int = 4, batch: int = 32) -> Minibatch:
+def random_batch(
+    rng: np.random.Generator, size: int = 42, actions: int = 4, batch: int = 32, multi_step: int = 1
+) -> Minibatch:
     screens = rng.integers(0, 256, (batch, 5, size, size), np.uint8)
     return Minibatch(
         screens[:, :-1],
         rng.integers(0, actions, batch).astype(np.uint8),
-        rng.integers(-2, 3, batch).astype(np.float32),
+        rng.integers(-2, 3, (batch, multi_step)).astype(np.float32),
         screens[:, 1:],
         rng.random(batch) < 0.2,
         np.arange(batch),
         np.ones(batch, np.float32),
+        rng.integers(1, multi_step + 1, batch),
     )
 
 
@@ -58,11 +62,12 @@ class Fixture:
             Minibatch(
                 self.inputs["prestates"][k],
                 self.inputs["actions"][k],
-                self.inputs["rewards"][k].astype(np.float32),
+                self.inputs["rewards"][k].astype(np.float32)[:, None],
                 self.inputs["poststates"][k],
                 self.inputs["terminals"][k],
                 np.arange(32),
                 np.ones(32, np.float32),
+                np.ones(32, np.int64),
             )
             for k in range(5)
         ]
@@ -170,6 +175,10 @@ class NaiveTwin:
                 r, s, k = layer.config["fshape"]
                 w = w.reshape(-1, r, s, k).permute(3, 0, 1, 2)
             self.weights.append(w.contiguous().requires_grad_())
+        if options.dueling:  # a file has the streams as one layer
+            last = self.weights[4].detach()
+            value, advantages = last[0, :512], last[:, 512:]
+            self.weights[4:] = [value.clone().requires_grad_(), advantages.clone().requires_grad_()]
         self.target = [w.detach().clone() for w in self.weights]
         self.squares = [torch.zeros_like(w) for w in self.weights]
         self.options = options
@@ -178,16 +187,23 @@ class NaiveTwin:
         x = torch.from_numpy(states.astype(np.float64)) / 255
         for w, stride in zip(weights, (4, 2, 1), strict=False):
             x = functional.relu(functional.conv2d(x, w, stride=stride))
-        return functional.relu(x.flatten(1) @ weights[3].T) @ weights[4].T
+        hidden = functional.relu(x.flatten(1) @ weights[3].T)
+        if not self.options.dueling:
+            return hidden @ weights[4].T
+        value, advantages = hidden[:, :512] @ weights[4], hidden[:, 512:] @ weights[5].T
+        return value[:, None] + advantages - advantages.mean(dim=1, keepdim=True)
 
     def train(self, batch: Minibatch) -> float:
         o = self.options
         loss = torch.zeros((), dtype=torch.float64)
         cost = 0.0
         for i in range(len(batch.actions)):
-            best = float(self.q(batch.poststates[i : i + 1], self.target).max())
-            reward = min(max(float(batch.rewards[i]), o.min_reward), o.max_reward)
-            target = reward if batch.terminals[i] else reward + o.discount_rate * best
+            post = batch.poststates[i : i + 1]
+            judge = self.q(post, self.weights if o.double_dqn else self.target)[0]
+            best = float(self.q(post, self.target)[0, int(judge.argmax())])
+            target = 0.0 if batch.terminals[i] else best
+            for reward in reversed(batch.rewards[i, : batch.steps[i]].tolist()):
+                target = min(max(reward, o.min_reward), o.max_reward) + o.discount_rate * target
             error = self.q(batch.prestates[i : i + 1], self.weights)[0, int(batch.actions[i])] - target
             cost += float(error.detach()) ** 2 / 2 / len(batch.actions)
             clipped = error.detach().clamp(-o.clip_error, o.clip_error) if o.clip_error else error.detach()
@@ -203,18 +219,28 @@ class NaiveTwin:
 
 @pytest.mark.parametrize(
     "changed",
-    [{}, {"clip_error": 0.0}, {"clip_error": 0.05, "min_reward": 0.0, "max_reward": 2.0}, {"discount_rate": 0.5}],
+    [
+        {},
+        {"clip_error": 0.0},
+        {"clip_error": 0.05, "min_reward": 0.0, "max_reward": 2.0},
+        {"discount_rate": 0.5},
+        {"double_dqn": True},
+        {"dueling": True},
+        {"double_dqn": True, "dueling": True},
+    ],
     ids=str,
 )
+@pytest.mark.parametrize("multi_step", [1, 3])
 @pytest.mark.parametrize("datatype", ["float64", "float32"])
-def test_equals_its_naive_twin(changed: dict[str, Any], datatype: str) -> None:
+def test_equals_its_naive_twin(changed: dict[str, Any], multi_step: int, datatype: str) -> None:
     rng = np.random.default_rng(3)
     network = make(actions=6, seed=5, datatype=datatype, **changed)
     network.update_target_network()
     twin = NaiveTwin(network, DeepQNetworkOptions(**changed))
     tolerance = 1e-12 if datatype == "float64" else 2e-5
     for _ in range(3):
-        batch = random_batch(rng, actions=6, batch=7)._replace(weights=rng.random(7).astype(np.float32))
+        batch = random_batch(rng, actions=6, batch=7, multi_step=multi_step)
+        batch = batch._replace(weights=rng.random(7).astype(np.float32))
         assert network.train(batch).cost == pytest.approx(twin.train(batch), rel=tolerance)
     q = twin.q(batch.prestates, twin.weights).detach().numpy()
     assert network.predict(batch.prestates) == pytest.approx(q, abs=tolerance)
@@ -231,6 +257,45 @@ def test_low_precision_stays_near_float32() -> None:
     for batch in batches:
         assert low.train(batch).cost == pytest.approx(exact.train(batch).cost, rel=0.1)
     assert low.layers()[0].params["W"].dtype == np.float32
+
+
+# Dueling
+
+
+def test_a_dueling_networks_file_is_that_of_a_plain_one() -> None:
+    """The streams come to one layer: who reads the file need not know of them."""
+    rng = np.random.default_rng(1)
+    network = make(dueling=True, optimizer="adam")
+    network.train(random_batch(rng))
+    layers = network.layers()
+    assert [layer.params["W"].shape for layer in layers[3:]] == [(1024, 64), (4, 1024)]
+    states = random_batch(rng).prestates
+    seen = guided_q_value(read_network(layers), states, np.zeros(32, np.int64)).q_values
+    assert network.predict(states) == pytest.approx(seen, abs=1e-5)
+
+
+def test_a_dueling_network_goes_on_from_its_file() -> None:
+    rng = np.random.default_rng(1)
+    one, other = make(dueling=True, seed=1), make(dueling=True, seed=2)
+    for _ in range(3):
+        one.train(random_batch(rng))
+    one.update_target_network()
+    other.load_layers(one.layers(), "x.pkl")
+    for _ in range(3):
+        batch = random_batch(rng)
+        assert other.train(batch).cost == pytest.approx(one.train(batch).cost, rel=1e-5)
+
+
+@pytest.mark.parametrize("dueling", [True, False])
+def test_a_dueling_networks_file_does_not_fit_a_plain_one(dueling: bool) -> None:
+    word = "with" if dueling else "without"
+    with pytest.raises(SnapshotError, match=f"pong_1.pkl does not fit: it was made {word} --dueling true"):
+        make(dueling=not dueling).load_layers(make(dueling=dueling).layers(), "pong_1.pkl")
+
+
+def test_neon_has_no_dueling_network() -> None:
+    with pytest.raises(OptionError, match="--dueling: only PyTorch's network has streams; use --library torch"):
+        NeonNetwork(4, (4, 42, 42), DeepQNetworkOptions(dueling=True), BackendOptions(library="neon"), 1)
 
 
 # What it refuses; test_network_contract.py has what it promises
@@ -303,10 +368,11 @@ def test_an_optimizer_in_chunks_does_what_it_does_in_one_go(
     assert np.array_equal(flat[1], flat[3])
 
 
-def test_adam_in_one_pass_is_adam() -> None:
+@pytest.mark.parametrize("epsilon", [1e-8, 1.5e-4])
+def test_adam_in_one_pass_is_adam(epsilon: float) -> None:
     """The fused kernel against the formula, which the GPU uses, and in float64 against plain arithmetic."""
     rng = np.random.default_rng(1)
-    options = DeepQNetworkOptions(optimizer="adam", learning_rate=0.01)
+    options = DeepQNetworkOptions(optimizer="adam", learning_rate=0.01, adam_epsilon=epsilon)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
         start = torch.from_numpy(rng.normal(size=500)).to(dtype)
         fused, plain = (Adam(start.clone(), start.clone(), options) for _ in range(2))
@@ -318,7 +384,7 @@ def test_adam_in_one_pass_is_adam() -> None:
             plain._move_by_formula(plain._chunks[0], gradient.clone(), 1 / 32)
             g = gradient.double().numpy() / 32
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-            w -= 0.01 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-8)
+            w -= 0.01 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + epsilon)
         for own in (fused, plain):
             np.testing.assert_allclose(own._chunks[0].weights.double().numpy(), w, rtol=0, atol=tolerance * 10)
             np.testing.assert_allclose(own.states[1].double().numpy(), v, rtol=tolerance, atol=0)

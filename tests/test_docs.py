@@ -76,7 +76,7 @@ def test_table_of_options_is_the_parsers() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_options_in_the_text_exist(page: str) -> None:
-    own = {"dev", "help", "double_q"}  # of scripts/python, of argparse, of the worked example
+    own = {"dev", "help", "clipped_q"}  # of scripts/python, of argparse, of the worked example
     found = {name for word in code(page) for name in re.findall(r"--(\w+)", word)}
     assert found <= NAMES | own
 
@@ -177,24 +177,27 @@ def patched(diff: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("double", [True, False])
-def test_double_q_learning_example(double: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("clipped", [True, False])
+def test_clipped_double_q_learning_example(clipped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "patched", ModuleType("patched"))  # taken away again
     (diff,) = blocks("CONTRIBUTING.md", "diff")
     module = patched(diff)
     network = module.DeepQNetwork(
-        4, (2, 36, 36), module.DeepQNetworkOptions(double_q=double), BackendOptions(backend="cpu"), seed=1
+        4, (2, 36, 36), module.DeepQNetworkOptions(clipped_q=clipped), BackendOptions(backend="cpu"), seed=1
     )
     rng = np.random.default_rng(1)
     states = rng.integers(256, size=(32, 2, 36, 36), dtype=np.uint8)
     actions = rng.integers(4, size=32, dtype=np.uint8)
     rewards = rng.normal(size=32).astype(np.float32) * 2
     terminals = rng.random(32) < 0.2
-    batch = Minibatch(states, actions, rewards, states, terminals, np.arange(32), np.ones(32, np.float32))
+    steps = np.ones(32, np.int64)
+    batch = Minibatch(
+        states, actions, rewards[:, None], states, terminals, np.arange(32), np.ones(32, np.float32), steps
+    )
     online = network.predict(states)
     target = network._target.forward(network._tensor(states)).detach().numpy()
-    assert (online.argmax(axis=1) != target.argmax(axis=1)).any()
-    best = target[np.arange(32), online.argmax(axis=1)] if double else target.max(axis=1)
+    assert (online < target).any()
+    best = (np.minimum(online, target) if clipped else target).max(axis=1)
     expected = np.clip(rewards, -1, 1) + 0.99 * best * ~terminals
     np.testing.assert_allclose(network._target_values(network._here(batch)).numpy(), expected, rtol=1e-6)
     assert network.train(batch).cost > 0

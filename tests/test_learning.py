@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,8 +11,11 @@ from fakes import Catch, side_by_side
 from nvis.guided import guided_q_value, read_network, saliency
 from simple_dqn.agent import Agent, AgentOptions, Callback, Step
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
-from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
+from simple_dqn.options import build
+from simple_dqn.replay_memory import ReplayMemoryOptions, make_memory
 from simple_dqn.statistics import Statistics
+
+EVERYTHING = {"double_dqn": True, "dueling": True, "prioritized_replay": True, "multi_step": 3}
 
 
 def score(agent: Agent, statistics: Statistics, steps: int) -> float:
@@ -20,13 +25,22 @@ def score(agent: Agent, statistics: Statistics, steps: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "learning_rate", "datatype", "num_envs"),
-    [("rmsprop", 0.00025, "float32", 1), ("adam", 0.0005, "float32", 1), ("adam", 0.0005, "bfloat16", 8)],
+    ("optimizer", "learning_rate", "datatype", "num_envs", "more"),
+    [
+        ("rmsprop", 0.00025, "float32", 1, {}),
+        ("adam", 0.0005, "float32", 1, {"double_dqn": True, "prioritized_replay": True}),
+        ("adam", 0.0005, "bfloat16", 8, {"dueling": True, "multi_step": 3}),
+        ("adam", 0.0005, "bfloat16", 8, EVERYTHING),
+    ],
 )
-def test_learns_to_catch(optimizer: str, learning_rate: float, datatype: str, num_envs: int) -> None:
+def test_learns_to_catch(
+    optimizer: str, learning_rate: float, datatype: str, num_envs: int, more: dict[str, Any]
+) -> None:
     rng = np.random.default_rng(1)
-    memory = ReplayMemory(ReplayMemoryOptions(replay_size=5000, history_length=1), (44, 44), 32, rng, lanes=num_envs)
-    options = DeepQNetworkOptions(optimizer=optimizer, learning_rate=learning_rate, discount_rate=0.9)
+    learning = dict(optimizer=optimizer, learning_rate=learning_rate, discount_rate=0.9)
+    memory_options = build(ReplayMemoryOptions, dict(replay_size=5000, history_length=1, importance_steps=4000) | more)
+    memory = make_memory(memory_options, (44, 44), 32, rng, lanes=num_envs)
+    options = build(DeepQNetworkOptions, learning | more)
     network = DeepQNetwork(3, (1, 44, 44), options, BackendOptions(backend="cpu", datatype=datatype), seed=1)
     agent_options = AgentOptions(
         exploration_decay_steps=1500, exploration_rate_test=0, train_frequency=1, target_steps=250, random_starts=0

@@ -100,7 +100,7 @@ def test_learns_what_it_is_told(make: Maker) -> None:
     network = make(actions=3)
     errors = [abs(network.train(batch).errors).mean() for _ in range(60)]
     assert errors[-1] < errors[0] / 5
-    assert taken(network.predict(batch.prestates), batch) == pytest.approx(np.clip(batch.rewards, -1, 1), abs=0.5)
+    assert taken(network.predict(batch.prestates), batch) == pytest.approx(np.clip(batch.rewards[:, 0], -1, 1), abs=0.5)
 
 
 def test_errors_are_q_less_target_before_clipping(make: Maker) -> None:
@@ -108,7 +108,7 @@ def test_errors_are_q_less_target_before_clipping(make: Maker) -> None:
     network = make(actions=3, min_reward=-9, max_reward=9)
     q = taken(network.predict(batch.prestates), batch)
     result = network.train(batch)
-    assert result.errors == pytest.approx(q - batch.rewards, abs=1e-6)
+    assert result.errors == pytest.approx(q - batch.rewards[:, 0], abs=1e-6)
     assert result.cost == pytest.approx((result.errors**2).mean() / 2, rel=1e-6)
 
 
@@ -117,8 +117,39 @@ def test_targets_discount_the_best_of_the_target_network(make: Maker) -> None:
     network = make(actions=3, discount_rate=0.5)
     network.update_target_network()
     q, best = (network.predict(states) for states in (batch.prestates, batch.poststates))
-    targets = np.clip(batch.rewards, -1, 1) + 0.5 * best.max(axis=1) * ~batch.terminals
+    targets = np.clip(batch.rewards[:, 0], -1, 1) + 0.5 * best.max(axis=1) * ~batch.terminals
     assert network.train(batch).errors == pytest.approx(taken(q, batch) - targets, abs=1e-6)
+
+
+def test_double_q_learning_lets_the_network_choose_and_the_target_network_tell(make: Maker) -> None:
+    batch = batch_of(32)
+    plain, network = make(actions=3), make(actions=3, double_dqn=True)
+    before = network.predict(batch.poststates)
+    for _ in range(20):  # until they disagree
+        network.train(batch)
+    after = network.predict(batch.poststates)
+    assert (after.argmax(axis=1) != before.argmax(axis=1)).any()
+    # The target network still has its own first weights; with one network in both places nothing is double.
+    network.update_target_network()
+    plain.load_layers(network.layers(), "x.pkl")
+    assert network.train(batch).errors == pytest.approx(plain.train(batch).errors, abs=1e-5)
+    q, best = network.predict(batch.prestates), after[np.arange(32), network.predict(batch.poststates).argmax(axis=1)]
+    targets = np.clip(batch.rewards[:, 0], -1, 1) + 0.99 * best * ~batch.terminals
+    assert network.train(batch).errors == pytest.approx(taken(q, batch) - targets, abs=1e-5)
+
+
+def test_several_steps_are_discounted_each(make: Maker) -> None:
+    batch = random_batch(np.random.default_rng(0), actions=3, multi_step=3)
+    network = make(actions=3, discount_rate=0.5)
+    network.update_target_network()
+    q, best = (network.predict(states) for states in (batch.prestates, batch.poststates))
+    for i, steps in enumerate(batch.steps):
+        target = 0.0 if batch.terminals[i] else float(best[i].max())
+        for reward in np.clip(batch.rewards[i, :steps], -1, 1)[::-1]:
+            target = float(reward) + 0.5 * target
+        q[i, batch.actions[i]] -= target
+    assert set(batch.steps) == {1, 2, 3}
+    assert network.train(batch).errors == pytest.approx(taken(q, batch), abs=1e-6)
 
 
 @pytest.mark.parametrize("use_target", [True, False])

@@ -253,7 +253,8 @@ def test_is_the_network_that_plays(batch_norm: bool) -> None:
     states = random_states(rng, 8, 2, 38, 41)
     zeros, ones = np.zeros(8, np.uint8), np.ones(8, np.float32)
     for _ in range(3):  # moves the running averages of batch norm
-        q_network.train(Minibatch(states, zeros, ones, states, zeros > 0, np.arange(8), ones))
+        steps = np.ones(8, np.int64)
+        q_network.train(Minibatch(states, zeros, ones[:, None], states, zeros > 0, np.arange(8), ones, steps))
     layers = q_network.layers()
     network = read_network(layers)
     step = 3 if batch_norm else 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +12,16 @@ from hypothesis import strategies as st
 
 from simple_dqn import replay_memory
 from simple_dqn.errors import OptionError
-from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
+from simple_dqn.replay_memory import PrioritizedReplayMemory, ReplayMemory, ReplayMemoryOptions, make_memory
+from simple_dqn.snapshot import plain_bytes, plain_value
 
 END, GAP = "end", "gap"
 
 
-def make(size: int, history: int = 4, batch: int = 3, seed: int = 0, shape: tuple[int, int] = (2, 3)) -> ReplayMemory:
+def make(size: int, history: int = 4, batch: int = 3, seed: int = 0, lanes: int = 1, **options: Any) -> ReplayMemory:
     rng = np.random.default_rng(seed)
-    return ReplayMemory(ReplayMemoryOptions(replay_size=size, history_length=history), shape, batch, rng)
+    own = ReplayMemoryOptions(replay_size=size, history_length=history, **options)
+    return make_memory(own, (2, 3), batch, rng, lanes=lanes)
 
 
 def fill(memory: ReplayMemory, events: list[str | None]) -> list[tuple[int, str | None]]:
@@ -30,13 +33,16 @@ def fill(memory: ReplayMemory, events: list[str | None]) -> list[tuple[int, str 
     return list(enumerate(events))
 
 
-def whole_histories(past: list[tuple[int, str | None]], size: int, history: int) -> dict[int, tuple[list[int], bool]]:
+def whole_histories(
+    past: list[tuple[int, str | None]], size: int, history: int, steps: int = 1
+) -> dict[int, tuple[list[int], bool]]:
     """The naive twin: all transitions that may be drawn, with the screens before and after and whether they end."""
     found = {}
     for n, event in past[-size:]:
         before = [m for m in range(n - history, n) if m >= max(0, len(past) - size)]
-        wraps = n % size < history  # the original does not draw these either
-        if len(before) == history and not wraps and not any(past[m][1] for m in before):
+        wraps = n % size < history or n % size + steps > size  # the original does not draw these either
+        known = n + steps <= len(past)
+        if len(before) == history and known and not wraps and not any(past[m][1] for m in before):
             found[n] = (before, event == END)
     return found
 
@@ -61,7 +67,7 @@ def test_draws_exactly_the_whole_histories(events: list[str | None], size: int, 
     drawn = set()
     for _ in range(60):
         batch = memory.minibatch()
-        for k, n in enumerate(batch.rewards.astype(int)):
+        for k, n in enumerate(batch.rewards[:, 0].astype(int)):
             before, ends = allowed[n]
             assert batch.prestates[k, :, 0, 0].tolist() == [m % 251 for m in before]
             assert batch.poststates[k, :, 1, 2].tolist() == [m % 251 for m in [*before[1:], n]]
@@ -104,7 +110,7 @@ def test_lanes_are_memories_of_their_own(
     drawn = set()
     for _ in range(60):
         batch = memory.minibatch()
-        for k, n in enumerate(batch.rewards.astype(int)):
+        for k, n in enumerate(batch.rewards[:, 0].astype(int)):
             lane = int(batch.actions[k])
             before, ends = allowed[lane][n]
             assert batch.prestates[k, :, 0, 0].tolist() == before
@@ -114,6 +120,134 @@ def test_lanes_are_memories_of_their_own(
             drawn.add((lane, n))
     if sum(map(len, allowed)) < 12:
         assert drawn == {(lane, n) for lane in range(lanes) for n in allowed[lane]}
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+@settings(max_examples=100, deadline=None)
+@given(
+    events=st.lists(st.sampled_from([None, None, None, None, END, GAP]), min_size=6, max_size=80),
+    size=st.integers(10, 30),
+    history=st.integers(1, 4),
+    steps=st.integers(1, 5),
+)
+def test_several_steps_are_those_up_to_the_end(
+    prioritized: bool, events: list[str | None], size: int, history: int, steps: int
+) -> None:
+    """Of transitions that are drawn evenly, or by priority; with `multi_step`, the naive twin looks ahead."""
+    memory = make(size, history, batch=4, multi_step=steps, prioritized_replay=prioritized)
+    allowed: dict[int, tuple[list[int], bool]] = {}
+    drawn: set[int] = set()
+    past = []
+    for n, event in enumerate(events):  # the memory is asked now and then, as a training does
+        memory.add(n % 251, n, np.full((2, 3), n % 251, np.uint8), event == END)
+        if event == GAP:
+            memory.cut()
+        past.append((n, event))
+        if n % 3 and n < len(events) - 1:
+            continue
+        allowed = whole_histories(past, memory.size, history, steps)
+        if not memory.ready or not allowed:
+            continue
+        for _ in range(60 if n == len(events) - 1 else 1):
+            batch = memory.minibatch()
+            for k, m in enumerate(batch.rewards[:, 0].astype(int)):
+                assert batch.prestates[k, :, 0, 0].tolist() == allowed[m][0]
+                count = next((i + 1 for i in range(steps) if past[m + i][1]), steps)
+                last = m + count - 1
+                assert batch.steps[k] == count
+                assert batch.rewards[k, :count].tolist() == list(range(m, last + 1))
+                assert batch.terminals[k] == (past[last][1] == END)
+                assert batch.poststates[k, :, 1, 2].tolist() == list(range(last + 1 - history, last + 1))
+                drawn.add(m)
+            assert (batch.weights == 1).all()  # all priorities are equal still
+    if memory.ready and len(allowed) < 12:
+        assert drawn >= set(allowed)
+
+
+def test_it_is_ready_once_the_steps_after_a_whole_history_are_there() -> None:
+    memory = make(20, history=2, batch=1, multi_step=4)
+    ready = []
+    for n in range(8):
+        memory.add(0, n, np.zeros((2, 3), np.uint8), n == 3)  # an episode shorter than history and steps
+        ready.append(memory.ready)
+    assert ready == [False] * 5 + [True] * 3
+    assert set(make_batch_of_all(memory).rewards[:, 0]) <= {2, 3}
+
+
+def prioritized(size: int = 40, added: int = 40, **options: Any) -> PrioritizedReplayMemory:
+    memory = make(size, prioritized_replay=True, **options)
+    assert isinstance(memory, PrioritizedReplayMemory)
+    fill(memory, [None] * added)
+    return memory
+
+
+def test_draws_in_proportion_to_the_errors_power() -> None:
+    memory = prioritized(batch=30, priority_exponent=0.5, importance_exponent=0.4, importance_steps=80)
+    memory.minibatch()
+    errors = np.linspace(-3, 3, 40, dtype=np.float32)
+    memory.update(np.arange(4, 40), errors[4:])
+    batches = [memory.minibatch() for _ in range(800)]
+    wanted = np.abs(errors[4:].astype(np.float64)) ** 0.5
+    counts = np.bincount(np.concatenate([batch.indexes for batch in batches]), minlength=40)[4:]
+    expected = 30 * 800 * wanted / wanted.sum()
+    assert np.all(abs(counts - expected) < 5 * np.sqrt(expected))
+    beta = 0.4 + 0.6 * 40 / 80  # half way
+    for batch in batches[:5]:
+        weights = (1 / wanted[batch.indexes - 4]) ** beta
+        assert batch.weights == pytest.approx(weights / weights.max(), rel=1e-3)
+        assert batch.weights.dtype == np.float32
+
+
+def test_at_exponent_0_priorities_do_not_count() -> None:
+    memory = prioritized(batch=30, priority_exponent=0)
+    memory.minibatch()
+    memory.update(np.arange(4, 40), np.arange(36, dtype=np.float32))
+    batches = [memory.minibatch() for _ in range(300)]
+    counts = np.bincount(np.concatenate([batch.indexes for batch in batches]), minlength=40)[4:]
+    assert np.all(abs(counts - 250) < 5 * np.sqrt(250))
+    assert all((batch.weights == 1).all() for batch in batches)
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_what_is_new_has_the_highest_priority_there_was(lanes: int) -> None:
+    memory = make(60 * lanes, batch=30, lanes=lanes, prioritized_replay=True, priority_exponent=1)
+    for lane in range(lanes):
+        for n in range(30):
+            memory.add(0, n, np.zeros((2, 3), np.uint8), False, lane)
+    first = memory.minibatch()
+    memory.update(first.indexes, np.full(30, 5, np.float32))
+    memory.update(first.indexes, np.full(30, 1e-3, np.float32))
+    memory.add(0, 99, np.zeros((2, 3), np.uint8), False, lanes - 1)
+    new = np.mean([(memory.minibatch().rewards == 99).mean() for _ in range(20)])
+    left = (26 * lanes - len(set(first.indexes))) * 1.0  # of priority 1, as at the beginning
+    assert new == pytest.approx(5 / (5 + left), abs=0.1)
+
+
+def test_priorities_go_on_from_a_state_bit_for_bit() -> None:
+    options: dict[str, Any] = dict(batch=5, multi_step=2, prioritized_replay=True)
+    memory, other = make(30, **options), make(30, seed=9, **options)
+    fill(memory, [END if n % 11 == 10 else None for n in range(45)])
+    for n in range(20):
+        batch = memory.minibatch()
+        memory.update(batch.indexes, np.sin(batch.indexes + n).astype(np.float32))
+    memory.add(1, 45, np.zeros((2, 3), np.uint8), False)
+    state = plain_value(plain_bytes(memory.state()))
+    assert other.fits(state)
+    other.restore(state)
+    numbers = range(int(memory.added[0] - memory.counts[0]), int(memory.added[0]))
+    other.set_transitions(0, numbers, memory.transitions(0, numbers))
+    for _ in range(5):
+        one, same = memory.minibatch(), other.minibatch()
+        assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
+        memory.update(one.indexes, one.rewards[:, 0])
+        other.update(same.indexes, same.rewards[:, 0])
+
+
+def test_a_memory_drawn_from_evenly_goes_on_by_priority() -> None:
+    even, other = make(30, batch=5), make(30, batch=5, prioritized_replay=True)
+    fill(even, [None] * 20)
+    other.restore(plain_value(plain_bytes(even.state())))
+    assert set(make_batch_of_all(other).indexes) == set(range(4, 20))
 
 
 def test_lanes_share_the_draws_evenly() -> None:

@@ -1,8 +1,8 @@
 """The Q-network and its learning rule. With the modules that only it uses, the one place that knows torch.
 
 Mnih et al., "Human-level control through deep reinforcement learning", Nature 518 (2015), doi:10.1038/nature14236;
-arithmetic, initial weights and optimizers as in Nervana's Neon 2.6, which the original simple_dqn ran on. To add double
-Q-learning, change `DeepQNetwork._target_values`. How the layers and the optimizers compute is in network.py and
+arithmetic, initial weights and optimizers as in Nervana's Neon 2.6, which the original simple_dqn ran on. To learn
+something else, change `DeepQNetwork._target_values`. How the layers and the optimizers compute is in network.py and
 optimizers.py.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.errors import OptionError
-from simple_dqn.layers import NATURE, Linear, require_memory
+from simple_dqn.layers import q_layers, require_memory
 from simple_dqn.options import Options, option
 from simple_dqn.replay_memory import Minibatch, ReplayMemory
 from simple_dqn.snapshot import Layer, require_fit
@@ -47,6 +47,11 @@ class DeepQNetworkOptions(Options):
     min_reward: float = option(-1.0, "rewards below count as this in learning", at_least=-1e30, at_most=1e30)
     max_reward: float = option(1.0, "rewards above count as this in learning", at_least=-1e30, at_most=1e30)
     batch_norm: bool = option(False, "batch normalization in all layers but the last")
+    adam_epsilon: float = option(1e-8, "added to the root in Adam; 1.5e-4 is common with Atari", above=0, at_most=1)
+    double_dqn: bool = option(
+        False, "double Q-learning: the network chooses the action whose Q-value the target network tells"
+    )
+    dueling: bool = option(False, "dueling network: one stream for the state's value, one for the actions' advantages")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,9 +115,9 @@ class Batch(NamedTuple):
 
     prestates: Tensor  # (batch, history, height, width) uint8
     actions: Tensor  # (batch,) uint8
-    rewards: Tensor  # (batch,) float32
+    returns: Tensor  # (batch,) as `discounted` gives them, and discounts, in the precision of the weights
+    discounts: Tensor
     poststates: Tensor  # as prestates
-    terminals: Tensor  # (batch,) bool
     weights: Tensor  # (batch,) float32
 
 
@@ -161,7 +166,7 @@ class DeepQNetwork:
         if self.device.type == "cuda":
             where = torch.cuda.get_device_name(self.device)
         logger.info("Backend: %s (%s), %s", self.device, where, backend.datatype)
-        layout = network.Layout((*NATURE, Linear(num_actions)), state_shape, options.batch_norm)
+        layout = network.Layout(q_layers(num_actions, options.dueling), state_shape, options.batch_norm)
         require_memory(layout.layers, state_shape, options.batch_size)
         tf32 = backend.datatype == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
@@ -201,11 +206,15 @@ class DeepQNetwork:
         return errors.square().mean() / 2, errors.float()
 
     def _target_values(self, batch: Batch) -> Tensor:
-        """What the Q-value of each action taken should have been, (batch,): r, or r + γ·max_a Q_target(s', a)."""
+        """What the Q-value of each action taken should have been, (batch,): r + γ·max_a Q_target(s', a); at an end r.
+
+        With `multi_step` n, r is the sum of n discounted rewards and γ the n-th power (Sutton 1988). In double
+        Q-learning the online network tells the best action (van Hasselt, Guez and Silver 2016, arXiv:1509.06461).
+        """
         postq = self._target.forward(batch.poststates)  # (batch, num_actions)
-        best = postq.max(dim=1).values.to(self._online.master.dtype)  # (batch,)
-        rewards = batch.rewards.to(best.dtype).clamp(self.options.min_reward, self.options.max_reward)
-        return rewards + self.options.discount_rate * best * ~batch.terminals
+        judge = self._online.forward(batch.poststates) if self.options.double_dqn else postq
+        best = postq.gather(1, judge.argmax(dim=1, keepdim=True))[:, 0]  # (batch,)
+        return batch.returns + batch.discounts * best.to(batch.discounts.dtype)
 
     def _descend(self, trace: Sequence[Pass], deltas: Tensor) -> None:
         """Takes an optimizer's step down the gradient that `deltas`, (batch, num_actions), send back."""
@@ -271,11 +280,25 @@ class DeepQNetwork:
             logger.info("The replay memory's screens are on the GPU")
 
     def _here(self, batch: Minibatch) -> Batch:
-        fields = (batch.prestates, batch.actions, batch.rewards, batch.poststates, batch.terminals, batch.weights)
+        float_type = np.float64 if self._online.master.dtype is torch.float64 else np.float32
+        returns, discounts = (values.astype(float_type) for values in discounted(batch, self.options))
+        fields = (batch.prestates, batch.actions, returns, discounts, batch.poststates, batch.weights)
         return Batch(*map(self._tensor, fields))
 
     def _tensor(self, array: Any) -> Tensor:
         return array if isinstance(array, torch.Tensor) else torch.from_numpy(array).to(self.device)
+
+
+def discounted(batch: Minibatch, options: DeepQNetworkOptions) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What a transition earned and what the Q-value of its poststate is worth.
+
+    Returns:
+        Σ γ^k · r_k over its steps, each reward clipped, (batch,) float64, and γ^steps, or 0 at an end, likewise.
+    """
+    steps = np.arange(batch.rewards.shape[1])
+    rewards = batch.rewards.astype(np.float64).clip(options.min_reward, options.max_reward)  # (batch, multi_step)
+    counts = options.discount_rate**steps * (steps < batch.steps[:, None])
+    return (rewards * counts).sum(axis=1), options.discount_rate**batch.steps * ~batch.terminals
 
 
 def find_device(backend: BackendOptions) -> torch.device:

@@ -26,10 +26,29 @@ class Linear(NamedTuple):
     outputs: int
 
 
+class Dueling(NamedTuple):
+    """The last layer in two streams, each fully connected to its half of the units before (Wang et al. 2016).
+
+    The first half gives the state's value V, the other each action's advantage A: Q_a = V + A_a − mean(A).
+    """
+
+    outputs: int
+
+
+Layers = Sequence[Conv | Linear | Dueling]
+
 NATURE = (Conv(32, 8, 4), Conv(64, 4, 2), Conv(64, 3, 1), Linear(512))  # Mnih et al. 2015, Methods
 
 
-def shapes(layers: Sequence[Conv | Linear], state_shape: Shape) -> list[Shape]:
+def q_layers(num_actions: int, dueling: bool) -> tuple[Conv | Linear | Dueling, ...]:
+    """All layers: those of the Nature paper; of a dueling network each stream has a hidden layer like its own."""
+    *convolutions, hidden = NATURE
+    if dueling:
+        return (*convolutions, Linear(2 * hidden[0]), Dueling(num_actions))
+    return (*NATURE, Linear(num_actions))
+
+
+def shapes(layers: Layers, state_shape: Shape) -> list[Shape]:
     """(channels, height, width) of the state, and of what leaves each layer; the units of a `Linear` are channels.
 
     Raises:
@@ -37,7 +56,7 @@ def shapes(layers: Sequence[Conv | Linear], state_shape: Shape) -> list[Shape]:
     """
     found = [state_shape]
     for layer in layers:
-        if isinstance(layer, Linear):
+        if not isinstance(layer, Conv):
             found.append((layer.outputs, 1, 1))
             continue
         height, width = ((n - layer.size) // layer.stride + 1 for n in found[-1][1:])
@@ -50,7 +69,7 @@ def shapes(layers: Sequence[Conv | Linear], state_shape: Shape) -> list[Shape]:
     return found
 
 
-def fan_ins(layers: Sequence[Conv | Linear], state_shape: Shape) -> list[int]:
+def fan_ins(layers: Layers, state_shape: Shape) -> list[int]:
     """How many numbers each unit of each layer sees."""
     inputs = shapes(layers, state_shape)
     return [
@@ -59,7 +78,7 @@ def fan_ins(layers: Sequence[Conv | Linear], state_shape: Shape) -> list[int]:
     ]
 
 
-def require_memory(layers: Sequence[Conv | Linear], state_shape: Shape, batch_size: int) -> None:
+def require_memory(layers: Layers, state_shape: Shape, batch_size: int) -> None:
     """Raises OptionError if weights, gradients and activations cannot fit in memory."""
     weights = sum(fan_in * layer[0] for layer, fan_in in zip(layers, fan_ins(layers, state_shape), strict=True))
     activations = sum(map(math.prod, shapes(layers, state_shape)))

@@ -30,7 +30,7 @@ from simple_dqn.neon_network import NeonNetwork, find_backend
 from simple_dqn.options import Options, as_word, option
 from simple_dqn.progress import Progress
 from simple_dqn.recorder import RecorderOptions, make_recorders
-from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
+from simple_dqn.replay_memory import ReplayMemoryOptions, make_memory
 from simple_dqn.scores import Scores, table, write_scores
 from simple_dqn.snapshot import Snapshot, write_snapshot
 from simple_dqn.start import Start, start_from_weights, start_where_it_stopped
@@ -105,7 +105,7 @@ examples:
 # What a snapshot was trained on, and so the default when it is tested, played or loaded.
 _TRAINED_ON = (
     "game", "environment", "frame_skip", "repeat_action_probability", "minimal_action_set", "color_averaging",
-    "screen_width", "screen_height", "history_length", "batch_norm",
+    "screen_width", "screen_height", "history_length", "batch_norm", "dueling",
 )  # fmt: skip
 _PONG_OF_2015 = ("NOOP", "RIGHT", "LEFT")  # the minimal action set of ALE 0.5; today's has FIRE and both with it, too
 _SCORES = ("test_score", "test_games")
@@ -284,7 +284,7 @@ class Run:
         begun = 0 if start and start.checkpoint else o.start_epoch  # epochs that the memory will not hold
         rounds = -(-o.random_steps // n) + max(0, o.epochs - begun) * -(-o.train_steps // n)
         rng = np.random.default_rng(memory)
-        self.memory = ReplayMemory(
+        self.memory = make_memory(
             memory_options,
             screen_shape,
             net_options.batch_size,

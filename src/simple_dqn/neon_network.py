@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions, TrainResult
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions, TrainResult, discounted
 from simple_dqn.errors import OptionError
 from simple_dqn.layers import NATURE, Conv, Linear, require_memory
 from simple_dqn.replay_memory import Minibatch, ReplayMemory
@@ -62,6 +62,8 @@ class NeonNetwork:
         self.state_shape = state_shape
         self.options = options
         self.train_iterations = 0
+        if options.dueling:
+            raise OptionError("--dueling: only PyTorch's network has streams; use --library torch")
         self._neon = load_neon()
         self._layers = (*NATURE, Linear(num_actions))
         require_memory(self._layers, state_shape, options.batch_size)
@@ -223,7 +225,9 @@ class NeonNetwork:
     def _make_optimizer(self, stochastic_round: bool | int) -> Any:
         o, optimizers = self.options, self._neon.optimizers
         if o.optimizer == "adam":
-            return optimizers.Adam(learning_rate=o.learning_rate, stochastic_round=stochastic_round)
+            return optimizers.Adam(
+                learning_rate=o.learning_rate, epsilon=o.adam_epsilon, stochastic_round=stochastic_round
+            )
         if o.optimizer == "adadelta":
             return optimizers.Adadelta(decay=o.decay_rate, stochastic_round=stochastic_round)
         return optimizers.RMSProp(
@@ -249,10 +253,12 @@ class NeonNetwork:
         return q if q.dtype == np.float64 else q.astype(np.float32)
 
     def _target_values(self, batch: Minibatch) -> NDArray[np.floating[Any]]:
-        """What the Q-value of each action taken should have been, (n,): r, or r + γ·max_a Q_target(s', a)."""
-        best = self._q_values(self._target, batch.poststates).max(axis=1)
-        rewards = batch.rewards.astype(best.dtype).clip(self.options.min_reward, self.options.max_reward)
-        return rewards + self.options.discount_rate * best * ~batch.terminals
+        """What the Q-value of each action taken should have been, (n,), as `DeepQNetwork` has it."""
+        postq = self._q_values(self._target, batch.poststates)  # (n, num_actions)
+        judge = self._q_values(self._online, batch.poststates) if self.options.double_dqn else postq
+        best = np.take_along_axis(postq, judge.argmax(axis=1, keepdims=True), axis=1)[:, 0]
+        returns, discounts = (values.astype(best.dtype) for values in discounted(batch, self.options))
+        return returns + discounts * best
 
     def _weigh(self, deltas: Any, weights: NDArray[np.float32]) -> None:
         """Multiplies each transition's column of `deltas` by its weight. Neon's mean counts what fills the batch up."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from simple_dqn.layers import Conv, Linear, shapes
+from simple_dqn.layers import Conv, Dueling, Linear, shapes
 from simple_dqn.snapshot import Layer
 
 
@@ -44,7 +44,9 @@ class Layout:
         OptionError: nothing would be left of the screens after the convolutions.
     """
 
-    def __init__(self, layers: tuple[Conv | Linear, ...], state_shape: tuple[int, int, int], batch_norm: bool) -> None:
+    def __init__(
+        self, layers: tuple[Conv | Linear | Dueling, ...], state_shape: tuple[int, int, int], batch_norm: bool
+    ) -> None:
         self.state_shape = state_shape
         self.batch_norm = batch_norm
         self.layers = layers
@@ -55,6 +57,8 @@ class Layout:
             if isinstance(layer, Conv):
                 shape: tuple[int, ...] = (layer.filters, layer.size, layer.size, seen[0])
                 self.flattened = left  # what the first fully connected layer sees
+            elif isinstance(layer, Dueling):
+                shape = (1 + layer.outputs, math.prod(seen) // 2)
             else:
                 shape = (layer.outputs, math.prod(seen))
             seen = left
@@ -98,6 +102,8 @@ class Layout:
         layers, own = [], iter(values)
         for i, layer in enumerate(self.layers):
             weights, *optimizer = next(own)
+            if isinstance(layer, Dueling):
+                weights = np.asarray(_as_one_layer(torch.from_numpy(weights)))
             if isinstance(layer, Conv):
                 config: dict[str, Any] = {"fshape": (layer.size, layer.size, layer.filters), "strides": layer.stride}
                 layers.append(Layer("Convolution", config, {"W": weights}, optimizer))
@@ -118,6 +124,8 @@ class Layout:
                 arrays += [[layer.params[key], *own] for key, own in zip(("beta", "gamma"), layer.states, strict=True)]
             else:
                 arrays.append([layer.params["W"], *layer.states])
+        if isinstance(self.layers[-1], Dueling):
+            arrays[-1][0] = _as_streams(arrays[-1][0])
         count = min(map(len, arrays))
         flat, *states = (
             np.concatenate([self._from_neon(own[k], part) for own, part in zip(arrays, self.parts, strict=True)])
@@ -188,7 +196,7 @@ class QNetwork:
         x = self._channels_last(states)
         last = len(self.layout.layers) - 1
         for i, layer in enumerate(self.layout.layers):
-            weight, inputs = self._weights[i]["W"], x
+            weight, inputs = self._weight(i), x
             normalized: Sequence[Tensor] = ()
             if isinstance(layer, Conv):
                 weight = weight / 255 if i == 0 else weight  # cheaper than dividing the states
@@ -209,7 +217,7 @@ class QNetwork:
         g = deltas
         for i in reversed(range(len(trace))):
             layer, (inputs, output, normalized) = self.layout.layers[i], trace[i]
-            weight, gradient = self._weights[i]["W"], self._gradients[i]["W"]
+            weight, gradient = self._weight(i), self._gradients[i]["W"]
             if i < len(trace) - 1:
                 # Through the rectifier, where its output is positive.
                 g = torch.ops.aten.threshold_backward(g, output, 0)
@@ -219,13 +227,21 @@ class QNetwork:
                 g, of_weight = _convolution_backward(g, inputs, weight, layer.stride, [i > 0, True, False])
                 gradient.copy_(of_weight if i else of_weight / 255)
                 continue
-            torch.mm(g.t(), _flat(inputs), out=gradient)
+            if isinstance(layer, Dueling):
+                gradient.copy_(_stream_gradients(torch.mm(g.t(), inputs)))
+            else:
+                torch.mm(g.t(), _flat(inputs), out=gradient)
             if inputs.dim() == 4:
                 g, _ = _convolution_backward(
                     g[..., None, None], inputs, _as_filters(weight, inputs), 1, [True, False, False]
                 )
             else:
                 g = torch.mm(g, weight)  # (n, inputs)
+
+    def _weight(self, i: int) -> Tensor:
+        """The weights of layer i: (filters, channels, height, width) or (outputs, inputs)."""
+        weight = self._weights[i]["W"]
+        return _as_one_layer(weight) if isinstance(self.layout.layers[i], Dueling) else weight
 
     def _channels_last(self, states: Tensor) -> Tensor:
         """States in the network's precision and with their screens interleaved, in a buffer that stays.
@@ -305,6 +321,27 @@ def _as_filters(weight: Tensor, images: Tensor) -> Tensor:
     """
     _, channels, height, width = images.shape
     return weight.view(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _as_one_layer(streams: Tensor) -> Tensor:
+    """The streams' weights (1 + actions, half), the value's first, as those of a plain layer, (actions, 2·half).
+
+    Q_a = V + A_a − mean(A) is linear in what the streams see, so files and guided back-propagation need not know of it.
+    """
+    value, advantages = streams[:1], streams[1:]
+    return torch.cat([value.expand_as(advantages), advantages - advantages.mean(0)], dim=1)
+
+
+def _stream_gradients(gradient: Tensor) -> Tensor:
+    """The gradient of the streams' weights, (1 + actions, half), from that of `_as_one_layer`, (actions, 2·half)."""
+    of_value, of_advantages = gradient.chunk(2, dim=1)
+    return torch.cat([of_value.sum(0, keepdim=True), of_advantages - of_advantages.mean(0)])
+
+
+def _as_streams(weights: NDArray[Any]) -> NDArray[Any]:
+    """Weights of streams that come to the plain layer `weights`: in the first half all rows are the value's."""
+    half = weights.shape[1] // 2
+    return np.concatenate([weights[:1, :half], weights[:, half:]])
 
 
 def _flat(images: Tensor) -> Tensor:

@@ -100,6 +100,7 @@ class Adam(Optimizer):
 
     def __init__(self, weights: Tensor, computed: Tensor, options: DeepQNetworkOptions) -> None:
         super().__init__(weights, computed, options)
+        self.epsilon = options.adam_epsilon
         self.steps = 0  # t; not in Neon's snapshots, so it counts from the load
         self._steps = torch.zeros((), dtype=torch.float64, device=weights.device)  # t, where a CUDA graph can count it
 
@@ -125,12 +126,12 @@ class Adam(Optimizer):
         m.mul_(0.9).add_(gradient, alpha=0.1 * scale)
         _average(v, gradient, scale, 0.999)
         rate = self.learning_rate * torch.sqrt(1 - 0.999**self._steps) / (1 - 0.9**self._steps)
-        chunk.weights.sub_(rate * m / torch.sqrt(v, out=chunk.buffer).add_(1e-8))
+        chunk.weights.sub_(rate * m / torch.sqrt(v, out=chunk.buffer).add_(self.epsilon))
 
     def _move_at_once(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
         """In one pass over memory: 0.7 ms a step, not 1.3. PyTorch adds its ε to sqrt(v) / sqrt(1 − β2^t)."""
         m, v = chunk.states
-        epsilon = 1e-8 / math.sqrt(1 - 0.999**self.steps)
+        epsilon = self.epsilon / math.sqrt(1 - 0.999**self.steps)
         steps, divisor = torch.tensor(float(self.steps)), torch.tensor(1 / scale)
         torch._fused_adam_(
             [chunk.weights], [gradient], [m], [v], [], [steps], lr=self.learning_rate, beta1=0.9, beta2=0.999,

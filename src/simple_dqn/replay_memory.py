@@ -1,6 +1,7 @@
 """Experience replay (Lin 1992; Mnih et al. 2015): past transitions, drawn at random to learn from.
 
-To add prioritized replay, subclass `ReplayMemory` here: draw in `_sample_indexes`, learn priorities in `update`.
+`PrioritizedReplayMemory` draws by how much there is to learn (Schaul et al. 2016). To draw in another way, subclass
+`ReplayMemory` as it does.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from numpy.typing import NDArray
 
 from simple_dqn.errors import OptionError
 from simple_dqn.options import Options, option
+from simple_dqn.sum_tree import SumTree
 
 GOES_ON, TERMINAL, CUT = 0, 1, 2  # what becomes of the game after a transition; a cut is no end that the agent caused
 _HEADROOM = 512 * 2**20  # bytes left for the network and the emulator
+_NEVER = 2**62
+_LEAST = 1e-6  # priority of a transition on which no error was made
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,19 @@ class ReplayMemoryOptions(Options):
         1_000_000, "transitions kept, 7 kB each at 84x84; the oldest make way", at_least=1, at_most=10**10
     )
     history_length: int = option(4, "screens in a state", at_least=1, at_most=64)
+    multi_step: int = option(
+        1, "steps whose rewards count in a target before the Q-value of the state then", at_least=1, at_most=1000
+    )
+    prioritized_replay: bool = option(
+        False, "draw transitions in proportion to the error that the network made on them, not evenly"
+    )
+    priority_exponent: float = option(
+        0.6, "how much that error counts: 0 nothing, 1 in proportion", at_least=0, at_most=10
+    )
+    importance_exponent: float = option(
+        0.4, "how much of the bias of such draws is taken back, at the beginning; it rises to 1", at_least=0, at_most=1
+    )
+    importance_steps: int = option(1_000_000, "steps over which it rises to 1", at_least=1, at_most=10**12)
 
 
 class Minibatch(NamedTuple):
@@ -35,11 +52,12 @@ class Minibatch(NamedTuple):
 
     prestates: Any  # (batch, history, height, width) uint8: an array, or a tensor where the screens are on the GPU
     actions: NDArray[np.uint8]  # (batch,)
-    rewards: NDArray[np.float32]  # (batch,), not clipped
-    poststates: Any  # the same
-    terminals: NDArray[np.bool_]  # (batch,)
+    rewards: NDArray[np.float32]  # (batch, multi_step) of the action and of those after it; not clipped
+    poststates: Any  # as prestates
+    terminals: NDArray[np.bool_]  # (batch,), whether the poststate is the end of an episode
     indexes: NDArray[np.int64]  # (batch,), where they lie in the memory
     weights: NDArray[np.float32]  # (batch,), importance of each in the gradient
+    steps: NDArray[np.int64]  # (batch,) from prestate to poststate: multi_step, or fewer where an episode ends before
 
 
 class ReplayMemory:
@@ -70,9 +88,10 @@ class ReplayMemory:
         lanes: int = 1,
     ) -> None:
         self.history_length = options.history_length
+        self.multi_step = options.multi_step
         self.batch_size = batch_size
         self._rng = rng
-        least = max(batch_size + 1, lanes * (options.history_length + 1))
+        least = max(batch_size + 1, lanes * (options.history_length + options.multi_step))
         if options.replay_size < least:
             games = f" of each of {lanes} games" if lanes > 1 else ""
             raise OptionError(
@@ -89,8 +108,9 @@ class ReplayMemory:
         self.terminals = np.empty(size, np.uint8)  # GOES_ON, TERMINAL or CUT
         self.added = np.zeros(lanes, np.int64)  # transitions ever added, to each lane
         self._runs = [0] * lanes  # screens since the last end or cut
-        self._any_whole = False  # a history has been whole
-        self._window = np.arange(-self.history_length, 1)  # a transition's history and, last, the screen it led to
+        self._first_whole = [_NEVER] * lanes  # number of the first transition whose history was whole
+        self._history = np.arange(-self.history_length, 0)  # where a transition's prestate lies, seen from it
+        self._ahead = np.arange(self.multi_step)  # where the transition and those after it lie
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -110,7 +130,8 @@ class ReplayMemory:
     @property
     def ready(self) -> bool:
         """Whether there is enough to draw a minibatch from."""
-        return self._any_whole and self.count > max(self.batch_size, self.history_length)
+        whole = any(first + self.multi_step <= n for first, n in zip(self._first_whole, self.added, strict=True))
+        return whole and self.count > max(self.batch_size, self.history_length)
 
     def add(self, action: int, reward: float, screen: NDArray[np.uint8], terminal: bool, lane: int = 0) -> None:
         """Adds a transition: `action` earned `reward` and led to `screen` (height, width), the last if `terminal`."""
@@ -119,7 +140,8 @@ class ReplayMemory:
         self.rewards[index] = reward
         self.screens[index] = screen
         self.terminals[index] = TERMINAL if terminal else GOES_ON
-        self._any_whole |= self._runs[lane] >= self.history_length
+        if self._first_whole[lane] == _NEVER and self._runs[lane] >= self.history_length:
+            self._first_whole[lane] = int(self.added[lane])
         self._runs[lane] = 0 if terminal else self._runs[lane] + 1
         self.added[lane] += 1
 
@@ -138,15 +160,19 @@ class ReplayMemory:
             OptionError: the memory holds no transition whose history is whole.
         """
         indexes, weights = self._sample_indexes()
-        screens = self.screens[indexes[:, None] + self._window]  # (batch, history + 1, height, width)
+        ahead = indexes[:, None] + self._ahead  # (batch, multi_step)
+        ends = self.terminals[ahead] != GOES_ON
+        steps = np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, self.multi_step)
+        last = indexes + steps - 1  # the transition that leads to the poststate
         return Minibatch(
-            screens[:, :-1],
+            self.screens[indexes[:, None] + self._history],  # (batch, history, height, width)
             self.actions[indexes],
-            self.rewards[indexes],
-            screens[:, 1:],
-            self.terminals[indexes] == TERMINAL,
+            self.rewards[ahead],
+            self.screens[last[:, None] + 1 + self._history],
+            self.terminals[last] == TERMINAL,
             indexes,
             weights,
+            steps,
         )
 
     # For checkpoints
@@ -158,7 +184,7 @@ class ReplayMemory:
             lane_size=self.lane_size,
             ends=[self.terminals[lane * self.lane_size :][:n].copy() for lane, n in enumerate(self.counts)],
             runs=list(self._runs),
-            any_whole=self._any_whole,
+            first_whole=list(self._first_whole),
             rng=self._rng.bit_generator.state,
         )
 
@@ -172,7 +198,7 @@ class ReplayMemory:
         self.added[:] = state["added"]
         for lane, ends in enumerate(state["ends"]):
             self.terminals[lane * self.lane_size :][: len(ends)] = ends
-        self._runs, self._any_whole = list(state["runs"]), state["any_whole"]
+        self._runs, self._first_whole = list(state["runs"]), list(state["first_whole"])
         self._rng.bit_generator.state = state["rng"]
 
     def transitions(self, lane: int, numbers: range) -> list[NDArray[Any]]:
@@ -193,13 +219,17 @@ class ReplayMemory:
         """Told the error, (batch,), of each transition just learned from; uniform sampling has no use for it."""
 
     def _sample_indexes(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Indexes (batch,) of transitions, uniform over those whose history is whole, and their weights (batch,)."""
+        """Indexes (batch,) of transitions and their weights (batch,); uniform over those that are whole."""
+        return self._draw_whole(), np.ones(self.batch_size, np.float32)
+
+    def _draw_whole(self) -> NDArray[np.int64]:
+        """Indexes (batch,) as `_draw` draws them, but of whole transitions only."""
         found = np.empty(0, np.int64)
         for _ in range(100):
             drawn = self._draw()
             found = np.concatenate([found, drawn[self._is_whole(drawn)]])
             if len(found) >= self.batch_size:
-                return found[: self.batch_size], np.ones(self.batch_size, np.float32)
+                return found[: self.batch_size]
         # Next to none can be used: look at all of them.
         everything = np.arange(self.size)
         whole = everything[self._is_whole(everything)]
@@ -208,7 +238,7 @@ class ReplayMemory:
                 f"none of {self.count} transitions in the replay memory has {self.history_length} screens of history: "
                 "the episodes are too short for this --history_length and --random_starts"
             )
-        return self._rng.choice(whole, self.batch_size), np.ones(self.batch_size, np.float32)
+        return self._rng.choice(whole, self.batch_size)
 
     def _draw(self) -> NDArray[np.int64]:
         """Indexes (batch,), uniform over what the lanes hold beyond their first `history_length` places."""
@@ -219,14 +249,75 @@ class ReplayMemory:
         return lane * self.lane_size + self.history_length + drawn - (bounds - usable)[lane]
 
     def _is_whole(self, indexes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each transition's history lies within one game and clear of the write position, (batch,)."""
+        """Whether each transition has its history, within one game, and the steps after it that count, (batch,)."""
         lane, place = np.divmod(indexes, self.lane_size)
         count = self.counts[lane]
         age = (place - self.added[lane]) % self.lane_size  # 0: the oldest, about to be overwritten
-        overwritten = (count == self.lane_size) & (age < self.history_length)
-        history = indexes[:, None] + self._window[:-1]  # (batch, history)
-        ended = self.terminals[history].any(axis=1)  # the last screen itself may end the game
-        return (place >= self.history_length) & (place < count) & ~overwritten & ~ended
+        over_the_seam = (age < self.history_length) | (age > self.lane_size - self.multi_step)
+        ended = self.terminals[indexes[:, None] + self._history].any(axis=1)  # its own screen may end the game
+        inside = (place >= self.history_length) & (place + self.multi_step <= count)
+        return inside & ~ended & ~((count == self.lane_size) & over_the_seam)
+
+
+class PrioritizedReplayMemory(ReplayMemory):
+    """Draws transition i with probability p_i^α / Σ p^α, where p_i is the error last made on it, without its sign.
+
+    Those not yet learned from have the highest priority there was. The weights (N · P(i))^-β, here in relation to the
+    largest of the minibatch, take the bias back, wholly at β = 1. Schaul, Quan, Antonoglou and Silver, "Prioritized
+    Experience Replay", ICLR 2016, arXiv:1511.05952: the proportional variant.
+    """
+
+    def __init__(self, options: ReplayMemoryOptions, *args: Any, **kwargs: Any) -> None:
+        super().__init__(options, *args, **kwargs)
+        self._options = options
+        self._tree = SumTree(self.size)  # of priorities to the power α; 0 where a transition cannot be drawn
+        self._highest = 1.0  # of them, ever
+        self._entered = [0] * len(self.added)  # in each lane, transitions that the tree knows for good
+
+    def update(self, indexes: NDArray[np.int64], errors: NDArray[np.float32]) -> None:
+        priorities = (np.abs(np.asarray(errors, np.float64)) + _LEAST) ** self._options.priority_exponent
+        self._highest = max(self._highest, float(priorities.max()))
+        self._tree[indexes] = priorities
+
+    def state(self) -> dict[str, Any]:
+        priorities = [self._tree[self._places(lane, range(n))] for lane, n in enumerate(self.counts)]
+        return super().state() | dict(priorities=priorities, highest=self._highest, entered=list(self._entered))
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        if "priorities" not in state:  # drawn from evenly till now: all enter anew
+            return
+        for lane, priorities in enumerate(state["priorities"]):
+            self._tree[self._places(lane, range(len(priorities)))] = priorities
+        self._highest, self._entered = state["highest"], list(state["entered"])
+
+    def _sample_indexes(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        self._enter()
+        indexes = self._draw_whole()
+        priorities = self._tree[indexes]
+        options = self._options
+        done = min(1, int(self.added.sum()) / options.importance_steps)
+        beta = options.importance_exponent + (1 - options.importance_exponent) * done
+        return indexes, ((priorities.min() / priorities) ** beta).astype(np.float32)
+
+    def _enter(self) -> None:
+        """Gives what was added since the last draw the highest priority; what cannot be drawn, or not yet, has none."""
+        first = [max(known, int(n) - self.lane_size) for known, n in zip(self._entered, self.added, strict=True)]
+        new = [self._places(lane, range(known, int(self.added[lane]))) for lane, known in enumerate(first)]
+        places = np.concatenate(new)
+        self._tree[places] = self._highest * self._is_whole(places)
+        self._entered = [max(0, int(n) - self.multi_step + 1) for n in self.added]
+
+    def _draw(self) -> NDArray[np.int64]:
+        """One from each of as many equal parts of the sum of priorities, in any order."""
+        parts = self._rng.permutation(self.batch_size) + self._rng.random(self.batch_size)
+        return self._tree.find(parts / self.batch_size * self._tree.total)
+
+
+def make_memory(options: ReplayMemoryOptions, *args: Any, **kwargs: Any) -> ReplayMemory:
+    """The memory that `options` ask for; all else is as for `ReplayMemory`."""
+    kind = PrioritizedReplayMemory if options.prioritized_replay else ReplayMemory
+    return kind(options, *args, **kwargs)
 
 
 def as_array(screens: Any) -> NDArray[np.uint8]:

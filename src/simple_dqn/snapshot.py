@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from simple_dqn.errors import SnapshotError, reason
 from simple_dqn.files import write_whole
-from simple_dqn.layers import NATURE, Conv, Linear, Shape, fan_ins
+from simple_dqn.layers import NATURE, Conv, Layers, Shape, fan_ins
 
 Array = NDArray[Any]
 _FACTS = "simple_dqn"  # Neon ignores a key that it does not know
@@ -95,9 +95,7 @@ def read_snapshot(path: Path) -> Snapshot:
         raise SnapshotError(f"{path} is not a snapshot: it holds no Neon model") from None
 
 
-def require_fit(
-    found: Sequence[Layer], layers: Sequence[Conv | Linear], state_shape: Shape, batch_norm: bool, name: str
-) -> None:
+def require_fit(found: Sequence[Layer], layers: Layers, state_shape: Shape, batch_norm: bool, name: str) -> None:
     """Checks that a snapshot is of this network.
 
     Args:
@@ -115,9 +113,7 @@ def require_fit(
         raise SnapshotError(f"{name} is damaged: it holds weights that are no numbers")
 
 
-def _differences(
-    found: Sequence[Layer], layers: Sequence[Conv | Linear], state_shape: Shape, batch_norm: bool
-) -> list[str]:
+def _differences(found: Sequence[Layer], layers: Layers, state_shape: Shape, batch_norm: bool) -> list[str]:
     """In the user's words, what keeps the layers of a snapshot from fitting a network."""
     weights = [layer.params["W"] for layer in found if layer.type != "BatchNorm"]
     if len(weights) != len(layers):
@@ -133,7 +129,10 @@ def _differences(
     ]
     if weights[0].shape != own[0]:
         words.append(f"its states have {len(weights[0]) / 64:g} screens, here {state_shape[0]}")
-    if weights[3].shape != own[3]:
+    if len(weights[3]) != own[3][0]:
+        dueling = len(weights[3]) > own[3][0]
+        words.append("it was made " + ("with" if dueling else "without") + " --dueling true")
+    elif weights[3].shape != own[3]:
         words.append(f"its screens are not {state_shape[2]}x{state_shape[1]}")
     if not words and [w.shape for w in weights] != own:
         words.append(f"its weights have shapes {[w.shape for w in weights]}, not {own}")
