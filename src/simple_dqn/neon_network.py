@@ -276,10 +276,16 @@ def find_backend(backend: BackendOptions) -> str:
     """cpu, gpu or mkl: what was asked for; where nothing was, the GPU if Neon finds one, else the CPU.
 
     Raises:
-        OptionError: Neon is not there, or not that GPU.
+        OptionError: Neon is not there, or not that GPU, or it was built without MKL.
     """
-    if backend.backend in ("cpu", "mkl"):
-        return backend.backend
+    if backend.backend == "cpu":
+        return "cpu"
+    if backend.backend == "mkl":
+        if not load_neon().backends.util.check_mkl.get_mkl_lib():
+            raise OptionError(
+                "--backend mkl: Neon was built here without MKL (docs/neon.md); --backend cpu always works"
+            )
+        return "mkl"
     gpus = load_neon().backends.util.check_gpu.get_device_count()
     if not backend.backend:
         return "gpu" if gpus and backend.datatype != "float64" else "cpu"
@@ -320,6 +326,7 @@ def load_neon() -> Any:
         with _quiet(), contextlib.redirect_stdout(io.StringIO()) as said:
             import neon
             import neon.backends.util.check_gpu
+            import neon.backends.util.check_mkl
             import neon.initializers
             import neon.layers
             import neon.models
