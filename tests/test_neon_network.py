@@ -180,6 +180,13 @@ def test_stochastic_rounding_is_passed_on_and_the_log_says_where_it_is_in_vain(
     assert "--stochastic_round does nothing here" in caplog.text
 
 
+@needs_neon
+@pytest.mark.parametrize("datatype", ["float16", "float32", "float64"])
+def test_the_log_warns_of_float16_where_it_takes_long(datatype: str, caplog: pytest.LogCaptureFixture) -> None:
+    make(backend=BackendOptions(library="neon", backend="cpu", datatype=datatype))
+    assert ("--datatype float16 is for the GPU" in caplog.text) == (datatype == "float16")
+
+
 def without_neon(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "neon"]:
         monkeypatch.delitem(sys.modules, name)

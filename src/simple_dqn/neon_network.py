@@ -199,6 +199,8 @@ class NeonNetwork:
         logger.info("Backend: Neon's %s, %s", type(made).__name__, backend.datatype)
         if backend.stochastic_round is not False and name != "gpu":
             logger.warning("--stochastic_round does nothing here: Neon rounds stochastically on the GPU alone")
+        if backend.datatype == "float16" and name != "gpu":
+            logger.warning("--datatype float16 is for the GPU: here it takes dozens of times as long as float32")
         return made
 
     def _make_model(self, cost: Any = None) -> Any:
