@@ -135,21 +135,29 @@ def test_options_that_neon_has_not(options: dict[str, Any], message: str) -> Non
             2,
             "--device_id 2: Neon finds 2 GPUs, counted from",
         ),
-        (BackendOptions(library="neon", backend="mkl"), 0, r"--backend mkl: Neon cannot use it here \(.*MKL.*\)"),
+        (BackendOptions(library="neon", backend="mkl"), 0, "--backend mkl: Neon was built here without MKL"),
     ],
 )
 def test_backends_that_are_not_there(
     monkeypatch: pytest.MonkeyPatch, backend: BackendOptions, gpus: int, message: str
 ) -> None:
-    neon = load_neon()
-    monkeypatch.setattr(neon.backends.util.check_gpu, "get_device_count", lambda: gpus)
-    if backend.backend == "mkl":
-        from neon.backends.util import check_mkl
-
-        if check_mkl.get_mkl_lib():
-            pytest.skip("Neon's MKL backend is built here")
+    util = load_neon().backends.util
+    monkeypatch.setattr(util.check_gpu, "get_device_count", lambda: gpus)
+    monkeypatch.setattr(util.check_mkl, "get_mkl_lib", lambda: 0)
     with pytest.raises(OptionError, match=message):
         make(backend=backend)
+
+
+@needs_neon
+def test_a_backend_that_neon_makes_nothing_of_gets_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("mklEngine is broken\nat line 1")
+
+    neon = load_neon()
+    monkeypatch.setattr(neon.backends.util.check_mkl, "get_mkl_lib", lambda: 1)
+    monkeypatch.setattr(neon.backends, "gen_backend", fail)
+    with pytest.raises(OptionError, match=r"mkl: Neon cannot use it here \(mklEngine is broken\); --backend"):
+        make(backend=BackendOptions(library="neon", backend="mkl"))
 
 
 @needs_neon
@@ -170,6 +178,13 @@ def test_stochastic_rounding_is_passed_on_and_the_log_says_where_it_is_in_vain(
     network = make(backend=BackendOptions(library="neon", backend="cpu", stochastic_round=10))
     assert network._optimizer.stochastic_round == 10
     assert "--stochastic_round does nothing here" in caplog.text
+
+
+@needs_neon
+@pytest.mark.parametrize("datatype", ["float16", "float32", "float64"])
+def test_the_log_warns_of_float16_where_it_takes_long(datatype: str, caplog: pytest.LogCaptureFixture) -> None:
+    make(backend=BackendOptions(library="neon", backend="cpu", datatype=datatype))
+    assert ("--datatype float16 is for the GPU" in caplog.text) == (datatype == "float16")
 
 
 def without_neon(monkeypatch: pytest.MonkeyPatch) -> None:

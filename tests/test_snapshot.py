@@ -127,11 +127,13 @@ def of_2015(rng: np.random.Generator, actions: int = 4, batch_norm: bool = False
     return found
 
 
-@pytest.mark.parametrize("layout", ["params by name", "params alone", "arrays alone"])
+@pytest.mark.parametrize("layout", ["params by name", "params and the layer's name", "params alone", "arrays alone"])
 def test_files_of_2015_load(tmp_path: Path, layout: str) -> None:
     layers: list[Any] = of_2015(np.random.default_rng(1))
     weights = [layer["params"]["W"] for layer in layers]
-    if layout != "params by name":
+    if layout == "params and the layer's name":  # as Neon 1.1 wrote them
+        layers = [layer | {"params": {"name": "ConvolutionLayer"} | layer["params"]} for layer in layers]
+    elif layout != "params by name":
         layers = [layer | {"params": layer["params"]["W"]} for layer in layers]
     if layout == "arrays alone":
         layers = weights

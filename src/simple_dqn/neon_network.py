@@ -201,6 +201,8 @@ class NeonNetwork:
         logger.info("Backend: Neon's %s, %s", type(made).__name__, backend.datatype)
         if backend.stochastic_round is not False and name != "gpu":
             logger.warning("--stochastic_round does nothing here: Neon rounds stochastically on the GPU alone")
+        if backend.datatype == "float16" and name != "gpu":
+            logger.warning("--datatype float16 is for the GPU: here it takes dozens of times as long as float32")
         return made
 
     def _make_model(self, cost: Any = None) -> Any:
@@ -282,10 +284,16 @@ def find_backend(backend: BackendOptions) -> str:
     """cpu, gpu or mkl: what was asked for; where nothing was, the GPU if Neon finds one, else the CPU.
 
     Raises:
-        OptionError: Neon is not there, or not that GPU.
+        OptionError: Neon is not there, or not that GPU, or it was built without MKL.
     """
-    if backend.backend in ("cpu", "mkl"):
-        return backend.backend
+    if backend.backend == "cpu":
+        return "cpu"
+    if backend.backend == "mkl":
+        if not load_neon().backends.util.check_mkl.get_mkl_lib():
+            raise OptionError(
+                "--backend mkl: Neon was built here without MKL (docs/neon.md); --backend cpu always works"
+            )
+        return "mkl"
     gpus = load_neon().backends.util.check_gpu.get_device_count()
     if not backend.backend:
         return "gpu" if gpus and backend.datatype != "float64" else "cpu"
@@ -326,6 +334,7 @@ def load_neon() -> Any:
         with _quiet(), contextlib.redirect_stdout(io.StringIO()) as said:
             import neon
             import neon.backends.util.check_gpu
+            import neon.backends.util.check_mkl
             import neon.initializers
             import neon.layers
             import neon.models

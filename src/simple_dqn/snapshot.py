@@ -187,7 +187,7 @@ def _layers_of_2015(described: list[Any]) -> Iterator[Layer]:
             params = dict(zip(("beta", "gamma", "gmean", "gvar"), params, strict=True))
         if not isinstance(params, dict):
             params = {"W": params}
-        params = {key: np.asarray(value) for key, value in params.items()}
+        params = _arrays(params)
         if "W" not in params:
             yield Layer("BatchNorm", {}, params, states or [[], []])
             continue
@@ -205,9 +205,14 @@ def _own_layer(described: dict[str, Any]) -> Iterator[Layer]:
     if keep is None:
         return
     config = {key: described["config"][key] for key in keep}
-    params = {key: np.asarray(value) for key, value in described["params"].items()}
+    params = _arrays(described["params"])
     states = list(described.get("states", []))
     yield Layer(kind, config, params, states or [[], []] if kind == "BatchNorm" else states)
+
+
+def _arrays(params: dict[str, Any]) -> dict[str, Array]:
+    """Without what else is there: Neon 1.1 put the layer's name in."""
+    return {key: value for key, value in params.items() if isinstance(value, np.ndarray)}
 
 
 def _others(path: Path) -> str:
