@@ -78,6 +78,26 @@ def test_exact_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_a_phase_that_goes_on_counts_the_seconds_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "time", clock := Clock())
+    before, _ = make(None)
+    before.on_phase_start("train", 1, 100)
+    for _ in range(40):
+        before.on_step(step())
+    clock.now += 18
+    state = before.save_state()  # 19 seconds in
+    rows: list[dict[str, Any]] = []
+    stats, _ = make(None)
+    monkeypatch.setattr(stats, "_log", rows.append)
+    stats.on_phase_start("train", 1, 100)
+    stats.restore(state, same_phase=True)
+    for _ in range(60):
+        stats.on_step(step())
+    clock.now += 5
+    stats.on_phase_end()
+    assert (rows[0]["steps"], rows[0]["epoch_time"], rows[0]["steps_per_second"]) == (100, 25, 4)
+
+
 def test_games_side_by_side_have_scores_of_their_own() -> None:
     stats, _ = make(None)
     for reward, terminal, game in [(1, False, 0), (10, False, 1), (2, True, 0), (5, False, 0), (20, True, 1)]:

@@ -61,6 +61,7 @@ class Statistics(Callback):
             scores=dict(self._scores),
             costs=float(self._costs),
             num_costs=self._num_costs,
+            seconds=time.monotonic() - self._phase_start_time,
             validation_states=self._validation_states,
         )
 
@@ -74,6 +75,8 @@ class Statistics(Callback):
             self.num_games = len(self.game_rewards)
             self._scores = dict(state["scores"])
             self._costs, self._num_costs = state["costs"], state["num_costs"]
+            self._phase_start_time -= state["seconds"]
+            self._start_time -= state["seconds"]  # the phase's row, which counted them, is written anew
 
     def on_step(self, step: Step) -> None:
         self.num_steps += 1
