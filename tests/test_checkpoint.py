@@ -405,7 +405,7 @@ def test_the_chunks_of_another_timeline_are_not_overwritten(tmp_path: Path) -> N
     assert read_checkpoint(tmp_path / "m_1.checkpoint")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"simple_dqn checkpoint 1 00000000\n{}\n", os.urandom(100)])
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"simple_dqn checkpoint 1 00000000\n{}\n", bytes(range(100, 200))])
 def test_what_is_no_checkpoint_is_said_so(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "m_1.checkpoint"
     path.write_bytes(content)
