@@ -25,8 +25,9 @@ from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.games import make_games
-from simple_dqn.main import GROUPS, library_of
+from simple_dqn.main import GROUPS
 from simple_dqn.replay_memory import ReplayMemoryOptions, make_memory
+from simple_dqn.runner import library_of
 from simple_dqn.statistics import Statistics
 
 # As the peers have it; the rest is at the program's defaults.

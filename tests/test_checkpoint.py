@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from simple_dqn import checkpoint as checkpoints
-from simple_dqn import main
+from simple_dqn import main, runner
 from simple_dqn.agent import Agent
 from simple_dqn.checkpoint import Checkpoints, read_checkpoint, restore_memory
 from simple_dqn.errors import CheckpointError, OptionError, OutputError
@@ -144,7 +144,7 @@ def test_stopped_within_a_phase(
     with monkeypatch.context() as patch:
         patch.setattr(Agent, phase, stop_soon)
         for command in [words, *[["--resume", "snapshots/b"]] * (times - 1)]:
-            with pytest.raises(main._Interrupted):
+            with pytest.raises(runner.Interrupted):
                 main.run(command)
     main.run(["--resume", "snapshots/b"])
     assert ended(tmp_path) == ended(expected)

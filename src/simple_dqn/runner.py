@@ -1,0 +1,455 @@
+"""A run: the parts of a training, a test or games to watch, put together; its phases, and what it saves."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from nvis.visualization import Visualization, VisualizationOptions
+from simple_dqn import options
+from simple_dqn.agent import Agent, AgentOptions
+from simple_dqn.audience import Audience
+from simple_dqn.checkpoint import Checkpoint, Checkpoints, Chunk, prefix_of, restore_memory
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, find_device
+from simple_dqn.environment import EnvironmentOptions
+from simple_dqn.errors import CheckpointError, OptionError, SimpleDQNError, SnapshotError
+from simple_dqn.files import Lock, require_writable
+from simple_dqn.games import make_games
+from simple_dqn.neon_network import NeonNetwork, find_backend
+from simple_dqn.options import Options, option
+from simple_dqn.progress import Progress
+from simple_dqn.recorder import RecorderOptions, make_recorders
+from simple_dqn.replay_memory import ReplayMemoryOptions, make_memory
+from simple_dqn.scores import Scores, table, write_scores
+from simple_dqn.snapshot import Snapshot, write_snapshot
+from simple_dqn.start import Start
+from simple_dqn.statistics import CSVFile, Statistics
+from simple_dqn.viewer import Saliency, Viewer, ViewerOptions, make_display
+
+logger = logging.getLogger(__name__)
+
+_STEPS: dict[str, Any] = dict(at_least=0, at_most=10**12)
+
+
+@dataclass(frozen=True)
+class MainOptions(Options):
+    title = "Main loop"
+    random_steps: int = option(50_000, "random moves that fill the replay memory before learning starts", **_STEPS)
+    train_steps: int = option(250_000, "training steps per epoch", **_STEPS)
+    test_steps: int = option(125_000, "test steps after each epoch", **_STEPS)
+    epochs: int = option(200, "epochs to run", **_STEPS)
+    start_epoch: int = option(0, "epochs already run: sets the exploration rate and the snapshots' numbers", **_STEPS)
+    play_games: int = option(0, "play so many games, and neither train nor test", **_STEPS)
+    load_weights: str | None = option(None, "snapshot to begin with")
+    save_weights_prefix: str | None = option(None, "snapshots are saved as PREFIX_EPOCH.pkl")
+    csv_file: str | None = option(None, "file for the statistics of every phase")
+    scores_path: str | None = option(None, "folder for scores.csv and scores.json of the games of --play_games")
+    resume: str | None = option(
+        None, "snapshot from which to go on training, or what the names of all begin with: the last one"
+    )
+    checkpoint: bool = option(True, "beside each snapshot save all that is needed to go on exactly")
+
+
+@dataclass(frozen=True)
+class CommonOptions(Options):
+    title = "Common"
+    random_seed: int | None = option(
+        None, "seed for repeatable runs", at_least=0, at_most=2**31 - 1, default_text="another one each time"
+    )
+    log_level: str = option(
+        "INFO", "what is worth a line in the log", choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+    )
+
+
+_PONG_OF_2015 = ("NOOP", "RIGHT", "LEFT")  # the minimal action set of ALE 0.5; today's has FIRE and both with it, too
+_SCORES = ("test_score", "test_games")
+# What no snapshot remembers: where files lie and what a run shows. Equal runs make equal snapshots, wherever they run.
+FORGOTTEN = (
+    "backend", "csv_file", "device_id", "display_screen", "load_weights", "log_level", "play_games",
+    "record_games", "record_screen_path", "record_sound_filename", "resume", "save_weights_prefix", "scores_path",
+    "start_epoch", "video_file", "visualization_file", "visualization_filters",
+)  # fmt: skip
+
+
+class Run:
+    """The parts of a run, put together, and its phases.
+
+    Args:
+        values: the options, by name; what is missing is at its default.
+        start: the snapshot to start from.
+    """
+
+    def __init__(self, values: dict[str, Any], start: Start | None) -> None:
+        self.options = o = options.build(MainOptions, values)
+        env_options, agent_options = options.build(EnvironmentOptions, values), options.build(AgentOptions, values)
+        memory_options, net_options = (
+            options.build(ReplayMemoryOptions, values),
+            options.build(DeepQNetworkOptions, values),
+        )
+        backend_options = options.build(BackendOptions, values)
+        to_test = start and start.checkpoint and start.checkpoint.state["stage"][0] == "test"
+        if o.resume and o.start_epoch >= o.epochs and not to_test:
+            raise OptionError(
+                f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on"
+            )
+        vis_options = options.build(VisualizationOptions, values)
+        page = vis_options.visualization_file
+        if o.scores_path and not o.play_games:
+            raise OptionError(f"--scores_path {o.scores_path} is for the scores of games played: add --play_games 1")
+        if page and not o.play_games:
+            raise OptionError(f"--visualization_file {page} shows what was seen in games played: add --play_games 1")
+        seed = _seed(options.build(CommonOptions, values))
+        groups = (env_options, memory_options, net_options, backend_options, agent_options, o)
+        recorded = {name: value for group in groups for name, value in asdict(group).items() if name not in FORGOTTEN}
+        self._facts: dict[str, Any] = {"options": recorded | {"random_seed": seed}}
+        logger.debug("Options: %s", self._facts["options"])
+        self._epoch = o.start_epoch  # epochs that are over
+        self._stage: tuple[str, int] = ("random", 0)  # the phase under way, or the next one, and its epoch
+        self._going_on: dict[str, Any] | None = None  # the statistics of a phase that was broken off, to go on with
+        self._rows_before = 0  # rows in the CSV file before the phase under way
+        self._chunks: list[Chunk] = []
+        self._saved: list[Path] = []
+        self._saved_steps = -1  # training steps in the last of them
+        scores_file = o.scores_path and f"{o.scores_path}/scores.csv"
+        prefix = o.save_weights_prefix
+        for path in filter(None, (o.csv_file, prefix and f"{prefix}_1.pkl", page, scores_file)):
+            require_writable(Path(path))
+        trains = bool(o.train_steps and not o.play_games)
+        self._prefix = o.save_weights_prefix if trains else None
+        display = make_display(options.build(ViewerOptions, values))
+        self._viewer = Viewer(display) if display else None
+        watchers = make_recorders(options.build(RecorderOptions, values)) + ([self._viewer] if self._viewer else [])
+        self._watchers = [Audience(watchers, o.play_games)] if watchers else []
+
+        # Every owner of randomness has its own; a resumed run must not repeat the first one's draws.
+        game, memory, agent = np.random.SeedSequence(seed, spawn_key=(o.start_epoch,)).spawn(3)
+        screen_shape = (env_options.screen_height, env_options.screen_width)
+        state_shape = (memory_options.history_length, *screen_shape)
+        n = 1 if o.play_games else agent_options.num_envs
+        network_class, on_gpu = library_of(backend_options)
+        actions = _actions(start, env_options) if start else None
+        self.games = make_games(
+            env_options, state_shape, agent_options.random_starts, game, n, on_gpu, self._watchers, actions
+        )
+        begun = 0 if start and start.checkpoint else o.start_epoch  # epochs that the memory will not hold
+        rounds = -(-o.random_steps // n) + max(0, o.epochs - begun) * -(-o.train_steps // n)
+        rng = np.random.default_rng(memory)
+        self.memory = make_memory(
+            memory_options,
+            screen_shape,
+            net_options.batch_size,
+            rng,
+            at_most=0 if o.play_games else rounds * n,
+            lanes=n,
+        )
+        use_target = agent_options.target_steps > 0
+        self.network = network_class(
+            self.games.num_actions, state_shape, net_options, backend_options, seed, use_target, self.games.cores_left
+        )
+        self.network.hold_screens(self.memory)
+        self.agent = Agent(self.games, self.memory, self.network, agent_options, np.random.default_rng(agent))
+        self.agent.total_train_steps = self._epoch_began = o.start_epoch * o.train_steps
+        if start and start.snapshot:
+            self._take_over(start, start.snapshot)
+        self._facts |= {"game": env_options.game, "actions": self.games.action_names}
+        if o.resume and o.csv_file and not Path(o.csv_file).exists():
+            logger.warning("There are no statistics in %s: a new file begins; --csv_file names another", o.csv_file)
+        if start and start.checkpoint:
+            self._go_on(start.checkpoint)
+        self._lock = Lock(self._prefix) if self._prefix else None
+        try:
+            self._csv = CSVFile(Path(o.csv_file), **self._rows_to_keep(start)) if o.csv_file else None
+        except BaseException:
+            self.close()
+            raise
+        self.statistics = Statistics(self.agent, self._csv)
+        if start and start.checkpoint:
+            self.statistics.restore(start.checkpoint.state["statistics"], same_phase=False)
+        self._checkpoints = Checkpoints(self._prefix, self._chunks) if self._prefix and o.checkpoint else None
+        self._scores = Scores()
+        self.agent.callbacks = [self.statistics, Progress(self.statistics, o.epochs), self._scores]
+        if self._viewer:
+            explain = Saliency(self.network.layers, lambda: self.network.train_iterations)
+            self._viewer.attach(self.agent, explain)
+            self.agent.callbacks.append(self._viewer)
+        if page:
+            origin = str(start.path) if start else "none, the weights are random"
+            game_name = Path(env_options.game).stem
+            layers = self.network.layers()
+            self.agent.callbacks.append(Visualization(self.agent, layers, vis_options, game_name, origin))
+
+    def go(self) -> None:
+        """Plays, or trains and tests; what is recorded is complete if that comes to its end, or a viewer ends it."""
+        try:
+            if self.options.play_games:
+                self.play()
+            else:
+                self.train()
+        except Interrupted:
+            if not (self._viewer and self._viewer.quit):
+                raise
+        for watcher in self._watchers:
+            watcher.finish()
+
+    def close(self) -> None:
+        """Frees what the run holds."""
+        for watcher in self._watchers:
+            watcher.close()
+        self.games.close()
+        if self._lock:
+            self._lock.close()
+
+    def show_scores(self) -> None:
+        """Prints what the games played came to, if there are any."""
+        if not self.options.play_games:
+            return
+        if self._scores.games:
+            print(table(self._scores.games), flush=True)
+        if self.options.scores_path:
+            write_scores(Path(self.options.scores_path), self._scores.games)
+
+    def train(self) -> None:
+        """Random moves, then epochs of training and testing, from the phase on at which the run begins."""
+        try:
+            for phase, epoch in self._stages():
+                self._stage = (phase, epoch)
+                self._play_stage(phase, epoch)
+        except Interrupted:
+            self._save_moment(checkpoint=True)
+            raise
+        except Exception:  # a full disk, say: what was learned since the last snapshot may still find room
+            with contextlib.suppress(SimpleDQNError):
+                self._save_moment(checkpoint=False)
+            raise
+        finally:
+            self._sum_up()
+
+    def _stages(self) -> Iterator[tuple[str, int]]:
+        """The phases that are left, each with its epoch."""
+        phase, epoch = self._stage
+        if phase == "random":
+            yield "random", 0
+            epoch = self.options.start_epoch + 1
+        if phase == "test":
+            yield "test", epoch
+            epoch += 1
+        for later in range(epoch, self.options.epochs + 1):
+            yield "train", later
+            yield "test", later
+
+    def _play_stage(self, phase: str, epoch: int) -> None:
+        o, agent = self.options, self.agent
+        if phase == "random":
+            self._phase("random", 0, o.random_steps, agent.random)
+        elif phase == "train":
+            self._phase("train", epoch, o.train_steps, agent.train, already=agent.total_train_steps - self._epoch_began)
+            self._epoch, self._epoch_began = epoch, agent.total_train_steps
+            for name in _SCORES:  # they were another epoch's
+                self._facts.pop(name, None)
+            self._stage = ("test", epoch)
+            self._save(epoch)
+        elif o.test_steps:
+            self._phase("test", epoch, o.test_steps, agent.test)
+            score = self.statistics.mean_reward
+            self._facts |= {"test_score": score, "test_games": self.statistics.num_games}
+            self._stage = ("train", epoch + 1)
+            self._save(epoch)
+
+    def play(self) -> None:
+        """Plays games."""
+        try:
+            self._phase("play", 0, self.options.play_games, self.agent.play)
+        finally:
+            self._sum_up()
+
+    def _phase(self, name: str, epoch: int, number: int, play: Callable[[int], None], already: int = 0) -> None:
+        """Runs a phase of so many steps, or games, less those done already, and tells the callbacks of it."""
+        going_on, self._going_on = self._going_on, None
+        if going_on and name == "random":
+            already = going_on["num_steps"]
+        if number <= already and not going_on:
+            return
+        self._rows_before = self._csv.all_rows if self._csv else 0
+        if self.agent.interrupted:  # while a snapshot was being saved
+            raise Interrupted
+        logger.info("%s%s", name.capitalize(), f" {epoch}/{self.options.epochs}" if epoch else "")
+        # Without the statistics of the steps before, a phase is told to be as long as what is left of it.
+        steps = number if going_on else number - already
+        for callback in self.agent.callbacks:
+            callback.on_phase_start(name, epoch, None if name == "play" else steps)
+        if going_on:
+            self.statistics.restore(going_on, same_phase=True)
+        play(number - already)
+        for callback in self.agent.callbacks:
+            callback.on_phase_end()
+        if self.agent.interrupted:
+            raise Interrupted
+
+    def _save(self, number: int, under_way: bool = False, checkpoint: bool = True) -> None:
+        """Saves PREFIX_number.pkl and its checkpoint, if there is a prefix and this run trains.
+
+        Args:
+            number: of the epoch.
+            under_way: in the middle of a phase, not between two.
+            checkpoint: whether all is as it is between two steps, so that a checkpoint makes sense.
+        """
+        if not self._prefix:
+            return
+        path = Path(f"{self._prefix}_{number}.pkl")
+        facts = self._facts | {
+            "epoch": self._epoch,
+            "epoch_began": self._epoch_began,
+            "total_train_steps": self.agent.total_train_steps,
+            "weight_updates": self.network.train_iterations,
+        }
+        write_snapshot(path, Snapshot(self.network.layers(), self.network.state_shape, facts))
+        self._saved += [path] if path not in self._saved else []
+        self._saved_steps = self.agent.total_train_steps
+        logger.info("Saved %s", path)
+        if self._checkpoints and checkpoint:
+            state = dict(
+                facts=facts,
+                stage=self._stage,
+                under_way=under_way,
+                csv_rows=self._rows_before if under_way or not self._csv else self._csv.all_rows,
+                agent=self.agent.save_state(),
+                games=self.games.state(),
+                memory=self.memory.state(),
+                network=self.network.state(),
+                statistics=self.statistics.save_state(),
+            )
+            self._checkpoints.save(number, state, self.memory)
+
+    def _save_moment(self, checkpoint: bool) -> None:
+        """Saves what was learned since the last snapshot, as that of the epoch under way."""
+        if self.agent.total_train_steps != self._saved_steps:
+            broken_off = self.agent.total_train_steps > self._epoch_began
+            self._save(self._epoch + broken_off, under_way=True, checkpoint=checkpoint)
+
+    def _take_over(self, start: Start, snapshot: Snapshot) -> None:
+        """Goes on from a snapshot: its weights and, where training is resumed, its counters."""
+        logger.info("Loading weights from %s", start.path)
+        trained_on = start.facts.get("actions", self.games.action_names)
+        try:
+            self.network.load_layers(snapshot.layers, str(start.path))
+        except SnapshotError as error:
+            game = start.facts.get("game")
+            raise SnapshotError(f"{error}" + (f" (it was trained on {game})" if game else "")) from None
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise SnapshotError(f"{start.path} is damaged: its layers make no sense ({error!r})") from error
+        if trained_on != self.games.action_names:
+            ours = " ".join(self.games.action_names)
+            logger.warning("The actions of %s are %s, here %s", start.path, " ".join(trained_on), ours)
+        self._facts |= {name: start.facts[name] for name in _SCORES if name in start.facts}
+        if self.options.resume:
+            self.agent.total_train_steps = start.facts.get("total_train_steps", self.agent.total_train_steps)
+            self._epoch_began = start.facts.get("epoch_began", self.agent.total_train_steps)
+            self.network.train_iterations = start.facts.get("weight_updates", 0)
+            logger.info("No checkpoint: going on with the weights of epoch %d and an empty memory", self._epoch)
+
+    def _go_on(self, checkpoint: Checkpoint) -> None:
+        """Brings every part to where it was when the checkpoint was saved."""
+        state = checkpoint.state
+        try:
+            self._epoch_began = state["facts"]["epoch_began"]
+            self._facts |= {name: state["facts"][name] for name in _SCORES if name in state["facts"]}
+            self.network.restore(state["network"])
+            self.agent.restore(state["agent"])
+            same_games = len(state["games"]) == len(self.games)
+            if same_games and not self.games.restore(state["games"]):
+                logger.info("This environment cannot be brought to where it was: new games begin")
+            if not same_games or not self.memory.fits(state["memory"]):
+                logger.info("The replay memory is laid out otherwise now: it starts empty, and random steps fill it")
+                self._stage = ("random", 0)
+                return
+            restore_memory(self.memory, checkpoint)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{checkpoint.path} is damaged: it makes no sense ({error!r})") from error
+        self._stage = (state["stage"][0], state["stage"][1])
+        self._going_on = state["statistics"] if state["under_way"] else None
+        self._saved_steps = self.agent.total_train_steps  # nothing has been learned since
+        if self._prefix and prefix_of(checkpoint.path).resolve() == Path(self._prefix).resolve():
+            self._chunks = checkpoint.chunks
+        logger.info("Going on from %s, as if nothing had happened", checkpoint.path)
+
+    def _rows_to_keep(self, start: Start | None) -> dict[str, int]:
+        if start and start.checkpoint:
+            return dict(keep_rows=start.checkpoint.state["csv_rows"])
+        return dict(keep_steps=self.agent.total_train_steps) if self.options.resume or self.options.start_epoch else {}
+
+    def _sum_up(self) -> None:
+        """Says what was written where."""
+        if self._saved:
+            more = f" … {self._saved[-1].name} ({len(self._saved)} snapshots)" if len(self._saved) > 1 else ""
+            logger.info("Snapshots are in %s%s", self._saved[0], more)
+        if self._csv:
+            logger.info("Statistics are in %s (%d new rows)", self._csv.path, self._csv.rows)
+
+
+class Interrupted(Exception):
+    """The user, or the system, wants the run to stop, and the phase under way has been brought to an end."""
+
+
+@contextlib.contextmanager
+def stop_on_interrupt(agent: Agent) -> Iterator[None]:
+    """After Ctrl-C or SIGTERM the agent finishes its step and the run saves what it has; a second one ends it at once.
+
+    Raises:
+        Interrupted: with the signal's number.
+    """
+    received = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        agent.interrupted = True
+        received.append(signum)
+        signal.signal(signum, signal.SIG_DFL)
+        logger.info("Interrupted: saving what there is (Ctrl-C again ends at once)")
+
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except Interrupted:
+        raise Interrupted(received[0] if received else signal.SIGINT) from None
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _actions(start: Start, env_options: EnvironmentOptions) -> list[str] | None:
+    """The actions that the network to start from has learned, if it was in this game; an emulator may have others."""
+    facts, game = start.facts, Path(env_options.game).stem
+    if env_options.environment != "ale":
+        return None
+    if "actions" in facts:
+        minimal = facts.get("options", {}).get("minimal_action_set", env_options.minimal_action_set)
+        same = Path(str(facts.get("game"))).stem == game and minimal == env_options.minimal_action_set
+        return list(facts["actions"]) if same else None
+    outputs = len(start.snapshot.layers[-1].params["W"]) if start.snapshot and start.snapshot.layers else 0
+    if game == "pong" and env_options.minimal_action_set and outputs == len(_PONG_OF_2015):
+        logger.info("%s has 3 actions, those of Pong in 2015: %s", start.path, " ".join(_PONG_OF_2015))
+        return list(_PONG_OF_2015)
+    return None
+
+
+def library_of(backend: BackendOptions) -> tuple[type[DeepQNetwork] | type[NeonNetwork], bool]:
+    """The class of the network, and whether it leaves the processor's cores to the games."""
+    if backend.library == "neon":
+        return NeonNetwork, find_backend(backend) == "gpu"
+    return DeepQNetwork, find_device(backend).type == "cuda"
+
+
+def _seed(common: CommonOptions) -> int:
+    if common.random_seed is not None:
+        return common.random_seed
+    seed = secrets.randbelow(2**31)
+    logger.info("Random seed: %d", seed)
+    return seed
