@@ -11,4 +11,4 @@ step() {
 step ruff format --check
 step ruff check
 step mypy src tests benchmarks
-step pytest -n auto "$@" # as many at a time as there are cores
+step pytest -n logical "$@" # as many at a time as there are cores

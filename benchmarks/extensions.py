@@ -73,16 +73,16 @@ def catch_scores(extension: dict[str, Any], seed: int) -> list[float]:
         exploration_decay_steps=1500, exploration_rate_test=0, train_frequency=1, target_steps=250, random_starts=0
     )
     agent = Agent(side_by_side([Catch(rng)], 1, (44, 44), 0, rng), memory, network, agent_options, rng)
-    statistics = Statistics(agent)
-    agent.callbacks = [statistics]
+    stats = Statistics(agent)
+    agent.callbacks = [stats]
     agent.random(500)
     scores, trained = [], 0
     for steps in CATCH_STEPS:
         agent.train(steps - trained)
         trained = steps
-        statistics.on_phase_start("test", 0, 600)
-        agent.test(600)
-        scores.append(statistics.mean_reward)
+        stats.on_phase_start("test", 0, 600)
+        agent.test(600)  # 100 games of 6 steps
+        scores.append(stats.mean_reward)
     return scores
 
 

@@ -32,17 +32,8 @@ RUN += ["--random_seed", "5", "--screen_width", "40", "--screen_height", "36", "
 RUN += ["--target_steps", "16", "--random_starts", "5", "--repeat_action_probability", "0.25"]
 RUN += ["--csv_file", "results/b.csv", "--save_weights_prefix", "snapshots/b"]
 EXTENDED = ["--double_dqn", "true", "--dueling", "true", "--prioritized_replay", "true", "--multi_step", "3"]
-SIDE_BY_SIDE = [
-    "--num_envs",
-    "3",
-    "--optimizer",
-    "adam",
-    "--datatype",
-    "bfloat16",
-    "--replay_size",
-    "120",
-    *EXTENDED,
-]  # it wraps
+SIDE_BY_SIDE = ["--num_envs", "3", "--optimizer", "adam", "--datatype", "bfloat16"]
+SIDE_BY_SIDE += ["--replay_size", "120", *EXTENDED]  # it wraps
 TIMES = ("total_time", "epoch_time", "steps_per_second")
 
 
@@ -195,6 +186,13 @@ def test_the_end_is_the_end(copy: Path) -> None:
     assert not (copy / "snapshots" / "b.lock").exists()
 
 
+def test_a_checkpoint_of_another_version_is_said_to_be_one(copy: Path) -> None:
+    path = copy / "snapshots" / "b_3.checkpoint"
+    path.write_bytes(path.read_bytes().replace(b"simple_dqn checkpoint 2", b"simple_dqn checkpoint 1", 1))
+    with pytest.raises(CheckpointError, match="was written by another version of this program"):
+        read_checkpoint(path)
+
+
 def test_more_epochs_and_another_learning_rate(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         main.run(["--resume", "snapshots/b", "--epochs", "4", "--learning_rate", "0.001"])
@@ -213,11 +211,14 @@ def test_more_epochs_and_another_learning_rate(copy: Path, caplog: pytest.LogCap
         ("--frame_skip", "3"),
         ("--history_length", "3"),
         ("--batch_norm", "true"),
+        ("--dueling", "other"),
     ],
 )
-def test_another_task_is_refused(word: str, value: str, copy: Path) -> None:
+def test_another_task_is_refused(word: str, value: str, copy: Path, straight: tuple[list[str], Path]) -> None:
+    if word == "--dueling":
+        value = "false" if word in straight[0] else "true"
     words = [value] if word == "--game" else [word, value]
-    with pytest.raises(OptionError, match=f"{word} {value}.*does not go with --resume.*--load_weights"):
+    with pytest.raises(OptionError, match=f"{word} {value}.*does not go with --resume.* was trained with"):
         main.run(["--resume", "snapshots/b", "--epochs", "4", *words])
 
 
@@ -405,7 +406,7 @@ def test_the_chunks_of_another_timeline_are_not_overwritten(tmp_path: Path) -> N
     assert read_checkpoint(tmp_path / "m_1.checkpoint")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"simple_dqn checkpoint 1 00000000\n{}\n", bytes(range(100, 200))])
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"simple_dqn checkpoint 2 00000000\n{}\n", bytes(range(100, 200))])
 def test_what_is_no_checkpoint_is_said_so(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "m_1.checkpoint"
     path.write_bytes(content)

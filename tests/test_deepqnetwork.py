@@ -226,7 +226,7 @@ class NaiveTwin:
         {"discount_rate": 0.5},
         {"double_dqn": True},
         {"dueling": True},
-        {"double_dqn": True, "dueling": True},
+        {"double_dqn": True, "dueling": True, "learning_rate": 0.002},
     ],
     ids=str,
 )
@@ -241,7 +241,10 @@ def test_equals_its_naive_twin(changed: dict[str, Any], multi_step: int, datatyp
     for _ in range(3):
         batch = random_batch(rng, actions=6, batch=7, multi_step=multi_step)
         batch = batch._replace(weights=rng.random(7).astype(np.float32))
+        choices = [twin.q(batch.poststates, weights).argmax(dim=1) for weights in (twin.weights, twin.target)]
         assert network.train(batch).cost == pytest.approx(twin.train(batch), rel=tolerance)
+    if network.options.double_dqn:
+        assert (choices[0] != choices[1]).any()
     q = twin.q(batch.prestates, twin.weights).detach().numpy()
     assert network.predict(batch.prestates) == pytest.approx(q, abs=tolerance)
 

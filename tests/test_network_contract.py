@@ -129,11 +129,13 @@ def test_double_q_learning_lets_the_network_choose_and_the_target_network_tell(m
         network.train(batch)
     after = network.predict(batch.poststates)
     assert (after.argmax(axis=1) != before.argmax(axis=1)).any()
-    # The target network still has its own first weights; with one network in both places nothing is double.
+    # With one network in both places nothing is double.
     network.update_target_network()
     plain.load_layers(network.layers(), "x.pkl")
     assert network.train(batch).errors == pytest.approx(plain.train(batch).errors, abs=1e-5)
-    q, best = network.predict(batch.prestates), after[np.arange(32), network.predict(batch.poststates).argmax(axis=1)]
+    choice = network.predict(batch.poststates).argmax(axis=1)  # after one more update
+    assert (choice != after.argmax(axis=1)).any()
+    q, best = network.predict(batch.prestates), after[np.arange(32), choice]
     targets = np.clip(batch.rewards[:, 0], -1, 1) + 0.99 * best * ~batch.terminals
     assert network.train(batch).errors == pytest.approx(taken(q, batch) - targets, abs=1e-5)
 

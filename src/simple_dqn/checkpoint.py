@@ -24,7 +24,8 @@ from simple_dqn.files import write_whole
 from simple_dqn.replay_memory import ReplayMemory
 from simple_dqn.snapshot import plain_bytes, plain_value
 
-_MAGIC = "simple_dqn checkpoint 1"
+_KIND = "simple_dqn checkpoint"
+_MAGIC = f"{_KIND} 2"  # and the version of what is in it
 _LEVEL = 3  # of compression
 
 
@@ -176,6 +177,8 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
 def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
     """What stands before the payload: its length and checksum, and the chunks."""
     first, line = file.readline(64), file.readline()
+    if first.startswith(f"{_KIND} ".encode()) and not first.startswith(f"{_MAGIC} ".encode()):
+        raise CheckpointError(f"{path} was written by another version of this program, and cannot be gone on from")
     try:
         if first.decode() != f"{_MAGIC} {zlib.crc32(line[:-1]):08x}\n":
             raise ValueError

@@ -115,8 +115,8 @@ class Batch(NamedTuple):
 
     prestates: Tensor  # (batch, history, height, width) uint8
     actions: Tensor  # (batch,) uint8
-    returns: Tensor  # (batch,) as `discounted` gives them, and discounts, in the precision of the weights
-    discounts: Tensor
+    returns: Tensor  # (batch,) as `discounted` gives them, float32; float64 where the network is
+    discounts: Tensor  # (batch,) likewise
     poststates: Tensor  # as prestates
     weights: Tensor  # (batch,) float32
 

@@ -27,20 +27,22 @@ class Linear(NamedTuple):
 
 
 class Dueling(NamedTuple):
-    """The last layer in two streams, each fully connected to its half of the units before (Wang et al. 2016).
+    """The last layer in two streams, each fully connected to its half of the units before.
 
-    The first half gives the state's value V, the other each action's advantage A: Q_a = V + A_a − mean(A).
+    The first half gives the state's value V, the other each action's advantage A: Q_a = V + A_a − mean(A). Wang et al.,
+    "Dueling Network Architectures for Deep Reinforcement Learning", ICML 2016, arXiv:1511.06581.
     """
 
     outputs: int
 
 
-Layers = Sequence[Conv | Linear | Dueling]
+Kind = Conv | Linear | Dueling
+Layers = Sequence[Kind]
 
 NATURE = (Conv(32, 8, 4), Conv(64, 4, 2), Conv(64, 3, 1), Linear(512))  # Mnih et al. 2015, Methods
 
 
-def q_layers(num_actions: int, dueling: bool) -> tuple[Conv | Linear | Dueling, ...]:
+def q_layers(num_actions: int, dueling: bool) -> tuple[Kind, ...]:
     """All layers: those of the Nature paper; of a dueling network each stream has a hidden layer like its own."""
     *convolutions, hidden = NATURE
     if dueling:

@@ -63,6 +63,7 @@ _TRAINED_ON = (
     "game", "environment", "frame_skip", "repeat_action_probability", "minimal_action_set", "color_averaging",
     "screen_width", "screen_height", "history_length", "batch_norm", "dueling",
 )  # fmt: skip
+_SHAPES = ("screen_width", "screen_height", "history_length", "batch_norm", "dueling")  # weights of one fit no other
 _COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
 
 _RESUMED = _KNOWN.keys() - set(FORGOTTEN)
@@ -143,14 +144,15 @@ def _require_sense(start: Start) -> None:
 
 def _require_same_task(start: Start, given: dict[str, Any]) -> None:
     """Raises OptionError if training would go on with another game, other screens or actions, or what cannot do it."""
-    recorded = {"library": _KNOWN["library"].default} | start.facts.get("options", {})
+    recorded = {name: _KNOWN[name].default for name in ("library", "dueling")} | start.facts.get("options", {})
     for name in (*_TRAINED_ON, *(["library"] if start.checkpoint else [])):  # a checkpoint is of one library
         before, now = recorded.get(name), given.get(name)
         same = before == now if name != "game" else Path(str(before)).stem == Path(str(now)).stem
         if None not in (before, now) and not same:
+            advice = "; --load_weights begins another training with its weights" if name not in _SHAPES else ""
             raise OptionError(
-                f"--{name} {as_word(now)} does not go with --resume: {start.path} was trained with {as_word(before)}; "
-                "--load_weights begins another training with its weights"
+                f"--{name} {as_word(now)} does not go with --resume: {start.path} was trained with {as_word(before)}"
+                + advice
             )
 
 

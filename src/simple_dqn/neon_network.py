@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions, TrainResult, discounted
 from simple_dqn.errors import OptionError
-from simple_dqn.layers import NATURE, Conv, Linear, require_memory
+from simple_dqn.layers import Conv, q_layers, require_memory
 from simple_dqn.replay_memory import Minibatch, ReplayMemory
 from simple_dqn.snapshot import Layer, require_fit
 
@@ -65,7 +65,7 @@ class NeonNetwork:
         if options.dueling:
             raise OptionError("--dueling: only PyTorch's network has streams; use --library torch")
         self._neon = load_neon()
-        self._layers = (*NATURE, Linear(num_actions))
+        self._layers = q_layers(num_actions, dueling=False)
         require_memory(self._layers, state_shape, options.batch_size)
         with _quiet():
             self._backend = self._make_backend(backend, seed)

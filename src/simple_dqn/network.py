@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from simple_dqn.layers import Conv, Dueling, Linear, shapes
+from simple_dqn.layers import Conv, Dueling, Layers, shapes
 from simple_dqn.snapshot import Layer
 
 
@@ -44,9 +44,7 @@ class Layout:
         OptionError: nothing would be left of the screens after the convolutions.
     """
 
-    def __init__(
-        self, layers: tuple[Conv | Linear | Dueling, ...], state_shape: tuple[int, int, int], batch_norm: bool
-    ) -> None:
+    def __init__(self, layers: Layers, state_shape: tuple[int, int, int], batch_norm: bool) -> None:
         self.state_shape = state_shape
         self.batch_norm = batch_norm
         self.layers = layers
@@ -326,7 +324,8 @@ def _as_filters(weight: Tensor, images: Tensor) -> Tensor:
 def _as_one_layer(streams: Tensor) -> Tensor:
     """The streams' weights (1 + actions, half), the value's first, as those of a plain layer, (actions, 2·half).
 
-    Q_a = V + A_a − mean(A) is linear in what the streams see, so files and guided back-propagation need not know of it.
+    Q_a = V + A_a − mean(A) is linear in what the streams see. So who reads the weights in a file need not know of it;
+    the optimizer's arrays there are those of the streams.
     """
     value, advantages = streams[:1], streams[1:]
     return torch.cat([value.expand_as(advantages), advantages - advantages.mean(0)], dim=1)

@@ -44,7 +44,9 @@ class ReplayMemoryOptions(Options):
     importance_exponent: float = option(
         0.4, "how much of the bias of such draws is taken back, at the beginning; it rises to 1", at_least=0, at_most=1
     )
-    importance_steps: int = option(1_000_000, "steps over which it rises to 1", at_least=1, at_most=10**12)
+    importance_steps: int = option(
+        1_000_000, "steps over which it rises to 1, random ones too", at_least=1, at_most=10**12
+    )
 
 
 class Minibatch(NamedTuple):
@@ -91,9 +93,11 @@ class ReplayMemory:
         self.multi_step = options.multi_step
         self.batch_size = batch_size
         self._rng = rng
-        least = max(batch_size + 1, lanes * (options.history_length + options.multi_step))
+        window = options.history_length + options.multi_step  # spans neither where a ring begins nor where it ends
+        least = max(batch_size + 1, lanes * (2 * window - 1))
         if options.replay_size < least:
-            games = f" of each of {lanes} games" if lanes > 1 else ""
+            games = f", --multi_step {options.multi_step}" if options.multi_step > 1 else ""
+            games += f" of each of {lanes} games" if lanes > 1 else ""
             raise OptionError(
                 f"--replay_size {options.replay_size} is too small: a minibatch of {batch_size} transitions with "
                 f"{options.history_length} screens of history{games} needs at least {least}"
@@ -108,6 +112,7 @@ class ReplayMemory:
         self.terminals = np.empty(size, np.uint8)  # GOES_ON, TERMINAL or CUT
         self.added = np.zeros(lanes, np.int64)  # transitions ever added, to each lane
         self._runs = [0] * lanes  # screens since the last end or cut
+        self.steps_before = 0  # of the training, whose transitions were lost
         self._first_whole = [_NEVER] * lanes  # number of the first transition whose history was whole
         self._history = np.arange(-self.history_length, 0)  # where a transition's prestate lies, seen from it
         self._ahead = np.arange(self.multi_step)  # where the transition and those after it lie
@@ -164,11 +169,13 @@ class ReplayMemory:
         ends = self.terminals[ahead] != GOES_ON
         steps = np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, self.multi_step)
         last = indexes + steps - 1  # the transition that leads to the poststate
+        histories = np.concatenate([indexes[:, None] + self._history, last[:, None] + 1 + self._history], axis=1)
+        screens = self.screens[histories]  # (batch, 2 · history, height, width)
         return Minibatch(
-            self.screens[indexes[:, None] + self._history],  # (batch, history, height, width)
+            screens[:, : self.history_length],
             self.actions[indexes],
             self.rewards[ahead],
-            self.screens[last[:, None] + 1 + self._history],
+            screens[:, self.history_length :],
             self.terminals[last] == TERMINAL,
             indexes,
             weights,
@@ -185,6 +192,7 @@ class ReplayMemory:
             ends=[self.terminals[lane * self.lane_size :][:n].copy() for lane, n in enumerate(self.counts)],
             runs=list(self._runs),
             first_whole=list(self._first_whole),
+            steps_before=self.steps_before,
             rng=self._rng.bit_generator.state,
         )
 
@@ -199,6 +207,7 @@ class ReplayMemory:
         for lane, ends in enumerate(state["ends"]):
             self.terminals[lane * self.lane_size :][: len(ends)] = ends
         self._runs, self._first_whole = list(state["runs"]), list(state["first_whole"])
+        self.steps_before = state["steps_before"]
         self._rng.bit_generator.state = state["rng"]
 
     def transitions(self, lane: int, numbers: range) -> list[NDArray[Any]]:
@@ -235,8 +244,9 @@ class ReplayMemory:
         whole = everything[self._is_whole(everything)]
         if not len(whole):
             raise OptionError(
-                f"none of {self.count} transitions in the replay memory has {self.history_length} screens of history: "
-                "the episodes are too short for this --history_length and --random_starts"
+                f"none of {self.count} transitions in the replay memory has {self.history_length} screens of history "
+                f"and {self.multi_step} known steps: the episodes are too short for this --history_length and "
+                "--random_starts, or the memory for this --multi_step"
             )
         return self._rng.choice(whole, self.batch_size)
 
@@ -260,18 +270,26 @@ class ReplayMemory:
 
 
 class PrioritizedReplayMemory(ReplayMemory):
-    """Draws transition i with probability p_i^α / Σ p^α, where p_i is the error last made on it, without its sign.
+    """Draws transition i with probability p_i^α / Σ p^α, where p_i is the size of the error last made on it, plus 1e-6.
 
     Those not yet learned from have the highest priority there was. The weights (N · P(i))^-β, here in relation to the
     largest of the minibatch, take the bias back, wholly at β = 1. Schaul, Quan, Antonoglou and Silver, "Prioritized
     Experience Replay", ICLR 2016, arXiv:1511.05952: the proportional variant.
     """
 
-    def __init__(self, options: ReplayMemoryOptions, *args: Any, **kwargs: Any) -> None:
-        super().__init__(options, *args, **kwargs)
+    def __init__(
+        self,
+        options: ReplayMemoryOptions,
+        screen_shape: tuple[int, int],
+        batch_size: int,
+        rng: np.random.Generator,
+        at_most: int | None = None,
+        lanes: int = 1,
+    ) -> None:
+        super().__init__(options, screen_shape, batch_size, rng, at_most, lanes)
         self._options = options
         self._tree = SumTree(self.size)  # of priorities to the power α; 0 where a transition cannot be drawn
-        self._highest = 1.0  # of them, ever
+        self._highest = 1.0  # the highest of them that there ever was
         self._entered = [0] * len(self.added)  # in each lane, transitions that the tree knows for good
 
     def update(self, indexes: NDArray[np.int64], errors: NDArray[np.float32]) -> None:
@@ -281,22 +299,28 @@ class PrioritizedReplayMemory(ReplayMemory):
 
     def state(self) -> dict[str, Any]:
         priorities = [self._tree[self._places(lane, range(n))] for lane, n in enumerate(self.counts)]
-        return super().state() | dict(priorities=priorities, highest=self._highest, entered=list(self._entered))
+        own = dict(priorities=priorities, highest=self._highest, entered=list(self._entered), meaning=self._meaning)
+        return super().state() | own
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
-        if "priorities" not in state:  # drawn from evenly till now: all enter anew
+        if state.get("meaning") != self._meaning:  # drawn from otherwise till now: all enter anew
             return
         for lane, priorities in enumerate(state["priorities"]):
             self._tree[self._places(lane, range(len(priorities)))] = priorities
         self._highest, self._entered = state["highest"], list(state["entered"])
+
+    @property
+    def _meaning(self) -> list[float]:
+        """The options that priorities hang on."""
+        return [self._options.priority_exponent, self.multi_step]
 
     def _sample_indexes(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         self._enter()
         indexes = self._draw_whole()
         priorities = self._tree[indexes]
         options = self._options
-        done = min(1, int(self.added.sum()) / options.importance_steps)
+        done = min(1, (self.steps_before + int(self.added.sum())) / options.importance_steps)
         beta = options.importance_exponent + (1 - options.importance_exponent) * done
         return indexes, ((priorities.min() / priorities) ** beta).astype(np.float32)
 
@@ -314,10 +338,17 @@ class PrioritizedReplayMemory(ReplayMemory):
         return self._tree.find(parts / self.batch_size * self._tree.total)
 
 
-def make_memory(options: ReplayMemoryOptions, *args: Any, **kwargs: Any) -> ReplayMemory:
-    """The memory that `options` ask for; all else is as for `ReplayMemory`."""
+def make_memory(
+    options: ReplayMemoryOptions,
+    screen_shape: tuple[int, int],
+    batch_size: int,
+    rng: np.random.Generator,
+    at_most: int | None = None,
+    lanes: int = 1,
+) -> ReplayMemory:
+    """The memory that `options` ask for; arguments and errors are those of `ReplayMemory`."""
     kind = PrioritizedReplayMemory if options.prioritized_replay else ReplayMemory
-    return kind(options, *args, **kwargs)
+    return kind(options, screen_shape, batch_size, rng, at_most, lanes)
 
 
 def as_array(screens: Any) -> NDArray[np.uint8]:

@@ -354,6 +354,7 @@ class Run:
             self.agent.total_train_steps = start.facts.get("total_train_steps", self.agent.total_train_steps)
             self._epoch_began = start.facts.get("epoch_began", self.agent.total_train_steps)
             self.network.train_iterations = start.facts.get("weight_updates", 0)
+            self.memory.steps_before = self.agent.total_train_steps
             logger.info("No checkpoint: going on with the weights of epoch %d and an empty memory", self._epoch)
 
     def _go_on(self, checkpoint: Checkpoint) -> None:
@@ -369,6 +370,7 @@ class Run:
                 logger.info("This environment cannot be brought to where it was: new games begin")
             if not same_games or not self.memory.fits(state["memory"]):
                 logger.info("The replay memory is laid out otherwise now: it starts empty, and random steps fill it")
+                self.memory.steps_before = self.agent.total_train_steps
                 self._stage = ("random", 0)
                 return
             restore_memory(self.memory, checkpoint)

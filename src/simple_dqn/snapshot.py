@@ -129,10 +129,10 @@ def _differences(found: Sequence[Layer], layers: Layers, state_shape: Shape, bat
     ]
     if weights[0].shape != own[0]:
         words.append(f"its states have {len(weights[0]) / 64:g} screens, here {state_shape[0]}")
-    if len(weights[3]) != own[3][0]:
-        dueling = len(weights[3]) > own[3][0]
-        words.append("it was made " + ("with" if dueling else "without") + " --dueling true")
-    elif weights[3].shape != own[3]:
+    hidden = NATURE[-1][0]
+    if {len(weights[3]), own[3][0]} == {hidden, 2 * hidden}:
+        words.append("it was made " + ("with" if len(weights[3]) > hidden else "without") + " --dueling true")
+    elif len(weights[3]) == own[3][0] and weights[3].shape != own[3]:
         words.append(f"its screens are not {state_shape[2]}x{state_shape[1]}")
     if not words and [w.shape for w in weights] != own:
         words.append(f"its weights have shapes {[w.shape for w in weights]}, not {own}")
