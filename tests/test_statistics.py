@@ -231,6 +231,25 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
     assert "left" in line
 
 
+def test_progress_of_a_phase_that_goes_on_has_the_speed_since_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("simple_dqn.progress._LINE_INTERVAL", 0.0)
+    monkeypatch.setattr("simple_dqn.progress.time", Clock())
+    stats, _ = make(None)
+    progress = Progress(stats, 3)
+    for callback in (stats, progress):
+        callback.on_phase_start("train", 2, 1000)
+    stats.num_steps = 900
+    progress.on_begin()
+    stats.on_step(step())
+    progress.on_step(step())  # a second later
+    progress.on_phase_end()
+    assert "train 2/3: 901/1000 steps, 1 steps/s" in caplog.messages[-1]
+    assert "01:39 left" in caplog.messages[-1]
+
+
 def test_mean_reward_of_no_games_is_not_a_number() -> None:
     stats, _ = make(None)
     stats.on_phase_start("test", 1, 1)

@@ -33,7 +33,11 @@ class Progress(Callback):
         self._steps = steps
         self._name = f"{phase} {epoch}/{self._epochs}" if phase in ("train", "test") else phase
         self._start = self._shown = time.monotonic()
+        self._before = 0
         self._bar = tqdm(total=steps, desc=self._name, unit="step", leave=False, disable=not self._terminal)
+
+    def on_begin(self) -> None:
+        self._before = self._bar.n = self._bar.initial = self._statistics.num_steps  # of a phase that goes on
 
     def on_step(self, step: Step) -> None:
         now = time.monotonic()
@@ -45,7 +49,7 @@ class Progress(Callback):
             self._bar.set_postfix_str(self._figures(), refresh=False)
             self._bar.update(done - self._bar.n)
             return
-        per_second = done / (now - self._start)
+        per_second = (done - self._before) / (now - self._start)
         left = f", {tqdm.format_interval((self._steps - done) / per_second)} left" if self._steps else ""
         of = f"/{self._steps}" if self._steps else ""
         logger.info("  %s: %d%s steps, %d steps/s, %s%s", self._name, done, of, per_second, self._figures(), left)
