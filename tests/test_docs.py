@@ -20,7 +20,7 @@ from simple_dqn.deepqnetwork import BackendOptions
 from simple_dqn.replay_memory import Minibatch
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/neon.md", "roms/README.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/neon.md", "docs/extensions.md", "roms/README.md"]
 ALL_GROUPS = (*main.GROUPS, plot.PlotOptions)
 NAMES = {f.name for group in ALL_GROUPS for f in dataclasses.fields(group)}
 
