@@ -107,8 +107,10 @@ def test_examples_can_be_run(page: str) -> None:
 def test_files_exist(page: str) -> None:
     names = [word for word in code(page) if re.fullmatch(r"[\w./]+\.(sh|py|md|toml|txt)|scripts/\w+|tests/", word)]
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text(page)) if "://" not in link]
-    for name in {*names, *links}:
+    for name in names:
         assert (ROOT / name).exists(), name
+    for link in links:
+        assert ((ROOT / page).parent / link.split("#")[0]).exists(), link
 
 
 def test_every_script_is_in_the_readme() -> None:

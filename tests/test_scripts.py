@@ -352,7 +352,7 @@ def test_checks_run_in_the_root_and_stop_at_the_first_failure(echo_project: Path
         "== ruff format --check",
         "== ruff check",
         "== mypy src tests benchmarks",
-        "== pytest -k some thing",
+        "== pytest -n logical -k some thing",
     ]
     replace(root / "scripts" / "python", "#!/bin/sh\n", '#!/bin/sh\n[ "$3 $4" != "ruff check" ] || exit 5\n')
     result = run("a project/check.sh", cwd=tmp_path)

@@ -85,7 +85,7 @@ def test_a_phase_that_goes_on_counts_the_seconds_before(monkeypatch: pytest.Monk
     for _ in range(40):
         before.on_step(step())
     clock.now += 18
-    state = before.save_state()  # 19 seconds in
+    state = before.save_state(under_way=True)  # 19 seconds in
     rows: list[dict[str, Any]] = []
     stats, _ = make(None)
     monkeypatch.setattr(stats, "_log", rows.append)

@@ -325,7 +325,7 @@ class Run:
                 games=self.games.state(),
                 memory=self.memory.state(),
                 network=self.network.state(),
-                statistics=self.statistics.save_state(),
+                statistics=self.statistics.save_state(under_way),
             )
             self._checkpoints.save(number, state, self.memory)
 

@@ -52,8 +52,8 @@ class Statistics(Callback):
         self._num_costs = 0
         self._phase_start_time = time.monotonic()
 
-    def save_state(self) -> dict[str, Any]:
-        """What it knows of the phase under way, and the states by which it judges the network."""
+    def save_state(self, under_way: bool) -> dict[str, Any]:
+        """What it knows of the phase, which is `under_way` or over, and the states by which it judges the network."""
         return dict(
             num_steps=self.num_steps,
             game_rewards=list(self.game_rewards),
@@ -61,7 +61,7 @@ class Statistics(Callback):
             scores=dict(self._scores),
             costs=float(self._costs),
             num_costs=self._num_costs,
-            seconds=time.monotonic() - self._phase_start_time,
+            seconds=time.monotonic() - self._phase_start_time if under_way else 0.0,
             validation_states=self._validation_states,
         )
 
