@@ -23,12 +23,7 @@ import report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from fakes import Catch, side_by_side
-from simple_dqn.agent import Agent, AgentOptions
-from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
-from simple_dqn.options import build
-from simple_dqn.replay_memory import ReplayMemoryOptions, make_memory
-from simple_dqn.statistics import Statistics
+from fakes import CatchTraining
 
 EXTENSIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -64,25 +59,14 @@ def costs(runs: int, steps: int) -> list[tuple[str, ...]]:
 
 def catch_scores(extension: dict[str, Any], seed: int) -> list[float]:
     """Mean scores of 100 games, after each of `CATCH_STEPS`."""
-    rng = np.random.default_rng(seed)
-    memory_options = dict(replay_size=5000, history_length=1, importance_steps=max(CATCH_STEPS))
-    memory = make_memory(build(ReplayMemoryOptions, memory_options | extension), (44, 44), 32, rng)
-    options = build(DeepQNetworkOptions, dict(optimizer="adam", learning_rate=0.0005, discount_rate=0.9) | extension)
-    network = DeepQNetwork(3, (1, 44, 44), options, BackendOptions(backend="cpu"), seed)
-    agent_options = AgentOptions(
-        exploration_decay_steps=1500, exploration_rate_test=0, train_frequency=1, target_steps=250, random_starts=0
-    )
-    agent = Agent(side_by_side([Catch(rng)], 1, (44, 44), 0, rng), memory, network, agent_options, rng)
-    stats = Statistics(agent)
-    agent.callbacks = [stats]
-    agent.random(500)
+    learning: dict[str, Any] = dict(optimizer="adam", learning_rate=0.0005, importance_steps=max(CATCH_STEPS))
+    training = CatchTraining(seed, **learning, **extension)
+    training.agent.random(500)
     scores, trained = [], 0
     for steps in CATCH_STEPS:
-        agent.train(steps - trained)
+        training.agent.train(steps - trained)
         trained = steps
-        stats.on_phase_start("test", 0, 600)
-        agent.test(600)  # 100 games of 6 steps
-        scores.append(stats.mean_reward)
+        scores.append(training.score())
     return scores
 
 

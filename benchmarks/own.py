@@ -26,7 +26,7 @@ from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.games import make_games
 from simple_dqn.main import GROUPS
-from simple_dqn.replay_memory import ReplayMemoryOptions, make_memory
+from simple_dqn.replay_memory import ReplayMemoryOptions, memory_class
 from simple_dqn.runner import library_of
 from simple_dqn.statistics import Statistics
 
@@ -59,7 +59,7 @@ def make_agent(argv: Sequence[str], seed: int = 1) -> Agent:
     network_class, on_gpu = library_of(backend)
     games = make_games(env_options, state_shape, random_starts, game, n, on_gpu)
     rng = np.random.default_rng(memory)
-    replay = make_memory(memory_options, screen_shape, net_options.batch_size, rng, lanes=n)
+    replay = memory_class(memory_options)(memory_options, screen_shape, net_options.batch_size, rng, lanes=n)
     use_target = agent_options.target_steps > 0
     network = network_class(games.num_actions, state_shape, net_options, backend, seed, use_target, games.cores_left)
     made = Agent(games, replay, network, agent_options, np.random.default_rng(agent))

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simple_dqn.agent import Callback, Step
-from simple_dqn.deepqnetwork import TrainResult
+from simple_dqn.agent import Agent, AgentOptions, Callback, Step
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, TrainResult
 from simple_dqn.environment import Environment, Screen
 from simple_dqn.errors import OptionError
 from simple_dqn.games import Games, make_board
 from simple_dqn.neon_network import load_neon
-from simple_dqn.replay_memory import Minibatch
+from simple_dqn.options import build
+from simple_dqn.replay_memory import Minibatch, ReplayMemoryOptions, memory_class
+from simple_dqn.statistics import Statistics
 
 
 def _why_no_neon() -> str:
@@ -143,3 +145,28 @@ class Catch(Environment):
 
     def is_terminal(self) -> bool:
         return self._row == 6
+
+
+class CatchTraining:
+    """The real agent, memory and network, ready to learn Catch with these `options` of memory and network."""
+
+    def __init__(self, seed: int, num_envs: int = 1, datatype: str = "float32", **options: Any) -> None:
+        rng = np.random.default_rng(seed)
+        memory_options = build(ReplayMemoryOptions, dict(replay_size=5000, history_length=1) | options)
+        memory = memory_class(memory_options)(memory_options, (44, 44), 32, rng, lanes=num_envs)
+        network_options = build(DeepQNetworkOptions, dict(discount_rate=0.9) | options)
+        backend = BackendOptions(backend="cpu", datatype=datatype)
+        self.network = DeepQNetwork(3, (1, 44, 44), network_options, backend, seed)
+        agent_options = AgentOptions(
+            exploration_decay_steps=1500, exploration_rate_test=0, train_frequency=1, target_steps=250, random_starts=0
+        )
+        games = side_by_side([Catch(own) for own in rng.spawn(num_envs)], 1, (44, 44), 0, rng)
+        self.agent = Agent(games, memory, self.network, agent_options, rng)
+        self.statistics = Statistics(self.agent)
+        self.agent.callbacks = [self.statistics]
+
+    def score(self) -> float:
+        """Mean score of 100 games, of 6 steps each, with the exploration off."""
+        self.statistics.on_phase_start("test", 0, 600)
+        self.agent.test(600)
+        return self.statistics.mean_reward

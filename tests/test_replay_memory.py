@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from simple_dqn import replay_memory
 from simple_dqn.errors import OptionError
-from simple_dqn.replay_memory import PrioritizedReplayMemory, ReplayMemory, ReplayMemoryOptions, make_memory
+from simple_dqn.replay_memory import PrioritizedReplayMemory, ReplayMemory, ReplayMemoryOptions, memory_class
 from simple_dqn.snapshot import plain_bytes, plain_value
 
 END, GAP = "end", "gap"
@@ -21,7 +21,7 @@ END, GAP = "end", "gap"
 def make(size: int, history: int = 4, batch: int = 3, seed: int = 0, lanes: int = 1, **options: Any) -> ReplayMemory:
     rng = np.random.default_rng(seed)
     own = ReplayMemoryOptions(replay_size=size, history_length=history, **options)
-    return make_memory(own, (2, 3), batch, rng, lanes=lanes)
+    return memory_class(own)(own, (2, 3), batch, rng, lanes=lanes)
 
 
 def fill(memory: ReplayMemory, events: list[str | None]) -> list[tuple[int, str | None]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from simple_dqn.errors import OptionError
 from simple_dqn.layers import q_layers, require_memory
@@ -280,8 +280,8 @@ class DeepQNetwork:
             logger.info("The replay memory's screens are on the GPU")
 
     def _here(self, batch: Minibatch) -> Batch:
-        float_type = np.float64 if self._online.master.dtype is torch.float64 else np.float32
-        returns, discounts = (values.astype(float_type) for values in discounted(batch, self.options))
+        dtype = np.float64 if self._online.master.dtype is torch.float64 else np.float32
+        returns, discounts = discounted(batch, self.options, dtype)
         fields = (batch.prestates, batch.actions, returns, discounts, batch.poststates, batch.weights)
         return Batch(*map(self._tensor, fields))
 
@@ -289,16 +289,17 @@ class DeepQNetwork:
         return array if isinstance(array, torch.Tensor) else torch.from_numpy(array).to(self.device)
 
 
-def discounted(batch: Minibatch, options: DeepQNetworkOptions) -> tuple[NDArray[Any], NDArray[Any]]:
+def discounted(batch: Minibatch, options: DeepQNetworkOptions, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """What a transition earned and what the Q-value of its poststate is worth.
 
     Returns:
-        Σ γ^k · r_k over its steps, each reward clipped, (batch,) float64, and γ^steps, or 0 at an end, likewise.
+        Σ γ^k · r_k over its steps, each reward clipped, (batch,) of `dtype`, and γ^steps, or 0 at an end, likewise.
     """
     steps = np.arange(batch.rewards.shape[1])
     rewards = batch.rewards.astype(np.float64).clip(options.min_reward, options.max_reward)  # (batch, multi_step)
     counts = options.discount_rate**steps * (steps < batch.steps[:, None])
-    return (rewards * counts).sum(axis=1), options.discount_rate**batch.steps * ~batch.terminals
+    discounts = options.discount_rate**batch.steps * ~batch.terminals
+    return (rewards * counts).sum(axis=1).astype(dtype), discounts.astype(dtype)
 
 
 def find_device(backend: BackendOptions) -> torch.device:

@@ -96,11 +96,11 @@ class ReplayMemory:
         window = options.history_length + options.multi_step  # spans neither where a ring begins nor where it ends
         least = max(batch_size + 1, lanes * (2 * window - 1))
         if options.replay_size < least:
-            games = f", --multi_step {options.multi_step}" if options.multi_step > 1 else ""
-            games += f" of each of {lanes} games" if lanes > 1 else ""
+            needs = f", --multi_step {options.multi_step}" if options.multi_step > 1 else ""
+            needs += f" of each of {lanes} games" if lanes > 1 else ""
             raise OptionError(
                 f"--replay_size {options.replay_size} is too small: a minibatch of {batch_size} transitions with "
-                f"{options.history_length} screens of history{games} needs at least {least}"
+                f"{options.history_length} screens of history{needs} needs at least {least}"
             )
         size = options.replay_size if at_most is None else min(options.replay_size, max(at_most, least))
         self.lane_size = size // lanes
@@ -338,17 +338,9 @@ class PrioritizedReplayMemory(ReplayMemory):
         return self._tree.find(parts / self.batch_size * self._tree.total)
 
 
-def make_memory(
-    options: ReplayMemoryOptions,
-    screen_shape: tuple[int, int],
-    batch_size: int,
-    rng: np.random.Generator,
-    at_most: int | None = None,
-    lanes: int = 1,
-) -> ReplayMemory:
-    """The memory that `options` ask for; arguments and errors are those of `ReplayMemory`."""
-    kind = PrioritizedReplayMemory if options.prioritized_replay else ReplayMemory
-    return kind(options, screen_shape, batch_size, rng, at_most, lanes)
+def memory_class(options: ReplayMemoryOptions) -> type[ReplayMemory]:
+    """The class of the memory that `options` ask for."""
+    return PrioritizedReplayMemory if options.prioritized_replay else ReplayMemory
 
 
 def as_array(screens: Any) -> NDArray[np.uint8]:

@@ -28,7 +28,7 @@ from simple_dqn.neon_network import NeonNetwork, find_backend
 from simple_dqn.options import Options, option
 from simple_dqn.progress import Progress
 from simple_dqn.recorder import RecorderOptions, make_recorders
-from simple_dqn.replay_memory import ReplayMemoryOptions, make_memory
+from simple_dqn.replay_memory import ReplayMemoryOptions, memory_class
 from simple_dqn.scores import Scores, table, write_scores
 from simple_dqn.snapshot import Snapshot, write_snapshot
 from simple_dqn.start import Start
@@ -143,7 +143,7 @@ class Run:
         begun = 0 if start and start.checkpoint else o.start_epoch  # epochs that the memory will not hold
         rounds = -(-o.random_steps // n) + max(0, o.epochs - begun) * -(-o.train_steps // n)
         rng = np.random.default_rng(memory)
-        self.memory = make_memory(
+        self.memory = memory_class(memory_options)(
             memory_options,
             screen_shape,
             net_options.batch_size,
@@ -165,6 +165,8 @@ class Run:
             logger.warning("There are no statistics in %s: a new file begins; --csv_file names another", o.csv_file)
         if start and start.checkpoint:
             self._go_on(start.checkpoint)
+        if o.resume and not self.memory.count:
+            self.memory.steps_before = self.agent.total_train_steps
         self._lock = Lock(self._prefix) if self._prefix else None
         try:
             self._csv = CSVFile(Path(o.csv_file), **self._rows_to_keep(start)) if o.csv_file else None
@@ -354,7 +356,6 @@ class Run:
             self.agent.total_train_steps = start.facts.get("total_train_steps", self.agent.total_train_steps)
             self._epoch_began = start.facts.get("epoch_began", self.agent.total_train_steps)
             self.network.train_iterations = start.facts.get("weight_updates", 0)
-            self.memory.steps_before = self.agent.total_train_steps
             logger.info("No checkpoint: going on with the weights of epoch %d and an empty memory", self._epoch)
 
     def _go_on(self, checkpoint: Checkpoint) -> None:
@@ -370,7 +371,6 @@ class Run:
                 logger.info("This environment cannot be brought to where it was: new games begin")
             if not same_games or not self.memory.fits(state["memory"]):
                 logger.info("The replay memory is laid out otherwise now: it starts empty, and random steps fill it")
-                self.memory.steps_before = self.agent.total_train_steps
                 self._stage = ("random", 0)
                 return
             restore_memory(self.memory, checkpoint)
