@@ -262,6 +262,17 @@ def test_low_precision_stays_near_float32() -> None:
     assert low.layers()[0].params["W"].dtype == np.float32
 
 
+def test_low_precision_tells_actions_apart_that_are_worth_nearly_the_same() -> None:
+    """One step of delay costs a hundredth of a Q-value, which 8 bits cannot tell."""
+    low = make(datatype="bfloat16")
+    layers = low.layers()
+    weights = layers[-1].params["W"]
+    weights[1] = 1.0001 * weights[0]
+    low.load_layers(layers, "x.pkl")
+    q = low.predict(random_batch(np.random.default_rng(1)).prestates)
+    assert q[:, 1] / q[:, 0] == pytest.approx(np.full(32, 1.0001), rel=1e-5)
+
+
 # Dueling
 
 

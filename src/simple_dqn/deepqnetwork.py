@@ -181,8 +181,7 @@ class DeepQNetwork:
 
     def predict(self, states: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
         """Q-values (n, num_actions) of `states` (n, history, height, width), for any n."""
-        q = self._online.forward(self._tensor(states)).to(self._online.master.dtype)
-        values: NDArray[np.floating[Any]] = q.cpu().numpy()
+        values: NDArray[np.floating[Any]] = self._online.forward(self._tensor(states)).cpu().numpy()
         return values
 
     def train(self, batch: Minibatch) -> TrainResult:
@@ -199,10 +198,10 @@ class DeepQNetwork:
         trace: list[Pass] = []
         q = self._online.forward(batch.prestates, trace)  # (batch, num_actions)
         actions = batch.actions.long()[:, None]  # (batch, 1)
-        errors = q.gather(1, actions)[:, 0].to(targets.dtype) - targets  # (batch,)
+        errors = q.gather(1, actions)[:, 0] - targets  # (batch,)
         clip = self.options.clip_error or math.inf
         deltas = errors.clamp(-clip, clip) * batch.weights  # (batch,)
-        self._descend(trace, torch.zeros_like(q).scatter_(1, actions, deltas[:, None].to(q.dtype)))
+        self._descend(trace, torch.zeros_like(q).scatter_(1, actions, deltas[:, None]))
         return errors.square().mean() / 2, errors.float()
 
     def _target_values(self, batch: Batch) -> Tensor:
@@ -214,7 +213,7 @@ class DeepQNetwork:
         postq = self._target.forward(batch.poststates)  # (batch, num_actions)
         judge = self._online.forward(batch.poststates) if self.options.double_dqn else postq
         best = postq.gather(1, judge.argmax(dim=1, keepdim=True))[:, 0]  # (batch,)
-        return batch.returns + batch.discounts * best.to(batch.discounts.dtype)
+        return batch.returns + batch.discounts * best
 
     def _descend(self, trace: Sequence[Pass], deltas: Tensor) -> None:
         """Takes an optimizer's step down the gradient that `deltas`, (batch, num_actions), send back."""
