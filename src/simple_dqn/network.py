@@ -202,7 +202,7 @@ class QNetwork:
             if isinstance(layer, Conv):
                 weight = weight / 255 if i == 0 else weight  # cheaper than dividing the states
                 x = functional.conv2d(inputs, weight, stride=layer.stride)  # (n, filters, height, width)
-            elif x.dim() == 4 and len(x) >= _MANY and i < last:
+            elif x.dim() == 4 and len(x) >= _MANY:
                 x = functional.conv2d(inputs, _as_filters(weight, inputs)).flatten(1)  # (n, outputs)
             else:
                 inputs = inputs.to(weight.dtype)
