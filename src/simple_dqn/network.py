@@ -231,7 +231,7 @@ class QNetwork:
                 continue
             if i < len(trace) - 1:
                 torch.mm(g.t(), _flat(inputs), out=gradient)
-            else:
+            else:  # not of the buffer's precision, where that is low
                 of_weight = torch.mm(g.t(), _flat(inputs))
                 gradient.copy_(_stream_gradients(of_weight) if isinstance(layer, Dueling) else of_weight)
             if inputs.dim() == 4:
