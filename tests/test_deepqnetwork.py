@@ -200,8 +200,10 @@ class NaiveTwin:
         for i in range(len(batch.actions)):
             post = batch.poststates[i : i + 1]
             judge = self.q(post, self.weights if o.double_dqn else self.target)[0]
-            best = float(self.q(post, self.target)[0, int(judge.argmax())])
-            target = 0.0 if batch.terminals[i] else best
+            told = self.q(post, self.target)[0]
+            e = o.target_exploration_rate
+            expected = (1 - e) * float(told[int(judge.argmax())]) + e * float(told.mean())
+            target = 0.0 if batch.terminals[i] else expected
             for reward in reversed(batch.rewards[i, : batch.steps[i]].tolist()):
                 target = min(max(reward, o.min_reward), o.max_reward) + o.discount_rate * target
             error = self.q(batch.prestates[i : i + 1], self.weights)[0, int(batch.actions[i])] - target
@@ -226,6 +228,8 @@ class NaiveTwin:
         {"discount_rate": 0.5},
         {"double_dqn": True},
         {"dueling": True},
+        {"target_exploration_rate": 0.3},
+        {"double_dqn": True, "target_exploration_rate": 0.3},
         {"double_dqn": True, "dueling": True, "learning_rate": 0.002},
     ],
     ids=str,

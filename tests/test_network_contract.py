@@ -121,6 +121,17 @@ def test_targets_discount_the_best_of_the_target_network(make: Maker) -> None:
     assert network.train(batch).errors == pytest.approx(taken(q, batch) - targets, abs=1e-6)
 
 
+def test_targets_may_expect_random_actions_of_the_future(make: Maker) -> None:
+    batch = batch_of(32)
+    network = make(actions=3, target_exploration_rate=0.2)
+    network.update_target_network()
+    q, post = (network.predict(states) for states in (batch.prestates, batch.poststates))
+    expected = 0.8 * post.max(axis=1) + 0.2 * post.mean(axis=1)
+    assert abs(expected - post.max(axis=1)).min() > 1e-5
+    targets = np.clip(batch.rewards[:, 0], -1, 1) + 0.99 * expected * ~batch.terminals
+    assert network.train(batch).errors == pytest.approx(taken(q, batch) - targets, abs=1e-6)
+
+
 def test_double_q_learning_lets_the_network_choose_and_the_target_network_tell(make: Maker) -> None:
     batch = batch_of(32)
     plain, network = make(actions=3), make(actions=3, double_dqn=True)

@@ -51,6 +51,9 @@ class DeepQNetworkOptions(Options):
     double_dqn: bool = option(
         False, "double Q-learning: the network chooses the action whose Q-value the target network tells"
     )
+    target_exploration_rate: float = option(
+        0.0, "share of random actions that targets expect of the future; 0: none", at_least=0, at_most=1
+    )
     dueling: bool = option(False, "dueling network: one stream for the state's value, one for the actions' advantages")
 
     def __post_init__(self) -> None:
@@ -213,6 +216,7 @@ class DeepQNetwork:
         postq = self._target.forward(batch.poststates)  # (batch, num_actions)
         judge = self._online.forward(batch.poststates) if self.options.double_dqn else postq
         best = postq.gather(1, judge.argmax(dim=1, keepdim=True))[:, 0]  # (batch,)
+        best = best + self.options.target_exploration_rate * (postq.mean(dim=1) - best)
         return batch.returns + batch.discounts * best
 
     def _descend(self, trace: Sequence[Pass], deltas: Tensor) -> None:

@@ -259,6 +259,7 @@ class NeonNetwork:
         postq = self._q_values(self._target, batch.poststates)  # (n, num_actions)
         judge = self._q_values(self._online, batch.poststates) if self.options.double_dqn else postq
         best = np.take_along_axis(postq, judge.argmax(axis=1, keepdims=True), axis=1)[:, 0]
+        best = best + self.options.target_exploration_rate * (postq.mean(axis=1) - best)
         returns, discounts = discounted(batch, self.options, best.dtype)
         return returns + discounts * best
 
