@@ -114,8 +114,18 @@ def test_no_ops_after_a_restart(history: int, random_starts: int, expected: set[
         elif event[0] == "predict" and since is not None:
             numbers.add(since)
             since = None
-    assert numbers <= expected
     assert numbers == expected
+
+
+def test_no_state_spans_two_episodes_though_no_ops_end_one() -> None:
+    for seed in range(20):
+        tape: list[Any] = []
+        environment = FakeEnvironment(episode=3, tape=tape)
+        games = side_by_side([environment], 4, (4, 5), 5, np.random.default_rng(seed))
+        games.begin("test", anew=True)
+        since = len(tape) - 1 - tape[::-1].index(("restart", "test"))
+        screens = games.board.states[0][:, 0, 0]
+        assert np.count_nonzero(screens) <= len(tape) - since  # the restart's own, and one for each no-op since
 
 
 def test_no_ops_that_end_an_episode_restart_it() -> None:

@@ -22,9 +22,11 @@ from simple_dqn import checkpoint as checkpoints
 from simple_dqn import main, runner
 from simple_dqn.agent import Agent
 from simple_dqn.checkpoint import Checkpoints, read_checkpoint, restore_memory
+from simple_dqn.environment import ALEEnvironment
 from simple_dqn.errors import CheckpointError, OptionError, OutputError
 from simple_dqn.files import Lock
-from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
+from simple_dqn.replay_memory import CUT, GOES_ON, ReplayMemory, ReplayMemoryOptions
+from simple_dqn.start import start_where_it_stopped
 
 MAIN = Path(__file__).resolve().parent.parent / "src" / "main.py"
 RUN = ["breakout", "--random_steps", "50", "--train_steps", "60", "--test_steps", "20", "--epochs", "3"]
@@ -32,6 +34,7 @@ RUN += ["--random_seed", "5", "--screen_width", "40", "--screen_height", "36", "
 RUN += ["--target_steps", "16", "--random_starts", "5", "--repeat_action_probability", "0.25"]
 RUN += ["--csv_file", "results/b.csv", "--save_weights_prefix", "snapshots/b"]
 EXTENDED = ["--double_dqn", "true", "--dueling", "true", "--prioritized_replay", "true", "--multi_step", "3"]
+EXTENDED += ["--target_exploration_rate", "0.05"]
 SIDE_BY_SIDE = ["--num_envs", "3", "--optimizer", "adam", "--datatype", "bfloat16"]
 SIDE_BY_SIDE += ["--replay_size", "120", *EXTENDED]  # it wraps
 TIMES = ("total_time", "epoch_time", "steps_per_second")
@@ -114,6 +117,20 @@ def test_killed_at_every_file_that_it_writes(
     assert ended(tmp_path) == ended(expected)
 
 
+def stop_after(phase: str, steps: int, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    """A run that is stopped in its first `phase`."""
+    play = getattr(Agent, phase)
+
+    def stop_soon(agent: Agent, _: int) -> None:
+        play(agent, steps)
+        agent.interrupted = True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Agent, phase, stop_soon)
+        with pytest.raises(runner.Interrupted):
+            main.run(words)
+
+
 @pytest.mark.parametrize(("phase", "steps", "times"), [("test", 7, 3), ("random", 30, 1)])
 def test_stopped_within_a_phase(
     phase: str,
@@ -125,18 +142,9 @@ def test_stopped_within_a_phase(
 ) -> None:
     """The second and third time it is a resumed run that is stopped."""
     words, expected = straight
-    play = getattr(Agent, phase)
-
-    def stop_soon(agent: Agent, _: int) -> None:
-        play(agent, steps)
-        agent.interrupted = True
-
     monkeypatch.chdir(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(Agent, phase, stop_soon)
-        for command in [words, *[["--resume", "snapshots/b"]] * (times - 1)]:
-            with pytest.raises(runner.Interrupted):
-                main.run(command)
+    for command in [words, *[["--resume", "snapshots/b"]] * (times - 1)]:
+        stop_after(phase, steps, monkeypatch, command)
     main.run(["--resume", "snapshots/b"])
     assert ended(tmp_path) == ended(expected)
 
@@ -240,6 +248,48 @@ def test_another_number_of_games_fills_the_memory_anew(copy: Path, caplog: pytes
     assert int(table[-1]["weight_updates"]) > int(table[-4]["weight_updates"])
 
 
+def test_a_test_that_was_broken_off_comes_after_the_memory_is_filled_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stop_after("test", 7, monkeypatch, [*RUN, "--epochs", "1"])
+    main.run(["--resume", "snapshots/b", "--num_envs", "2"])
+    rows = (tmp_path / "results" / "b.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[:2] for row in rows] == [["0", "random"], ["1", "train"], ["0", "random"], ["1", "test"]]
+
+
+@pytest.mark.parametrize("train_steps", ["20", "0"])
+def test_shorter_epochs_keep_the_memory(train_steps: str, copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        main.run(["--resume", "snapshots/b", "--epochs", "4", "--train_steps", train_steps])
+    assert "as if nothing had happened" in caplog.text
+    _, table = ended(copy)
+    assert int(table[-1]["replay_memory_count"]) >= int(table[-2]["replay_memory_count"])
+
+
+def test_what_begins_anew_does_not_follow_what_was_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An environment that cannot be brought to where it was."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ALEEnvironment, "state", lambda _: None)
+    stop_after("train", 7, monkeypatch, RUN)
+    state = read_checkpoint(tmp_path / "snapshots" / "b_1.checkpoint").state
+    assert state["memory"]["ends"][0][-1] == GOES_ON
+    assert state["statistics"]["scores"]
+    seen: list[Any] = []
+
+    def look(agent: Agent, _: int) -> None:
+        seen.append((agent.memory.terminals[agent.memory.added[0] - 1], dict(agent.callbacks[0]._scores)))  # type: ignore[attr-defined]
+        agent.interrupted = True
+
+    monkeypatch.setattr(Agent, "train", look)
+    with pytest.raises(runner.Interrupted), caplog.at_level("INFO"):
+        main.run(["--resume", "snapshots/b"])
+    assert "new games begin" in caplog.text
+    assert seen == [(CUT, {})]
+
+
 def test_without_a_checkpoint_there_are_the_weights(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     for path in copy.glob("snapshots/*.checkpoint"):
         path.unlink()
@@ -250,6 +300,24 @@ def test_without_a_checkpoint_there_are_the_weights(copy: Path, caplog: pytest.L
     assert [row["phase"] for row in table[-3:]] == ["random", "train", "test"]
     assert table[-2]["epoch"] == "3"
     assert not list(copy.glob("snapshots/*.checkpoint"))
+
+
+def test_a_label_may_be_a_number(copy: Path) -> None:
+    for name in ("2.pkl", "2.checkpoint", "3.pkl", "3.checkpoint"):
+        shutil.copy(copy / f"snapshots/b_{name}", copy / f"snapshots/b_7_{name}")
+    assert start_where_it_stopped(Path("snapshots/b_7")).path == Path("snapshots/b_7_3.checkpoint")
+    assert start_where_it_stopped(Path("snapshots/b_2.pkl")).path == Path("snapshots/b_2.checkpoint")
+    shutil.copy(copy / "snapshots/b_3.pkl", copy / "snapshots/b_7.pkl")
+    with pytest.raises(OptionError, match=r"b_7 may be snapshots/b_7.pkl or the last of snapshots/b_7_\*.pkl"):
+        start_where_it_stopped(Path("snapshots/b_7"))
+
+
+def test_a_snapshot_newer_than_the_last_checkpoint_is_told_of(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert start_where_it_stopped(Path("snapshots/b")).path == Path("snapshots/b_3.checkpoint")
+    assert not caplog.records
+    os.utime("snapshots/b_1.pkl")
+    assert start_where_it_stopped(Path("snapshots/b")).path == Path("snapshots/b_3.checkpoint")
+    assert "snapshots/b_1.pkl is newer than the last checkpoint, snapshots/b_3.checkpoint, and has none" in caplog.text
 
 
 def test_no_checkpoints_unless_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,6 +425,7 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> 
         (tmp_path / name).touch()
     Lock(str(tmp_path / "b")).close()
     assert not (tmp_path / ".b_3.pkl.x1y2.tmp").exists()
+    assert (tmp_path / ".b_x_3.pkl.x1y2.tmp").exists()  # a run of another label may be writing it now
     assert (tmp_path / ".c_3.pkl.x1y2.tmp").exists()
 
 

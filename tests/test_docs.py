@@ -20,7 +20,8 @@ from simple_dqn.deepqnetwork import BackendOptions
 from simple_dqn.replay_memory import Minibatch
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/neon.md", "docs/extensions.md", "roms/README.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/checkpoints.md", "docs/extensions.md", "docs/neon.md"]
+PAGES += ["docs/speed.md", "roms/README.md"]
 ALL_GROUPS = (*main.GROUPS, plot.PlotOptions)
 NAMES = {f.name for group in ALL_GROUPS for f in dataclasses.fields(group)}
 
@@ -76,7 +77,7 @@ def test_table_of_options_is_the_parsers() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_options_in_the_text_exist(page: str) -> None:
-    own = {"dev", "help", "clipped_q"}  # of scripts/python, of argparse, of the worked example
+    own = {"dev", "help", "clipped_q", "trials", "seed"}  # of scripts/python, argparse, the worked example, benchmarks
     found = {name for word in code(page) for name in re.findall(r"--(\w+)", word)}
     assert found <= NAMES | own
 

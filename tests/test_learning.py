@@ -12,7 +12,13 @@ from nvis.guided import guided_q_value, read_network, saliency
 from simple_dqn.agent import Agent, Callback, Step
 from simple_dqn.deepqnetwork import DeepQNetwork
 
-EVERYTHING = {"double_dqn": True, "dueling": True, "prioritized_replay": True, "multi_step": 3}
+EVERYTHING = {
+    "double_dqn": True,
+    "dueling": True,
+    "prioritized_replay": True,
+    "multi_step": 3,
+    "target_exploration_rate": 0.05,
+}
 
 
 @pytest.mark.parametrize(

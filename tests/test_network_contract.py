@@ -310,6 +310,18 @@ def test_goes_on_from_its_state_bit_for_bit(make: Maker, optimizer: str, use_tar
     assert plain_bytes(one.state()) == plain_bytes(other.state())
 
 
+@pytest.mark.parametrize("had_target", [True, False])
+def test_a_state_keeps_what_was_learned_whether_or_not_there_is_a_target_network(make: Maker, had_target: bool) -> None:
+    one = make(actions=3, use_target=had_target)
+    one.update_target_network()
+    one.train(batch_of(32))
+    other = make(actions=3, seed=9, use_target=not had_target)
+    other.restore(one.state())
+    states = batch_of(5).prestates
+    assert np.array_equal(other.predict(states), one.predict(states))
+    assert other.train(batch_of(32, 1)).errors.shape == (32,)
+
+
 def test_another_optimizer_starts_afresh_from_a_state(make: Maker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     adam, network = make(actions=3, optimizer="adam"), make(actions=3, seed=9)

@@ -352,7 +352,7 @@ def test_a_cut_is_no_end() -> None:
     assert not batch.terminals.any()
     memory.add(0, 0, np.zeros((2, 3), np.uint8), True)
     memory.cut()  # does not undo the end
-    assert memory.terminals[memory.current[0] - 1] == replay_memory.TERMINAL
+    assert memory.terminals[memory.added[0] - 1] == replay_memory.TERMINAL
 
 
 def make_batch_of_all(memory: ReplayMemory) -> replay_memory.Minibatch:

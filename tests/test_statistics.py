@@ -158,12 +158,29 @@ def test_goes_on_from_an_earlier_file(tmp_path: Path) -> None:
     path.write_text(rows(0, 1, 2))
     file = CSVFile(path, keep_steps=200)
     assert file.total_time == 21
-    file.write(dict.fromkeys(COLUMNS, 700))
-    assert path.read_text() == rows(0, 1, 2) + ",".join(["700"] * 16) + "\n"
+    file.write(dict.fromkeys(COLUMNS, 700) | {"phase": "train"})
+    grown = rows(0, 1, 2) + ",".join(["700", "train", *["700"] * 14]) + "\n"
+    assert path.read_text() == grown
     assert list(tmp_path.iterdir()) == [path]
     CSVFile(path, keep_steps=100)  # later epochs will be run again
     assert path.read_text() == rows(0, 1)
-    assert (tmp_path / "a.csv.1").read_text() == rows(0, 1, 2) + ",".join(["700"] * 16) + "\n"
+    assert (tmp_path / "a.csv.1").read_text() == grown
+
+
+@pytest.mark.parametrize("unfinished", ["", "3,train,50"])
+def test_goes_on_before_a_phase_whatever_else_the_file_lacks(tmp_path: Path, unfinished: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(rows(0, 2) + unfinished)  # epoch 1 may stand in another file
+    file = CSVFile(path, keep_before=(3, "train"))
+    assert path.read_text() == rows(0, 2)
+    assert file.total_time == 21
+    CSVFile(path, keep_before=(2, "test"))  # the phase that is done again was no more than one row
+    assert path.read_text() == rows(0)
+    assert list(tmp_path.iterdir()) == [path]
+    path.write_text(rows(0, 1, 2, 3))
+    CSVFile(path, keep_before=(2, "train"))
+    assert path.read_text() == rows(0, 1)
+    assert (tmp_path / "a.csv.1").read_text() == rows(0, 1, 2, 3)
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", HEADER + "\nx,y\n", "\0\xff"])

@@ -211,7 +211,8 @@ class DeepQNetwork:
         """What the Q-value of each action taken should have been, (batch,): r + γ·max_a Q_target(s', a); at an end r.
 
         With `multi_step` n, r is the sum of n discounted rewards and γ the n-th power (Sutton 1988). In double
-        Q-learning the online network tells the best action (van Hasselt, Guez and Silver 2016, arXiv:1509.06461).
+        Q-learning the online network tells the best action (van Hasselt, Guez and Silver 2016, arXiv:1509.06461). With
+        `target_exploration_rate` ε, (1-ε)·max + ε·mean takes the place of max (Expected Sarsa: van Seijen et al. 2009).
         """
         postq = self._target.forward(batch.poststates)  # (batch, num_actions)
         judge = self._online.forward(batch.poststates) if self.options.double_dqn else postq
@@ -267,7 +268,8 @@ class DeepQNetwork:
         """Takes over a state; an optimizer of another kind starts afresh."""
         networks = state["networks"]
         self._online.restore(networks[0])
-        self._target.restore(networks[-1])
+        if self._target is not self._online:
+            self._target.restore(networks[-1])
         if state["optimizer"]["kind"] == type(self._optimizer).__name__:
             self._optimizer.restore(state["optimizer"])
         else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TextIO
@@ -116,8 +116,10 @@ class Lock:
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()}")
         self._file.flush()
-        for left in self._path.parent.glob(f".{glob.escape(self._path.stem)}_*.tmp"):
-            left.unlink(missing_ok=True)
+        ours = re.compile(rf"\.{re.escape(self._path.stem)}_\d+\.\w+\..*\.tmp")  # not those of another label
+        for left in self._path.parent.glob(".*.tmp"):
+            if ours.fullmatch(left.name):
+                left.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Lets others write."""

@@ -131,6 +131,7 @@ class Game:
         for _ in range(self._rng.integers(least, self._random_starts, endpoint=True)):
             self.environment.act(0)
             if self.environment.is_terminal():
+                self._state.reset()
                 self.environment.restart()
             self._state.add(self.environment.screen())
 

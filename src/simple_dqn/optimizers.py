@@ -110,7 +110,7 @@ class Adam(Optimizer):
         super().step(gradient, scale)
 
     def state(self) -> dict[str, Any]:
-        return super().state() | {"steps": self.steps}
+        return super().state() | {"steps": int(self._steps)}  # replays of a graph count here alone
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)

@@ -123,11 +123,6 @@ class ReplayMemory:
         return np.minimum(self.added, self.lane_size)
 
     @property
-    def current(self) -> NDArray[np.int64]:
-        """Where in its lane the next one goes."""
-        return self.added % self.lane_size
-
-    @property
     def count(self) -> int:
         """Transitions held."""
         return int(self.counts.sum())

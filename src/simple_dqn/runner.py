@@ -114,8 +114,8 @@ class Run:
         logger.debug("Options: %s", self._facts["options"])
         self._epoch = o.start_epoch  # epochs that are over
         self._stage: tuple[str, int] = ("random", 0)  # the phase under way, or the next one, and its epoch
+        self._then = ("train", o.start_epoch + 1)  # what comes after the random moves
         self._going_on: dict[str, Any] | None = None  # the statistics of a phase that was broken off, to go on with
-        self._rows_before = 0  # rows in the CSV file before the phase under way
         self._chunks: list[Chunk] = []
         self._saved: list[Path] = []
         self._saved_steps = -1  # training steps in the last of them
@@ -140,15 +140,13 @@ class Run:
         self.games = make_games(
             env_options, state_shape, agent_options.random_starts, game, n, on_gpu, self._watchers, actions
         )
-        begun = 0 if start and start.checkpoint else o.start_epoch  # epochs that the memory will not hold
-        rounds = -(-o.random_steps // n) + max(0, o.epochs - begun) * -(-o.train_steps // n)
         rng = np.random.default_rng(memory)
         self.memory = memory_class(memory_options)(
             memory_options,
             screen_shape,
             net_options.batch_size,
             rng,
-            at_most=0 if o.play_games else rounds * n,
+            at_most=0 if o.play_games else self._transitions_to_hold(n, start),
             lanes=n,
         )
         use_target = agent_options.target_steps > 0
@@ -240,7 +238,7 @@ class Run:
         phase, epoch = self._stage
         if phase == "random":
             yield "random", 0
-            epoch = self.options.start_epoch + 1
+            phase, epoch = self._then
         if phase == "test":
             yield "test", epoch
             epoch += 1
@@ -280,7 +278,6 @@ class Run:
             already = going_on["num_steps"]
         if number <= already and not going_on:
             return
-        self._rows_before = self._csv.all_rows if self._csv else 0
         if self.agent.interrupted:  # while a snapshot was being saved
             raise Interrupted
         logger.info("%s%s", name.capitalize(), f" {epoch}/{self.options.epochs}" if epoch else "")
@@ -322,7 +319,6 @@ class Run:
                 facts=facts,
                 stage=self._stage,
                 under_way=under_way,
-                csv_rows=self._rows_before if under_way or not self._csv else self._csv.all_rows,
                 agent=self.agent.save_state(),
                 games=self.games.state(),
                 memory=self.memory.state(),
@@ -358,6 +354,17 @@ class Run:
             self.network.train_iterations = start.facts.get("weight_updates", 0)
             logger.info("No checkpoint: going on with the weights of epoch %d and an empty memory", self._epoch)
 
+    def _transitions_to_hold(self, lanes: int, start: Start | None) -> int:
+        """The most transitions that training adds to the memory, those of the checkpoint among them."""
+        o, checkpoint = self.options, start and start.checkpoint
+        of_random, of_epoch = (-(-steps // lanes) * lanes for steps in (o.random_steps, o.train_steps))
+        if not checkpoint:
+            return of_random + max(0, o.epochs - o.start_epoch) * of_epoch
+        # If the options are those of the run before, these two are equal: the memory is laid out as it was.
+        facts, added = checkpoint.state["facts"], checkpoint.state["memory"]["added"]
+        before_epoch = lanes * max(added) - (facts["total_train_steps"] - facts["epoch_began"])
+        return max(of_random + o.epochs * of_epoch, before_epoch + max(0, o.epochs - o.start_epoch) * of_epoch)
+
     def _go_on(self, checkpoint: Checkpoint) -> None:
         """Brings every part to where it was when the checkpoint was saved."""
         state = checkpoint.state
@@ -367,13 +374,19 @@ class Run:
             self.network.restore(state["network"])
             self.agent.restore(state["agent"])
             same_games = len(state["games"]) == len(self.games)
-            if same_games and not self.games.restore(state["games"]):
+            new_games = same_games and not self.games.restore(state["games"])
+            if new_games:
                 logger.info("This environment cannot be brought to where it was: new games begin")
             if not same_games or not self.memory.fits(state["memory"]):
                 logger.info("The replay memory is laid out otherwise now: it starts empty, and random steps fill it")
                 self._stage = ("random", 0)
+                if state["stage"][0] != "random":
+                    self._then = (state["stage"][0], state["stage"][1])
                 return
             restore_memory(self.memory, checkpoint)
+            if new_games:
+                self.memory.cut()
+                state["statistics"]["scores"].clear()
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{checkpoint.path} is damaged: it makes no sense ({error!r})") from error
         self._stage = (state["stage"][0], state["stage"][1])
@@ -383,9 +396,10 @@ class Run:
             self._chunks = checkpoint.chunks
         logger.info("Going on from %s, as if nothing had happened", checkpoint.path)
 
-    def _rows_to_keep(self, start: Start | None) -> dict[str, int]:
+    def _rows_to_keep(self, start: Start | None) -> dict[str, Any]:
         if start and start.checkpoint:
-            return dict(keep_rows=start.checkpoint.state["csv_rows"])
+            phase, epoch = start.checkpoint.state["stage"]
+            return dict(keep_before=(epoch, phase))
         return dict(keep_steps=self.agent.total_train_steps) if self.options.resume or self.options.start_epoch else {}
 
     def _sum_up(self) -> None:

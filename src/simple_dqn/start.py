@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,12 @@ def start_where_it_stopped(path: Path) -> Start:
     """
     bare = path.with_suffix("") if path.suffix in (".pkl", ".prm", ".checkpoint") else path
     prefix, number = prefix_of(Path(f"{bare}.pkl")), number_of(Path(f"{bare}.pkl"))
+    if bare == path and number >= 0 and files_of(bare, "pkl"):  # a training whose label is a number
+        if Path(f"{bare}.pkl").exists():
+            raise OptionError(f"--resume {path} may be {path}.pkl or the last of {path}_*.pkl: name the file")
+        prefix, number = bare, -1
     found = checkpoints_of(prefix)
+    _warn_of_snapshots_without_checkpoints(prefix, found)
     if number >= 0:
         named = Path(f"{bare}.checkpoint")
         found = [named, *(p for p in found if number_of(p) < number)] if named in found else []
@@ -60,6 +66,13 @@ def start_where_it_stopped(path: Path) -> Start:
         if bare == prefix:
             raise OptionError(f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on")
     return start_from_weights(path if path.is_file() and path.suffix != ".checkpoint" else Path(f"{bare}.pkl"))
+
+
+def _warn_of_snapshots_without_checkpoints(prefix: Path, checkpoints: Sequence[Path]) -> None:
+    """A later training of the same name may have kept no checkpoints."""
+    newest = max(files_of(prefix, "pkl"), key=lambda path: path.stat().st_mtime_ns, default=None)
+    if newest and checkpoints and newest.stat().st_mtime_ns > checkpoints[0].stat().st_mtime_ns:
+        logger.warning("%s is newer than the last checkpoint, %s, and has none", newest, checkpoints[0])
 
 
 def _whole(path: Path) -> Checkpoint | None:

@@ -25,6 +25,7 @@ COLUMNS = (
     "last_exploration_rate", "total_train_steps", "replay_memory_count", "meanq", "meancost", "weight_updates",
     "total_time", "epoch_time", "steps_per_second",
 )  # fmt: skip
+_PHASES = ("play", "random", "train", "test")  # in the order in which they come within an epoch
 
 
 class Statistics(Callback):
@@ -154,33 +155,32 @@ class CSVFile:
     Args:
         path: the file.
         keep_steps: go on from an earlier file, up to so many training steps.
-        keep_rows: go on from an earlier file after so many rows; the one behind them will be written again.
+        keep_before: go on from an earlier file, up to this epoch and phase, which will be written again.
             Without the one and the other a new file begins. An earlier one that is not kept whole stays beside it.
 
     Raises:
         OutputError: it cannot be written, or there is a file to go on from and it holds no statistics.
     """
 
-    def __init__(self, path: Path, keep_steps: int | None = None, keep_rows: int | None = None) -> None:
+    def __init__(self, path: Path, keep_steps: int | None = None, keep_before: tuple[int, str] | None = None) -> None:
         require_writable(path)
         self.path = path
-        self.rows = 0
+        self.rows = 0  # written since
         self.total_time = 0.0  # seconds, of the last row kept
         kept: list[dict[str, str]] = []
         if path.exists() and path.stat().st_size:
-            if keep_rows is not None:
-                text = _read(path)
-                kept = _rows(path, text.splitlines()[: 1 + keep_rows])
-                if text.count("\n") > 2 + keep_rows:  # more than the phase that is to be done again
+            if keep_before is not None:
+                rows = _rows(path)
+                kept = [row for row in rows if _moment(row) < (keep_before[0], _PHASES.index(keep_before[1]))]
+                if len(kept) < len(rows) - 1:  # more than the phase that is to be done again
                     _set_aside(path)
             elif keep_steps is None:
                 _set_aside(path)
             else:
-                rows = _rows(path, _read(path).splitlines())
+                rows = _rows(path)
                 kept = [row for row in rows if int(row["total_train_steps"]) <= keep_steps]
                 if len(kept) < len(rows):
                     _set_aside(path)
-        self._kept = len(kept)
         if kept:
             self.total_time = float(kept[-1]["total_time"])
         write_whole(path, "".join(map(_line, [COLUMNS, *([row[c] for c in COLUMNS] for row in kept)])).encode())
@@ -205,33 +205,30 @@ class CSVFile:
             raise OutputError(f"cannot write to {self.path}: {reason(error)}; its earlier rows are whole") from error
         self.rows += 1
 
-    @property
-    def all_rows(self) -> int:
-        """Rows that it has: kept ones, and those written since."""
-        return self._kept + self.rows
 
-
-def _read(path: Path) -> str:
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a statistics file, but for a last one that a crash left unfinished."""
     try:
-        return path.read_text()
-    except (OSError, ValueError):
-        raise _no_statistics(path) from None
-
-
-def _rows(path: Path, lines: list[str]) -> list[dict[str, str]]:
-    """The rows of a statistics file, of which these are the first lines, or all."""
-    try:
-        reader = csv.DictReader(lines)
+        lines = path.read_text().splitlines(keepends=True)
+        reader = csv.DictReader(line for line in lines if line.endswith("\n"))
         rows = list(reader)
         whole = tuple(reader.fieldnames or ())[: len(COLUMNS)] == COLUMNS and all(
-            int(row["total_train_steps"]) >= 0 and float(row["total_time"]) >= 0 and None not in row.values()
+            int(row["total_train_steps"]) >= 0
+            and float(row["total_time"]) >= 0
+            and _moment(row) >= (0, 0)
+            and None not in row.values()
             for row in rows
         )
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         whole = False
     if not whole:
         raise _no_statistics(path)
     return rows
+
+
+def _moment(row: dict[str, str]) -> tuple[int, int]:
+    """When the phase of a row came: its epoch, and which in it."""
+    return int(row["epoch"]), _PHASES.index(row["phase"])
 
 
 def _no_statistics(path: Path) -> OutputError:
