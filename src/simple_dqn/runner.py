@@ -90,28 +90,9 @@ class Run:
 
     def __init__(self, values: dict[str, Any], start: Start | None) -> None:
         self.options = o = options.build(MainOptions, values)
-        env_options, agent_options = options.build(EnvironmentOptions, values), options.build(AgentOptions, values)
-        memory_options, net_options = (
-            options.build(ReplayMemoryOptions, values),
-            options.build(DeepQNetworkOptions, values),
-        )
-        backend_options = options.build(BackendOptions, values)
-        to_test = start and start.checkpoint and start.checkpoint.state["stage"][0] == "test"
-        if o.resume and o.start_epoch >= o.epochs and not to_test:
-            raise OptionError(
-                f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on"
-            )
-        vis_options = options.build(VisualizationOptions, values)
-        page = vis_options.visualization_file
-        if o.scores_path and not o.play_games:
-            raise OptionError(f"--scores_path {o.scores_path} is for the scores of games played: add --play_games 1")
-        if page and not o.play_games:
-            raise OptionError(f"--visualization_file {page} shows what was seen in games played: add --play_games 1")
+        page = options.build(VisualizationOptions, values)
+        _require_sense(o, page, start)
         seed = _seed(options.build(CommonOptions, values))
-        groups = (env_options, memory_options, net_options, backend_options, agent_options, o)
-        recorded = {name: value for group in groups for name, value in asdict(group).items() if name not in FORGOTTEN}
-        self._facts: dict[str, Any] = {"options": recorded | {"random_seed": seed}}
-        logger.debug("Options: %s", self._facts["options"])
         self._epoch = o.start_epoch  # epochs that are over
         self._stage: tuple[str, int] = ("random", 0)  # the phase under way, or the next one, and its epoch
         self._then = ("train", o.start_epoch + 1)  # what comes after the random moves
@@ -119,73 +100,87 @@ class Run:
         self._chunks: list[Chunk] = []
         self._saved: list[Path] = []
         self._saved_steps = -1  # training steps in the last of them
-        scores_file = o.scores_path and f"{o.scores_path}/scores.csv"
-        prefix = o.save_weights_prefix
-        for path in filter(None, (o.csv_file, prefix and f"{prefix}_1.pkl", page, scores_file)):
-            require_writable(Path(path))
-        trains = bool(o.train_steps and not o.play_games)
-        self._prefix = o.save_weights_prefix if trains else None
+        self._prefix = o.save_weights_prefix if o.train_steps and not o.play_games else None
         display = make_display(options.build(ViewerOptions, values))
         self._viewer = Viewer(display) if display else None
         watchers = make_recorders(options.build(RecorderOptions, values)) + ([self._viewer] if self._viewer else [])
         self._watchers = [Audience(watchers, o.play_games)] if watchers else []
-
-        # Every owner of randomness has its own; a resumed run must not repeat the first one's draws.
-        game, memory, agent = np.random.SeedSequence(seed, spawn_key=(o.start_epoch,)).spawn(3)
-        screen_shape = (env_options.screen_height, env_options.screen_width)
-        state_shape = (memory_options.history_length, *screen_shape)
-        n = 1 if o.play_games else agent_options.num_envs
-        network_class, on_gpu = library_of(backend_options)
-        actions = _actions(start, env_options) if start else None
-        self.games = make_games(
-            env_options, state_shape, agent_options.random_starts, game, n, on_gpu, self._watchers, actions
-        )
-        rng = np.random.default_rng(memory)
-        self.memory = memory_class(memory_options)(
-            memory_options,
-            screen_shape,
-            net_options.batch_size,
-            rng,
-            at_most=0 if o.play_games else self._transitions_to_hold(n, start),
-            lanes=n,
-        )
-        use_target = agent_options.target_steps > 0
-        self.network = network_class(
-            self.games.num_actions, state_shape, net_options, backend_options, seed, use_target, self.games.cores_left
-        )
-        self.network.hold_screens(self.memory)
-        self.agent = Agent(self.games, self.memory, self.network, agent_options, np.random.default_rng(agent))
-        self.agent.total_train_steps = self._epoch_began = o.start_epoch * o.train_steps
-        if start and start.snapshot:
-            self._take_over(start, start.snapshot)
-        self._facts |= {"game": env_options.game, "actions": self.games.action_names}
-        if o.resume and o.csv_file and not Path(o.csv_file).exists():
-            logger.warning("There are no statistics in %s: a new file begins; --csv_file names another", o.csv_file)
-        if start and start.checkpoint:
-            self._go_on(start.checkpoint)
-        if o.resume and not self.memory.count:
-            self.memory.steps_before = self.agent.total_train_steps
+        self._make_parts(values, seed, start)
+        if start:
+            self._start_from(start)
         self._lock = Lock(self._prefix) if self._prefix else None
         try:
             self._csv = CSVFile(Path(o.csv_file), **self._rows_to_keep(start)) if o.csv_file else None
         except BaseException:
             self.close()
             raise
+        self._checkpoints = Checkpoints(self._prefix, self._chunks) if self._prefix and o.checkpoint else None
+        self._add_callbacks(page, start)
+
+    def _make_parts(self, values: dict[str, Any], seed: int, start: Start | None) -> None:
+        """The games, the replay memory, the network and the agent, and what snapshots say of them."""
+        o = self.options
+        env_options, agent_options = options.build(EnvironmentOptions, values), options.build(AgentOptions, values)
+        memory_options = options.build(ReplayMemoryOptions, values)
+        net_options, backend = options.build(DeepQNetworkOptions, values), options.build(BackendOptions, values)
+        groups = (env_options, memory_options, net_options, backend, agent_options, o)
+        recorded = {name: value for group in groups for name, value in asdict(group).items() if name not in FORGOTTEN}
+        self._facts: dict[str, Any] = {"options": recorded | {"random_seed": seed}}
+        logger.debug("Options: %s", self._facts["options"])
+        # Every owner of randomness has its own; a resumed run must not repeat the first one's draws.
+        game, memory, agent = np.random.SeedSequence(seed, spawn_key=(o.start_epoch,)).spawn(3)
+        screen_shape = (env_options.screen_height, env_options.screen_width)
+        state_shape = (memory_options.history_length, *screen_shape)
+        n = 1 if o.play_games else agent_options.num_envs
+        network_class, on_gpu = library_of(backend)
+        actions = _actions(start, env_options) if start else None
+        self.games = make_games(
+            env_options, state_shape, agent_options.random_starts, game, n, on_gpu, self._watchers, actions
+        )
+        self.memory = memory_class(memory_options)(
+            memory_options,
+            screen_shape,
+            net_options.batch_size,
+            np.random.default_rng(memory),
+            at_most=0 if o.play_games else self._transitions_to_hold(n, start),
+            lanes=n,
+        )
+        use_target = agent_options.target_steps > 0
+        self.network = network_class(
+            self.games.num_actions, state_shape, net_options, backend, seed, use_target, self.games.cores_left
+        )
+        self.network.hold_screens(self.memory)
+        self.agent = Agent(self.games, self.memory, self.network, agent_options, np.random.default_rng(agent))
+        self.agent.total_train_steps = self._epoch_began = o.start_epoch * o.train_steps
+        self._facts |= {"game": env_options.game, "actions": self.games.action_names}
+
+    def _start_from(self, start: Start) -> None:
+        """Brings the parts to where they were."""
+        o = self.options
+        if start.snapshot:
+            self._take_over(start, start.snapshot)
+        if o.resume and o.csv_file and not Path(o.csv_file).exists():
+            logger.warning("There are no statistics in %s: a new file begins; --csv_file names another", o.csv_file)
+        if start.checkpoint:
+            self._go_on(start.checkpoint)
+        if o.resume and not self.memory.count:
+            self.memory.steps_before = self.agent.total_train_steps
+
+    def _add_callbacks(self, page: VisualizationOptions, start: Start | None) -> None:
+        """Those who are told of every step: statistics, progress, scores, a viewer, the page of the filters."""
         self.statistics = Statistics(self.agent, self._csv)
         if start and start.checkpoint:
             self.statistics.restore(start.checkpoint.state["statistics"], same_phase=False)
-        self._checkpoints = Checkpoints(self._prefix, self._chunks) if self._prefix and o.checkpoint else None
         self._scores = Scores()
-        self.agent.callbacks = [self.statistics, Progress(self.statistics, o.epochs), self._scores]
+        self.agent.callbacks = [self.statistics, Progress(self.statistics, self.options.epochs), self._scores]
         if self._viewer:
             explain = Saliency(self.network.layers, lambda: self.network.train_iterations)
             self._viewer.attach(self.agent, explain)
             self.agent.callbacks.append(self._viewer)
-        if page:
+        if page.visualization_file:
             origin = str(start.path) if start else "none, the weights are random"
-            game_name = Path(env_options.game).stem
-            layers = self.network.layers()
-            self.agent.callbacks.append(Visualization(self.agent, layers, vis_options, game_name, origin))
+            game_name = Path(self._facts["game"]).stem
+            self.agent.callbacks.append(Visualization(self.agent, self.network.layers(), page, game_name, origin))
 
     def go(self) -> None:
         """Plays, or trains and tests; what is recorded is complete if that comes to its end, or a viewer ends it."""
@@ -438,6 +433,22 @@ def stop_on_interrupt(agent: Agent) -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _require_sense(o: MainOptions, page: VisualizationOptions, start: Start | None) -> None:
+    """Raises OptionError if the options contradict each other, OutputError if a file they name cannot be written."""
+    to_test = start and start.checkpoint and start.checkpoint.state["stage"][0] == "test"
+    if o.resume and o.start_epoch >= o.epochs and not to_test:
+        raise OptionError(f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on")
+    for_play = {"scores_path": (o.scores_path, "is for the scores of games played")}
+    for_play["visualization_file"] = (page.visualization_file, "shows what was seen in games played")
+    for name, (path, use) in for_play.items():
+        if path and not o.play_games:
+            raise OptionError(f"--{name} {path} {use}: add --play_games 1")
+    snapshot = o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl"
+    scores = o.scores_path and f"{o.scores_path}/scores.csv"
+    for path in filter(None, (o.csv_file, snapshot, page.visualization_file, scores)):
+        require_writable(Path(path))
 
 
 def _actions(start: Start, env_options: EnvironmentOptions) -> list[str] | None:
