@@ -24,11 +24,10 @@ from simple_dqn.environment import (
     GymEnvironment,
     Mode,
     Watcher,
-    find_rom,
-    game_of,
     make_environment,
 )
 from simple_dqn.errors import GameError
+from simple_dqn.roms import find_rom, game_of
 from simple_dqn.snapshot import plain_bytes, plain_value
 
 ROOT = Path(__file__).resolve().parent.parent

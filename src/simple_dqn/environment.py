@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import hashlib
-import importlib
-import importlib.metadata
 import os
-import re
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simple_dqn import gymnasium_games
 from simple_dqn.errors import GameError
 from simple_dqn.options import Options, option
+from simple_dqn.roms import find_rom
 
 _FRAMES_PER_SECOND = 60  # of an Atari in America
 _SAMPLES_PER_FRAME = 512  # of the emulator's sound, 8 bits each
@@ -323,9 +317,9 @@ class GymEnvironment(Environment):
         self.watchers = watchers
         self._cv2: Any = cv2
         self._size = (options.screen_width, options.screen_height)
-        self._gym, self._sees_observation = _make_gym(options)
-        self._actions = _discrete_actions(self._gym, options.game)
-        self.frames_per_second = _frames_per_second(self._gym)
+        self._gym, self._sees_observation = gymnasium_games.make(options.game)
+        self._actions = gymnasium_games.actions(self._gym, options.game)
+        self.frames_per_second = gymnasium_games.steps_per_second(self._gym, _FRAMES_PER_SECOND)
         self.pixel_width = ALEEnvironment.pixel_width if hasattr(self._gym.unwrapped, "ale") else 1.0
         self._most_steps = options.max_game_seconds * self.frames_per_second
         self._steps = 0  # of this game
@@ -390,126 +384,3 @@ def _named(names: Sequence[str], legal: Sequence[Any], game: str) -> list[Any]:
         if name not in by_name:
             raise GameError(f"{game} has no action {name!r}: there are {' '.join(by_name)}")
     return [by_name[name] for name in names]
-
-
-def game_of(stem: str) -> str:
-    """The game that a snapshot's name begins with: its name up to the first _, or further where that is a game."""
-    from ale_py import roms
-
-    parts, names = stem.split("_"), roms.get_all_rom_ids()
-    longer = ("_".join(parts[:n]) for n in range(len(parts), 1, -1))
-    return next((name for name in longer if name in names), parts[0])
-
-
-def find_rom(game: str) -> Path:
-    """The ROM file that `game` names: a path, else the ROM that ale-py ships under the path's stem.
-
-    Raises:
-        GameError: there is no such file or game, or the file is not an Atari game.
-    """
-    from ale_py import ALEInterface, roms
-
-    path, names = Path(game), roms.get_all_rom_ids()
-    name = path.stem.lower().replace("-", "_").replace(" ", "_")
-    shadowed = path.is_dir() and game == name and name in names  # a folder called breakout is not meant
-    if path.exists() and not path.is_file() and not shadowed:
-        kind = "a folder" if path.is_dir() else "no file"
-        raise GameError(f"{game} is {kind}, not a ROM: name a file such as roms/breakout.bin, or a game")
-    if shadowed or not path.exists():
-        if name in names:
-            rom = Path(str(roms.get_rom_path(name)))
-            if not ALEInterface.isSupportedROM(rom):
-                raise GameError(f"{name} is a game for two, which the emulator cannot play alone: choose another")
-            return rom
-        close = difflib.get_close_matches(name, names, n=3)
-        hint = f"closest are {', '.join(close)}" if close else "games are breakout, pong, space_invaders and others"
-        gym_hint = "; for a Gymnasium environment add --environment gym" if _looks_like_gym(game) else ""
-        raise GameError(f"no ROM file {game} and no game {name!r}: {hint}{gym_hint}")
-    # The emulator exits the whole process on a ROM it cannot read, so the file is looked at first.
-    content = path.read_bytes()
-    advice = f": remove it to play the {name} that ships with ale-py" if name in names else ""
-    if not content:
-        raise GameError(f"{game} is empty, not an Atari 2600 ROM{advice}")
-    if not ALEInterface.isSupportedROM(path):
-        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        raise GameError(
-            f"{game} is not an Atari 2600 game that the emulator knows (MD5 {md5}, {len(content)} bytes){advice}"
-        )
-    return path
-
-
-def _looks_like_gym(game: str) -> bool:
-    return bool(game) and game[-1].isdigit() and "-v" in game
-
-
-def _make_gym(options: EnvironmentOptions) -> tuple[Any, bool]:
-    """The environment, and whether what it observes is an image (else its rendering is)."""
-    env = _find_gym(options.game, "rgb_array")
-    sees_observation = _is_image(env.observation_space)
-    if not sees_observation and env.render_mode != "rgb_array":
-        raise GameError(
-            f"{options.game} has no image observations ({env.observation_space}) and no rgb_array rendering: "
-            "there are no pixels to learn from"
-        )
-    return env, sees_observation
-
-
-def _find_gym(game: str, render_mode: str) -> Any:
-    import ale_py
-    import gymnasium
-    from gymnasium.error import UnregisteredEnv
-
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that Breakout-v0 is out of date is known to who asks for it
-        gymnasium.register_envs(ale_py)
-        try:
-            try:
-                gymnasium.spec(game)
-            except UnregisteredEnv:
-                _import_packages_with_environments()
-            if render_mode in _render_modes(gymnasium.spec(game)):
-                return gymnasium.make(game, render_mode=render_mode, disable_env_checker=True)
-            return gymnasium.make(game, disable_env_checker=True)
-        except Exception as error:  # an environment's own code may fail in any way
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-            raise GameError(f"Gymnasium cannot make {game!r}: {reason}") from error
-
-
-def _render_modes(spec: Any) -> list[str]:
-    from gymnasium.envs.registration import load_env_creator
-
-    creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-    return list(getattr(creator, "metadata", {}).get("render_modes", []))
-
-
-def _import_packages_with_environments() -> None:
-    """Imports what is installed on top of Gymnasium: environments are registered as their package is imported."""
-    for distribution in importlib.metadata.distributions():
-        if any(re.match(r"gymnasium\b", requirement) for requirement in distribution.requires or []):
-            with contextlib.suppress(Exception):  # one broken package must not hide the others' environments
-                importlib.import_module(distribution.metadata["Name"].replace("-", "_"))
-
-
-def _is_image(space: Any) -> bool:
-    shape = list(getattr(space, "shape", None) or ())
-    return getattr(space, "dtype", None) == np.uint8 and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)))
-
-
-def _discrete_actions(env: Any, game: str) -> range:
-    from gymnasium.spaces import Discrete
-
-    space = env.action_space
-    if not isinstance(space, Discrete):
-        raise GameError(f"{game} has actions {space}: deep Q-learning needs a Discrete action space")
-    if space.n > 256:
-        raise GameError(f"{game} has {space.n} actions: at most 256 are supported")
-    return range(int(space.start), int(space.start + space.n))
-
-
-def _frames_per_second(env: Any) -> float:
-    """As the environment says; those of the Arcade Learning Environment all say 30, whatever their frame skip is."""
-    skip = getattr(env.unwrapped, "_frameskip", None)
-    if skip:
-        return _FRAMES_PER_SECOND / float(np.mean(skip if isinstance(skip, int) else range(*skip)))
-    return float(env.metadata.get("render_fps") or 30)
