@@ -320,6 +320,14 @@ def test_a_snapshot_newer_than_the_last_checkpoint_is_told_of(copy: Path, caplog
     assert "snapshots/b_1.pkl is newer than the last checkpoint, snapshots/b_3.checkpoint, and has none" in caplog.text
 
 
+def test_an_epoch_too_short_to_learn_from_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main.run([*RUN, "--epochs", "1", "--random_steps", "0", "--train_steps", "6", "--test_steps", "0"])
+    assert "Nothing was learned: 6 transitions make no minibatch yet" in caplog.text
+
+
 def test_no_checkpoints_unless_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     main.run([*RUN, "--epochs", "1", "--checkpoint", "false"])

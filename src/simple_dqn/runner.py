@@ -247,6 +247,8 @@ class Run:
             self._phase("random", 0, o.random_steps, agent.random)
         elif phase == "train":
             self._phase("train", epoch, o.train_steps, agent.train, already=agent.total_train_steps - self._epoch_began)
+            if not self.memory.ready:
+                logger.warning("Nothing was learned: %d transitions make no minibatch yet", self.memory.count)
             self._epoch, self._epoch_began = epoch, agent.total_train_steps
             for name in _SCORES:  # they were another epoch's
                 self._facts.pop(name, None)
