@@ -366,6 +366,7 @@ class Run:
         """Brings every part to where it was when the checkpoint was saved."""
         state = checkpoint.state
         try:
+            phase, epoch = state["stage"]
             self._epoch_began = state["facts"]["epoch_began"]
             self._facts |= {name: state["facts"][name] for name in _SCORES if name in state["facts"]}
             self.network.restore(state["network"])
@@ -377,8 +378,8 @@ class Run:
             if not same_games or not self.memory.fits(state["memory"]):
                 logger.info("The replay memory is laid out otherwise now: it starts empty, and random steps fill it")
                 self._stage = ("random", 0)
-                if state["stage"][0] != "random":
-                    self._then = (state["stage"][0], state["stage"][1])
+                if phase != "random":
+                    self._then = (phase, epoch)
                 return
             restore_memory(self.memory, checkpoint)
             if new_games:
@@ -386,7 +387,7 @@ class Run:
                 state["statistics"]["scores"].clear()
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{checkpoint.path} is damaged: it makes no sense ({error!r})") from error
-        self._stage = (state["stage"][0], state["stage"][1])
+        self._stage = (phase, epoch)
         self._going_on = state["statistics"] if state["under_way"] else None
         self._saved_steps = self.agent.total_train_steps  # nothing has been learned since
         if self._prefix and prefix_of(checkpoint.path).resolve() == Path(self._prefix).resolve():
@@ -442,14 +443,14 @@ def _require_sense(o: MainOptions, page: VisualizationOptions, start: Start | No
     to_test = start and start.checkpoint and start.checkpoint.state["stage"][0] == "test"
     if o.resume and o.start_epoch >= o.epochs and not to_test:
         raise OptionError(f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on")
-    for_play = {"scores_path": (o.scores_path, "is for the scores of games played")}
-    for_play["visualization_file"] = (page.visualization_file, "shows what was seen in games played")
-    for name, (path, use) in for_play.items():
-        if path and not o.play_games:
-            raise OptionError(f"--{name} {path} {use}: add --play_games 1")
+    html = page.visualization_file
+    if o.scores_path and not o.play_games:
+        raise OptionError(f"--scores_path {o.scores_path} is for the scores of games played: add --play_games 1")
+    if html and not o.play_games:
+        raise OptionError(f"--visualization_file {html} shows what was seen in games played: add --play_games 1")
     snapshot = o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl"
     scores = o.scores_path and f"{o.scores_path}/scores.csv"
-    for path in filter(None, (o.csv_file, snapshot, page.visualization_file, scores)):
+    for path in filter(None, (o.csv_file, snapshot, html, scores)):
         require_writable(Path(path))
 
 
