@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import own  # noqa: F401 - it finds simple_dqn
 import report
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.replay_memory import Minibatch

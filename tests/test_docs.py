@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -112,6 +113,17 @@ def test_files_exist(page: str) -> None:
         assert (ROOT / name).exists(), name
     for link in links:
         assert ((ROOT / page).parent / link.split("#")[0]).exists(), link
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "benchmarks").glob("*.py")))
+def test_benchmarks_start_as_their_table_says(name: str, tmp_path: Path) -> None:
+    if name == "report.py":  # the others' tables, no program
+        return
+    assert f"`scripts/python benchmarks/{name}" in text("benchmarks/README.md")
+    command = [sys.executable, str(ROOT / "benchmarks" / name), "--help"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(f"usage: {name}")
 
 
 def test_every_script_is_in_the_readme() -> None:
