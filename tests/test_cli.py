@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from simple_dqn import main as simple_dqn_main
+from simple_dqn.agent import Agent
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.errors import GameError, OutputError, SnapshotError
 from simple_dqn.main import GROUPS, main
@@ -630,6 +631,28 @@ def test_scores_of_games_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert lines[1].split()[2] == "26"  # 240 frames, 32 of them no-ops
     assert (tmp_path / "s" / "scores.csv").read_text().startswith("game,score,steps\n1,")
     assert json.loads((tmp_path / "s" / "scores.json").read_text())["games"][1]["steps"] == 26
+
+
+def test_scores_of_an_earlier_run_outlive_one_that_is_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    play = ["pong", "--max_game_seconds", "2", "--random_seed", "1", "--scores_path", "s"]
+    assert main([*play, "--play_games", "2"]) == 0
+    before = digests(tmp_path)
+    capsys.readouterr()
+
+    whole = Agent.play
+
+    def one_game(agent: Agent, games: int) -> None:
+        whole(agent, 1)
+        agent.interrupted = True
+
+    monkeypatch.setattr(Agent, "play", one_game)
+    assert main([*play, "--play_games", "3"]) == 130
+    assert digests(tmp_path) == before
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()][:3] == ["game", "1", "mean"]
+    assert "Only 1 of 3 games: nothing new in s" in caplog.text
 
 
 def test_a_game_recorded_is_one_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

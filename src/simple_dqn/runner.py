@@ -204,13 +204,16 @@ class Run:
             self._lock.close()
 
     def show_scores(self) -> None:
-        """Prints what the games played came to, if there are any."""
+        """Prints what the games played came to, if there are any; files are for all that were asked for."""
         if not self.options.play_games:
             return
         if self._scores.games:
             print(table(self._scores.games), flush=True)
-        if self.options.scores_path:
-            write_scores(Path(self.options.scores_path), self._scores.games)
+        folder, played = self.options.scores_path, len(self._scores.games)
+        if folder and played == self.options.play_games:
+            write_scores(Path(folder), self._scores.games)
+        elif folder:
+            logger.warning("Only %d of %d games: nothing new in %s", played, self.options.play_games, folder)
 
     def train(self) -> None:
         """Random moves, then epochs of training and testing, from the phase on at which the run begins."""
