@@ -286,7 +286,6 @@ class PrioritizedReplayMemory(ReplayMemory):
         self._tree = SumTree(self.size)  # of priorities to the power α; 0 where a transition cannot be drawn
         self._highest = 1.0  # the highest of them that there ever was
         self._entered = [0] * len(self.added)  # in each lane, transitions that the tree knows for good
-        self._added_then: list[int] = []  # what was there when they entered
 
     def update(self, indexes: NDArray[np.int64], errors: NDArray[np.float32]) -> None:
         priorities = (np.abs(np.asarray(errors, np.float64)) + _LEAST) ** self._options.priority_exponent
@@ -322,15 +321,14 @@ class PrioritizedReplayMemory(ReplayMemory):
 
     def _enter(self) -> None:
         """Gives what was added since the last draw the highest priority; what cannot be drawn, or not yet, has none."""
-        added: list[int] = self.added.tolist()
-        if added == self._added_then:  # as in all but the first of the updates between two steps of many games
+        entered = [max(0, n - self.multi_step + 1) for n in self.added.tolist()]
+        if entered == self._entered:  # as in all but the first of the updates between two steps of many games
             return
-        self._added_then = added
-        first = [max(known, n - self.lane_size) for known, n in zip(self._entered, added, strict=True)]
-        new = [self._places(lane, range(known, added[lane])) for lane, known in enumerate(first)]
+        first = [max(known, int(n) - self.lane_size) for known, n in zip(self._entered, self.added, strict=True)]
+        new = [self._places(lane, range(known, int(self.added[lane]))) for lane, known in enumerate(first)]
         places = np.concatenate(new)
         self._tree[places] = self._highest * self._is_whole(places)
-        self._entered = [max(0, n - self.multi_step + 1) for n in added]
+        self._entered = entered
 
     def _draw(self) -> NDArray[np.int64]:
         """One from each of as many equal parts of the sum of priorities, in any order."""
