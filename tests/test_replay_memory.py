@@ -166,6 +166,23 @@ def test_several_steps_are_those_up_to_the_end(
         assert drawn >= set(allowed)
 
 
+def test_nothing_counts_after_a_reward_that_is_taken_for_an_end() -> None:
+    found = []
+    for on in (False, True):
+        memory = make(20, history=2, multi_step=3, terminal_on_reward=on)
+        for n in range(12):
+            memory.add(n, -1 if n == 5 else 0, np.full((2, 3), n, np.uint8), n == 7)
+        batch = make_batch_of_all(memory)
+        found.append(dict(zip(batch.actions.tolist(), zip(batch.steps, batch.terminals, strict=True), strict=True)))
+    usual, own = found
+    assert usual == {2: (3, False), 3: (3, False), 4: (3, False), 5: (3, True), 6: (2, True), 7: (1, True)}
+    assert own == usual | {3: (3, True), 4: (2, True), 5: (1, True)}
+    assert (batch.rewards[batch.actions == 4] == [0, -1, 0]).all()
+    for action, screens in zip(batch.actions.tolist(), batch.poststates[:, :, 0, 0].tolist(), strict=True):
+        last = action + own[action][0] - 1
+        assert screens == [last - 1, last]
+
+
 def test_it_is_ready_once_the_steps_after_a_whole_history_are_there() -> None:
     memory = make(20, history=2, batch=1, multi_step=4)
     ready = []
@@ -266,7 +283,14 @@ def test_too_small_for_the_steps_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [dict(priority_exponent=0.0), dict(multi_step=1), dict(multi_step=3), dict(prioritized_replay=False)]
+    "changed",
+    [
+        dict(priority_exponent=0.0),
+        dict(multi_step=1),
+        dict(multi_step=3),
+        dict(terminal_on_reward=True),
+        dict(prioritized_replay=False),
+    ],
 )
 def test_with_other_options_all_enter_anew(changed: dict[str, Any]) -> None:
     options: dict[str, Any] = dict(batch=5, multi_step=2, prioritized_replay=True)

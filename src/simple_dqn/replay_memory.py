@@ -35,6 +35,9 @@ class ReplayMemoryOptions(Options):
     multi_step: int = option(
         1, "steps whose rewards count in a target before the Q-value of the state then", at_least=1, at_most=1000
     )
+    terminal_on_reward: bool = option(
+        False, "learning counts nothing after a reward, as if it ended the episode: in Pong each point by itself"
+    )
     prioritized_replay: bool = option(
         False, "draw transitions in proportion to the error that the network made on them, not evenly"
     )
@@ -56,7 +59,7 @@ class Minibatch(NamedTuple):
     actions: NDArray[np.uint8]  # (batch,)
     rewards: NDArray[np.float32]  # (batch, multi_step) of the action and of those after it; not clipped
     poststates: Any  # as prestates
-    terminals: NDArray[np.bool_]  # (batch,), whether the poststate is the end of an episode
+    terminals: NDArray[np.bool_]  # (batch,), whether nothing after the poststate counts, as at the end of an episode
     indexes: NDArray[np.int64]  # (batch,), where they lie in the memory
     weights: NDArray[np.float32]  # (batch,), importance of each in the gradient
     steps: NDArray[np.int64]  # (batch,) from prestate to poststate: multi_step, or fewer where an episode ends before
@@ -91,6 +94,7 @@ class ReplayMemory:
     ) -> None:
         self.history_length = options.history_length
         self.multi_step = options.multi_step
+        self._terminal_on_reward = options.terminal_on_reward
         self.batch_size = batch_size
         self._rng = rng
         window = options.history_length + options.multi_step  # spans neither where a ring begins nor where it ends
@@ -161,17 +165,21 @@ class ReplayMemory:
         """
         indexes, weights = self._sample_indexes()
         ahead = indexes[:, None] + self._ahead  # (batch, multi_step)
-        ends = self.terminals[ahead] != GOES_ON
-        steps = np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, self.multi_step)
+        rewards = self.rewards[ahead]  # likewise
+        ends = self.terminals[ahead]  # likewise
+        if self._terminal_on_reward:  # Karpathy 2016, "Deep Reinforcement Learning: Pong from Pixels"
+            ends[rewards != 0] = TERMINAL
+        ended = ends != GOES_ON
+        steps = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, self.multi_step)
         last = indexes + steps - 1  # the transition that leads to the poststate
         histories = np.concatenate([indexes[:, None] + self._history, last[:, None] + 1 + self._history], axis=1)
         screens = self.screens[histories]  # (batch, 2 · history, height, width)
         return Minibatch(
             screens[:, : self.history_length],
             self.actions[indexes],
-            self.rewards[ahead],
+            rewards,
             screens[:, self.history_length :],
-            self.terminals[last] == TERMINAL,
+            np.take_along_axis(ends, steps[:, None] - 1, axis=1)[:, 0] == TERMINAL,
             indexes,
             weights,
             steps,
@@ -308,7 +316,7 @@ class PrioritizedReplayMemory(ReplayMemory):
     @property
     def _meaning(self) -> list[float]:
         """The options that priorities hang on."""
-        return [self._options.priority_exponent, self.multi_step]
+        return [self._options.priority_exponent, self.multi_step, self._terminal_on_reward]
 
     def _sample_indexes(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         self._enter()
