@@ -179,7 +179,7 @@ class ReplayMemory:
             self.actions[indexes],
             rewards,
             screens[:, self.history_length :],
-            np.take_along_axis(ends, steps[:, None] - 1, axis=1)[:, 0] == TERMINAL,
+            ends[np.arange(len(ends)), steps - 1] == TERMINAL,
             indexes,
             weights,
             steps,
