@@ -62,7 +62,7 @@ class Minibatch(NamedTuple):
     terminals: NDArray[np.bool_]  # (batch,), whether nothing after the poststate counts, as at the end of an episode
     indexes: NDArray[np.int64]  # (batch,), where they lie in the memory
     weights: NDArray[np.float32]  # (batch,), importance of each in the gradient
-    steps: NDArray[np.int64]  # (batch,) from prestate to poststate: multi_step, or fewer where an episode ends before
+    steps: NDArray[np.int64]  # (batch,) from prestate to poststate: multi_step, or fewer where what counts ends before
 
 
 class ReplayMemory:
@@ -329,11 +329,12 @@ class PrioritizedReplayMemory(ReplayMemory):
 
     def _enter(self) -> None:
         """Gives what was added since the last draw the highest priority; what cannot be drawn, or not yet, has none."""
-        entered = [max(0, n - self.multi_step + 1) for n in self.added.tolist()]
+        added: list[int] = self.added.tolist()
+        entered = [max(0, n - self.multi_step + 1) for n in added]
         if entered == self._entered:  # as in all but the first of the updates between two steps of many games
             return
-        first = [max(known, int(n) - self.lane_size) for known, n in zip(self._entered, self.added, strict=True)]
-        new = [self._places(lane, range(known, int(self.added[lane]))) for lane, known in enumerate(first)]
+        first = [max(known, n - self.lane_size) for known, n in zip(self._entered, added, strict=True)]
+        new = [self._places(lane, range(known, added[lane])) for lane, known in enumerate(first)]
         places = np.concatenate(new)
         self._tree[places] = self._highest * self._is_whole(places)
         self._entered = entered
