@@ -311,6 +311,33 @@ def test_a_dueling_networks_file_does_not_fit_a_plain_one(dueling: bool) -> None
         make(dueling=not dueling).load_layers(make(dueling=dueling).layers(), "pong_1.pkl")
 
 
+@pytest.mark.parametrize("datatype", ["float32", "bfloat16"])
+def test_a_target_network_that_moves_a_part_of_the_way_is_an_average_and_acts(datatype: str) -> None:
+    rng = np.random.default_rng(4)
+    network = make(target_rate=0.25, datatype=datatype)
+    expected = network._online.master.double()
+    for _ in range(5):
+        network.train(random_batch(rng))
+        network.update_target_network()
+        expected += 0.25 * (network._online.master - expected)
+    assert abs(network._online.master - expected).max() > 1e-3
+    torch.testing.assert_close(network._target.master.double(), expected, rtol=1e-5, atol=1e-7)
+    loaded = make(seed=9, datatype=datatype)
+    loaded.load_layers(network.layers(), "average.pkl")
+    states = random_batch(rng).prestates
+    assert np.array_equal(loaded.predict(states), network.predict(states))
+
+
+def test_an_average_needs_a_target_network_to_be_in() -> None:
+    with pytest.raises(OptionError, match="--target_rate moves a target network: it needs a --target_steps above 0"):
+        make(target_rate=0.5, use_target=False)
+
+
+def test_neon_keeps_no_average() -> None:
+    with pytest.raises(OptionError, match="--target_rate: only with PyTorch; use --library torch"):
+        NeonNetwork(4, (4, 42, 42), DeepQNetworkOptions(target_rate=0.5), BackendOptions(library="neon"), 1)
+
+
 def test_neon_has_no_dueling_network() -> None:
     with pytest.raises(OptionError, match="--dueling: only PyTorch's network has streams; use --library torch"):
         NeonNetwork(4, (4, 42, 42), DeepQNetworkOptions(dueling=True), BackendOptions(library="neon"), 1)

@@ -54,6 +54,13 @@ class DeepQNetworkOptions(Options):
     target_exploration_rate: float = option(
         0.0, "share of random actions that targets expect of the future; 0: none", at_least=0, at_most=1
     )
+    target_rate: float = option(
+        1.0,
+        "how far the target network moves to the network every --target_steps; 1: it is a copy; below, an average that "
+        "acts, too",
+        above=0,
+        at_most=1,
+    )
     dueling: bool = option(False, "dueling network: one stream for the state's value, one for the actions' advantages")
 
     def __post_init__(self) -> None:
@@ -177,6 +184,12 @@ class DeepQNetwork:
         rng = np.random.RandomState(seed)
         self._online = network.QNetwork(layout, layout.xavier(rng), dtype, self.device)
         self._target = network.QNetwork(layout, layout.xavier(rng), dtype, self.device) if use_target else self._online
+        self._acting = self._online
+        if options.target_rate < 1:
+            if not use_target:
+                raise OptionError("--target_rate moves a target network: it needs a --target_steps above 0")
+            self._target.approach(self._online)
+            self._acting = self._target
         self._optimizer = optimizers.OPTIMIZERS[options.optimizer](self._online.master, self._online.weights, options)
         self._scale = optimizers.LossScale() if dtype is torch.float16 else None
         graph = self.device.type == "cuda" and not self._scale  # which has to look at every gradient
@@ -184,7 +197,7 @@ class DeepQNetwork:
 
     def predict(self, states: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
         """Q-values (n, num_actions) of `states` (n, history, height, width), for any n."""
-        values: NDArray[np.floating[Any]] = self._online.forward(self._tensor(states)).cpu().numpy()
+        values: NDArray[np.floating[Any]] = self._acting.forward(self._tensor(states)).cpu().numpy()
         return values
 
     def train(self, batch: Minibatch) -> TrainResult:
@@ -230,14 +243,19 @@ class DeepQNetwork:
             self._optimizer.step(network.gradient, scale / self._scale.factor)
 
     def update_target_network(self) -> None:
-        """Copies the weights, and the running averages of batch norm, to the target network."""
+        """Copies the weights, and the running averages of batch norm, to the target network.
+
+        With `target_rate` τ it goes only so much of the way, which makes it an average over the last 1/τ times (Polyak
+        and Juditsky 1992, doi:10.1137/0330046; as a target: Lillicrap et al. 2016, arXiv:1509.02971). Averages play
+        better than what moves with every minibatch: so it acts, too, and is what snapshots hold.
+        """
         if self._target is not self._online:
-            self._target.copy(self._online)
+            self._target.approach(self._online, self.options.target_rate)
 
     def layers(self) -> list[Layer]:
-        """Its weights and the optimizer's state, in Neon's layout."""
+        """The weights that act and the optimizer's state, in Neon's layout."""
         states = self._optimizer.states if self._optimizer.used else []
-        return self._online.layout.to_neon(self._online, states)
+        return self._online.layout.to_neon(self._acting, states)
 
     def load_layers(self, layers: Sequence[Layer], name: str) -> None:
         """Takes over weights and optimizer state from the snapshot `name`; the target network gets the same weights.
@@ -252,7 +270,7 @@ class DeepQNetwork:
             self._optimizer.load(states)
         elif states:
             logger.info("The optimizer in %s is not %s: it starts afresh", name, self.options.optimizer)
-        self.update_target_network()
+        self._target.approach(self._online)
 
     def state(self) -> dict[str, Any]:
         """All that it needs to go on exactly: weights of both networks, optimizer and counters."""

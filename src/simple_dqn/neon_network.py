@@ -64,6 +64,8 @@ class NeonNetwork:
         self.train_iterations = 0
         if options.dueling:
             raise OptionError("--dueling: only PyTorch's network has streams; use --library torch")
+        if options.target_rate < 1:
+            raise OptionError("--target_rate: only with PyTorch; use --library torch")
         self._neon = load_neon()
         self._layers = q_layers(num_actions, dueling=False)
         require_memory(self._layers, state_shape, options.batch_size)

@@ -306,11 +306,11 @@ class QNetwork:
             own.copy_(torch.tensor(array))
         self.refresh()
 
-    def copy(self, other: QNetwork) -> None:
-        """Takes over the weights and running averages of another network."""
+    def approach(self, other: QNetwork, rate: float = 1.0) -> None:
+        """Goes a share of the way to the weights and running averages of another network; with 1 it is a copy."""
         mine, theirs = (self.master, *self.mean, *self.var), (other.master, *other.mean, *other.var)
         for own, their in zip(mine, theirs, strict=True):
-            own.copy_(their)
+            own.lerp_(their, rate)
         self.refresh()
 
 
