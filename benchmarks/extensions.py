@@ -36,6 +36,7 @@ EXTENSIONS: dict[str, dict[str, Any]] = {
 COST_NOTHING: dict[str, dict[str, Any]] = {  # so that only what they gain is measured
     "target_exploration_rate 0.05": {"target_exploration_rate": 0.05},
     "adam_epsilon 1.5e-4": {"adam_epsilon": 1.5e-4},
+    "target_rate 0.5": {"target_rate": 0.5},
 }
 BASES: dict[str, list[str]] = {"default": [], "@presets/fast": ["@presets/fast"]}
 CATCH_STEPS = (500, 1000, 1500, 2000, 3000)
