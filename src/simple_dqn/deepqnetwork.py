@@ -144,7 +144,8 @@ class DeepQNetwork:
         threads: how many compute on the CPU; all there are if None.
 
     Raises:
-        OptionError: the backend is not there, or the network does not fit the screens or the memory.
+        OptionError: the backend is not there, the network does not fit the screens or the memory, or there is no target
+            network for `target_rate` to move.
     """
 
     def __init__(
@@ -157,6 +158,8 @@ class DeepQNetwork:
         use_target: bool = True,
         threads: int | None = None,
     ) -> None:
+        if options.target_rate < 1 and not use_target:
+            raise OptionError("--target_rate moves a target network: it needs a --target_steps above 0")
         global torch, gpu  # a second to import: only once a network is wanted
         import torch
 
@@ -186,10 +189,8 @@ class DeepQNetwork:
         self._target = network.QNetwork(layout, layout.xavier(rng), dtype, self.device) if use_target else self._online
         self._acting = self._online
         if options.target_rate < 1:
-            if not use_target:
-                raise OptionError("--target_rate moves a target network: it needs a --target_steps above 0")
-            self._target.approach(self._online)
             self._acting = self._target
+            self._target.approach(self._online)  # its own first weights would be part of the average for long
         self._optimizer = optimizers.OPTIMIZERS[options.optimizer](self._online.master, self._online.weights, options)
         self._scale = optimizers.LossScale() if dtype is torch.float16 else None
         graph = self.device.type == "cuda" and not self._scale  # which has to look at every gradient
