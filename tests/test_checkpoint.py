@@ -131,7 +131,7 @@ def stop_after(phase: str, steps: int, monkeypatch: pytest.MonkeyPatch, words: l
             main.run(words)
 
 
-@pytest.mark.parametrize(("phase", "steps", "times"), [("test", 7, 3), ("random", 30, 1)])
+@pytest.mark.parametrize(("phase", "steps", "times"), [("test", 7, 3), ("random", 15, 3)])
 def test_stopped_within_a_phase(
     phase: str,
     steps: int,
@@ -318,6 +318,19 @@ def test_a_snapshot_newer_than_the_last_checkpoint_is_told_of(copy: Path, caplog
     os.utime("snapshots/b_1.pkl")
     assert start_where_it_stopped(Path("snapshots/b")).path == Path("snapshots/b_3.checkpoint")
     assert "snapshots/b_1.pkl is newer than the last checkpoint, snapshots/b_3.checkpoint, and has none" in caplog.text
+
+
+def test_the_last_checkpoint_is_the_one_written_last_whatever_the_times_of_the_files(copy: Path) -> None:
+    """As after a copy to another machine."""
+    os.utime("snapshots/b_2.checkpoint")
+    assert start_where_it_stopped(Path("snapshots/b")).path == Path("snapshots/b_3.checkpoint")
+
+
+def test_random_moves_that_are_stopped_again_are_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command, stored in [(RUN, 15), (["--resume", "snapshots/b"], 30), (["--resume", "snapshots/b"], 45)]:
+        stop_after("random", 15, monkeypatch, command)
+        assert read_checkpoint(Path("snapshots/b_0.checkpoint")).chunks[-1].stop == [stored]
 
 
 def test_an_epoch_too_short_to_learn_from_is_told_of(

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ class Checkpoints:
         gone = memory.added - memory.counts  # overwritten since
         self._chunks = [chunk for chunk in self._chunks if (chunk.stop > gone).any()]
         payload = zstandard.ZstdCompressor(level=_LEVEL).compress(plain_bytes(state))
-        header = dict(length=len(payload), sha256=_sha256(payload), chunks=self._chunks)
+        header = dict(length=len(payload), sha256=_sha256(payload), chunks=self._chunks, written=time.time_ns())
         line = json.dumps(header).encode()
         path = Path(f"{self._prefix}_{number}.checkpoint")
         write_whole(path, b"%s %08x\n%s\n%s" % (_MAGIC.encode(), zlib.crc32(line), line, payload))
@@ -144,8 +145,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def checkpoints_of(prefix: Path) -> list[Path]:
     """The checkpoints of a training, the one written last first."""
-    found = files_of(prefix, "checkpoint")
-    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, number_of(path)), reverse=True)
+    return sorted(files_of(prefix, "checkpoint"), key=lambda path: (_written(path), number_of(path)), reverse=True)
 
 
 def prefix_of(path: Path) -> Path:
@@ -186,6 +186,13 @@ def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
     except ValueError:
         raise CheckpointError(f"{path} is damaged: its beginning is not a checkpoint's") from None
     return header
+
+
+def _written(path: Path) -> int:
+    """When a checkpoint was written, in ns of the epoch: a copy of the file need not have its time."""
+    with contextlib.suppress(CheckpointError, LookupError), _reading(path) as file:
+        return int(_header(path, file)["written"])
+    return path.stat().st_mtime_ns  # it is damaged, or of an earlier version
 
 
 def _chunks_of(path: Path) -> list[Chunk]:

@@ -99,7 +99,7 @@ class Run:
         self._going_on: dict[str, Any] | None = None  # the statistics of a phase that was broken off, to go on with
         self._chunks: list[Chunk] = []
         self._saved: list[Path] = []
-        self._saved_steps = -1  # training steps in the last of them
+        self._saved_transitions = -1  # that had entered the memory when the last of them was saved
         self._prefix = o.save_weights_prefix if o.train_steps and not o.play_games else None
         display = make_display(options.build(ViewerOptions, values))
         self._viewer = Viewer(display) if display else None
@@ -312,7 +312,7 @@ class Run:
         }
         write_snapshot(path, Snapshot(self.network.layers(), self.network.state_shape, facts))
         self._saved += [path] if path not in self._saved else []
-        self._saved_steps = self.agent.total_train_steps
+        self._saved_transitions = int(self.memory.added.sum())
         logger.info("Saved %s", path)
         if self._checkpoints and checkpoint:
             state = dict(
@@ -328,8 +328,8 @@ class Run:
             self._checkpoints.save(number, state, self.memory)
 
     def _save_moment(self, checkpoint: bool) -> None:
-        """Saves what was learned since the last snapshot, as that of the epoch under way."""
-        if self.agent.total_train_steps != self._saved_steps:
+        """Saves what was played and learned since the last snapshot, as that of the epoch under way."""
+        if self.memory.added.sum() != self._saved_transitions:
             broken_off = self.agent.total_train_steps > self._epoch_began
             self._save(self._epoch + broken_off, under_way=True, checkpoint=checkpoint)
 
@@ -392,7 +392,7 @@ class Run:
             raise CheckpointError(f"{checkpoint.path} is damaged: it makes no sense ({error!r})") from error
         self._stage = (phase, epoch)
         self._going_on = state["statistics"] if state["under_way"] else None
-        self._saved_steps = self.agent.total_train_steps  # nothing has been learned since
+        self._saved_transitions = int(self.memory.added.sum())  # nothing has been done since
         if self._prefix and prefix_of(checkpoint.path).resolve() == Path(self._prefix).resolve():
             self._chunks = checkpoint.chunks
         logger.info("Going on from %s, as if nothing had happened", checkpoint.path)
