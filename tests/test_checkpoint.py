@@ -22,7 +22,7 @@ from simple_dqn import checkpoint as checkpoints
 from simple_dqn import main, runner
 from simple_dqn.agent import Agent
 from simple_dqn.checkpoint import Checkpoints, read_checkpoint, restore_memory
-from simple_dqn.environment import ALEEnvironment
+from simple_dqn.environment import ALEEnvironment, GymEnvironment
 from simple_dqn.errors import CheckpointError, OptionError, OutputError
 from simple_dqn.files import Lock
 from simple_dqn.replay_memory import CUT, GOES_ON, ReplayMemory, ReplayMemoryOptions
@@ -320,10 +320,14 @@ def test_a_snapshot_newer_than_the_last_checkpoint_is_told_of(copy: Path, caplog
     assert "snapshots/b_1.pkl is newer than the last checkpoint, snapshots/b_3.checkpoint, and has none" in caplog.text
 
 
-def test_the_last_checkpoint_is_the_one_written_last_whatever_the_times_of_the_files(copy: Path) -> None:
+def test_the_last_checkpoint_is_the_one_written_last_whatever_the_times_of_the_files(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """As after a copy to another machine."""
     os.utime("snapshots/b_2.checkpoint")
+    os.utime("snapshots/b_3.pkl")
     assert start_where_it_stopped(Path("snapshots/b")).path == Path("snapshots/b_3.checkpoint")
+    assert not caplog.records
 
 
 def test_random_moves_that_are_stopped_again_are_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,6 +335,86 @@ def test_random_moves_that_are_stopped_again_are_not_lost(tmp_path: Path, monkey
     for command, stored in [(RUN, 15), (["--resume", "snapshots/b"], 30), (["--resume", "snapshots/b"], 45)]:
         stop_after("random", 15, monkeypatch, command)
         assert read_checkpoint(Path("snapshots/b_0.checkpoint")).chunks[-1].stop == [stored]
+
+
+def phases(folder: Path) -> list[list[str]]:
+    """Epoch, phase and steps of every row."""
+    return [row.split(",")[:3] for row in (folder / "results" / "b.csv").read_text().splitlines()[1:]]
+
+
+def test_stopped_while_the_memory_is_filled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the epochs before is lost, and the test that was due follows."""
+    monkeypatch.chdir(tmp_path)
+    begun = [["0", "random", "50"], ["1", "train", "60"], ["1", "test", "20"]]
+    stop_after("test", 7, monkeypatch, [*RUN, "--epochs", "1"])
+    stop_after("random", 10, monkeypatch, ["--resume", "snapshots/b", "--num_envs", "2"])
+    stop_after("random", 10, monkeypatch, ["--resume", "snapshots/b"])
+    main.run(["--resume", "snapshots/b"])
+    assert phases(tmp_path) == [*begun[:2], begun[0], begun[2]]
+    assert not (tmp_path / "results" / "b.csv.1").exists()
+
+
+def test_stopped_in_the_test_after_the_memory_was_filled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    stop_after("test", 7, monkeypatch, [*RUN, "--epochs", "1"])
+    stop_after("test", 8, monkeypatch, ["--resume", "snapshots/b", "--replay_size", "90"])
+    main.run(["--resume", "snapshots/b"])
+    assert phases(tmp_path)[-1] == ["1", "test", "20"]
+
+
+def test_shorter_epochs_than_the_one_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    stop_after("train", 40, monkeypatch, [*RUN, "--epochs", "1"])
+    main.run(["--resume", "snapshots/b", "--train_steps", "30"])
+    assert phases(tmp_path) == [["0", "random", "50"], ["1", "train", "40"], ["1", "test", "20"]]
+
+
+def test_stopped_between_two_phases(
+    straight: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, expected = straight
+    monkeypatch.chdir(tmp_path)
+    play = runner.Run._play_stage
+
+    def interrupt(run: runner.Run, phase: str, epoch: int) -> None:
+        run.agent.interrupted = (phase, epoch) == ("train", 1)
+        play(run, phase, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Run, "_play_stage", interrupt)
+        with pytest.raises(runner.Interrupted):
+            main.run(words)
+    main.run(["--resume", "snapshots/b"])
+    assert ended(tmp_path) == ended(expected)
+
+
+def test_new_games_of_gymnasium_are_others_than_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["CartPole-v1", "--environment", "gym", *RUN[1:]]
+    restart, firsts = GymEnvironment.restart, []
+
+    def remember(environment: GymEnvironment) -> None:
+        restart(environment)
+        firsts.append(tuple(environment._observation))
+
+    monkeypatch.setattr(GymEnvironment, "restart", remember)
+    stop_after("train", 20, monkeypatch, words)
+    before = set(firsts)
+    stop_after("train", 20, monkeypatch, ["--resume", "snapshots/b"])
+    assert len(set(firsts)) == len(firsts)
+    assert before
+
+
+def test_another_seed_is_refused(copy: Path) -> None:
+    """The draws go on as they were."""
+    with pytest.raises(OptionError, match=r"--random_seed 77 does not go with --resume: .* was trained with 5"):
+        main.run(["--resume", "snapshots/b", "--epochs", "4", "--random_seed", "77"])
+
+
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_folder_is_no_training(path: str) -> None:
+    with pytest.raises(OptionError, match="name a snapshot, or what the names of a training's snapshots begin with"):
+        start_where_it_stopped(Path(path))
 
 
 def test_an_epoch_too_short_to_learn_from_is_told_of(

@@ -357,6 +357,14 @@ def test_games_of_limited_time(watched: bool) -> None:
         assert (steps * 4 in (88, 92), env.truncated) == (True, True)  # 90 frames
 
 
+def test_a_time_limit_shorter_than_a_frame_is_one() -> None:
+    env = make_environment(EnvironmentOptions(game="pong", max_game_seconds=0.001), 1)
+    env.mode = "test"
+    env.restart()
+    env.act(0)
+    assert env.truncated
+
+
 def test_no_output_of_the_emulator(tmp_path: Path) -> None:
     """It greets on standard error, and pygame on standard output: neither belongs in the log of a training."""
     program = (

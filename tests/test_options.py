@@ -142,7 +142,10 @@ def test_a_file_of_options_stands_for_its_words(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(None, "No such file"), (b"--game 'open", "not a file of options"), (b"\xff\xfe", "not a file")],
+    [
+        (None, "No such file"),
+        *[(content, "not a file of options") for content in (b"--game 'open", b"\xff\xfe", b"a\0b")],
+    ],
 )
 def test_a_file_of_options_that_cannot_be_read(tmp_path: Path, content: bytes | None, why: str) -> None:
     file = tmp_path / "mine"

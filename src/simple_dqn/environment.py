@@ -206,7 +206,8 @@ class ALEEnvironment(Environment):
         # Nobody but a watcher needs the frames in between; then the environment repeats the action itself.
         self._repeats, frame_skip = (options.frame_skip, 1) if watchers else (1, options.frame_skip)
         ale.setInt("frame_skip", frame_skip)
-        ale.setInt("max_num_frames_per_episode", round(options.max_game_seconds * _FRAMES_PER_SECOND))
+        most_frames = max(round(options.max_game_seconds * _FRAMES_PER_SECOND), options.max_game_seconds > 0)
+        ale.setInt("max_num_frames_per_episode", most_frames)
         ale.setFloat("repeat_action_probability", options.repeat_action_probability)
         ale.setBool("color_averaging", options.color_averaging)
         ale.setBool("sound_obs", bool(watchers))

@@ -56,11 +56,18 @@ def exit_status(program: Callable[[], None], memory_hint: str) -> int:
         _print_error(str(error))
     except OSError as error:
         _print_error(f"{error.filename or 'the system'}: {reason(error)}")
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
         _print_error(f"there is not enough memory: {memory_hint}")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 2
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """PyTorch raises RuntimeError where memory runs out, of the processor (can't allocate) or the GPU."""
+    return isinstance(error, MemoryError) or "t allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def _print_error(text: str) -> None:

@@ -146,7 +146,8 @@ def _require_sense(start: Start) -> None:
 def _require_same_task(start: Start, given: dict[str, Any]) -> None:
     """Raises OptionError if training would go on with another game, other screens or actions, or what cannot do it."""
     recorded = {name: _KNOWN[name].default for name in ("library", "dueling")} | start.facts.get("options", {})
-    for name in (*_TRAINED_ON, *(["library"] if start.checkpoint else [])):  # a checkpoint is of one library
+    of_checkpoint = ("library", "random_seed") if start.checkpoint else ()  # it goes on with what was drawn so far
+    for name in (*_TRAINED_ON, *of_checkpoint):
         before, now = recorded.get(name), given.get(name)
         same = before == now if name != "game" else Path(str(before)).stem == Path(str(now)).stem
         if None not in (before, now) and not same:

@@ -131,7 +131,10 @@ def _words(word: str) -> list[str]:
     # A preset is found from other folders too.
     path = path if path.exists() or path.is_absolute() else _ROOT / path
     try:
-        return shlex.split(path.read_text(encoding="utf-8"), comments=True)
+        text = path.read_text(encoding="utf-8")
+        if "\0" in text:
+            raise ValueError
+        return shlex.split(text, comments=True)
     except (OSError, ValueError) as error:
         presets = sorted(f"@presets/{p.name}" for p in (_ROOT / "presets").glob("*"))
         why = reason(error) if isinstance(error, OSError) else "it is not a file of options"

@@ -96,6 +96,7 @@ class Run:
         self._epoch = o.start_epoch  # epochs that are over
         self._stage: tuple[str, int] = ("random", 0)  # the phase under way, or the next one, and its epoch
         self._then = ("train", o.start_epoch + 1)  # what comes after the random moves
+        self._under_way = False  # whether it has begun
         self._going_on: dict[str, Any] | None = None  # the statistics of a phase that was broken off, to go on with
         self._chunks: list[Chunk] = []
         self._saved: list[Path] = []
@@ -128,7 +129,8 @@ class Run:
         self._facts: dict[str, Any] = {"options": recorded | {"random_seed": seed}}
         logger.debug("Options: %s", self._facts["options"])
         # Every owner of randomness has its own; a resumed run must not repeat the first one's draws.
-        game, memory, agent = np.random.SeedSequence(seed, spawn_key=(o.start_epoch,)).spawn(3)
+        added = start.checkpoint.state["memory"]["added"] if start and start.checkpoint else []
+        game, memory, agent = np.random.SeedSequence(seed, spawn_key=(o.start_epoch, *added)).spawn(3)
         screen_shape = (env_options.screen_height, env_options.screen_width)
         state_shape = (memory_options.history_length, *screen_shape)
         n = 1 if o.play_games else agent_options.num_envs
@@ -246,6 +248,7 @@ class Run:
 
     def _play_stage(self, phase: str, epoch: int) -> None:
         o, agent = self.options, self.agent
+        self._under_way = False
         if phase == "random":
             self._phase("random", 0, o.random_steps, agent.random)
         elif phase == "train":
@@ -255,13 +258,13 @@ class Run:
             self._epoch, self._epoch_began = epoch, agent.total_train_steps
             for name in _SCORES:  # they were another epoch's
                 self._facts.pop(name, None)
-            self._stage = ("test", epoch)
+            self._stage, self._under_way = ("test", epoch), False
             self._save(epoch)
         elif o.test_steps:
             self._phase("test", epoch, o.test_steps, agent.test)
             score = self.statistics.mean_reward
             self._facts |= {"test_score": score, "test_games": self.statistics.num_games}
-            self._stage = ("train", epoch + 1)
+            self._stage, self._under_way = ("train", epoch + 1), False
             self._save(epoch)
 
     def play(self) -> None:
@@ -285,6 +288,7 @@ class Run:
         steps = number if going_on else number - already
         for callback in self.agent.callbacks:
             callback.on_phase_start(name, epoch, None if name == "play" else steps)
+        self._under_way = True
         if going_on:
             self.statistics.restore(going_on, same_phase=True)
         play(number - already)
@@ -293,12 +297,11 @@ class Run:
         if self.agent.interrupted:
             raise Interrupted
 
-    def _save(self, number: int, under_way: bool = False, checkpoint: bool = True) -> None:
+    def _save(self, number: int, checkpoint: bool = True) -> None:
         """Saves PREFIX_number.pkl and its checkpoint, if there is a prefix and this run trains.
 
         Args:
             number: of the epoch.
-            under_way: in the middle of a phase, not between two.
             checkpoint: whether all is as it is between two steps, so that a checkpoint makes sense.
         """
         if not self._prefix:
@@ -318,12 +321,13 @@ class Run:
             state = dict(
                 facts=facts,
                 stage=self._stage,
-                under_way=under_way,
+                then=self._then,
+                under_way=self._under_way,
                 agent=self.agent.save_state(),
                 games=self.games.state(),
                 memory=self.memory.state(),
                 network=self.network.state(),
-                statistics=self.statistics.save_state(under_way),
+                statistics=self.statistics.save_state(self._under_way),
             )
             self._checkpoints.save(number, state, self.memory)
 
@@ -331,7 +335,7 @@ class Run:
         """Saves what was played and learned since the last snapshot, as that of the epoch under way."""
         if self.memory.added.sum() != self._saved_transitions:
             broken_off = self.agent.total_train_steps > self._epoch_began
-            self._save(self._epoch + broken_off, under_way=True, checkpoint=checkpoint)
+            self._save(self._epoch + broken_off, checkpoint=checkpoint)
 
     def _take_over(self, start: Start, snapshot: Snapshot) -> None:
         """Goes on from a snapshot: its weights and, where training is resumed, its counters."""
@@ -363,13 +367,15 @@ class Run:
         # If the options are those of the run before, these two are equal: the memory is laid out as it was.
         facts, added = checkpoint.state["facts"], checkpoint.state["memory"]["added"]
         before_epoch = lanes * max(added) - (facts["total_train_steps"] - facts["epoch_began"])
-        return max(of_random + o.epochs * of_epoch, before_epoch + max(0, o.epochs - o.start_epoch) * of_epoch)
+        as_planned = before_epoch + max(0, o.epochs - o.start_epoch) * of_epoch
+        return max(of_random + o.epochs * of_epoch, as_planned, lanes * max(added))
 
     def _go_on(self, checkpoint: Checkpoint) -> None:
         """Brings every part to where it was when the checkpoint was saved."""
         state = checkpoint.state
         try:
             phase, epoch = state["stage"]
+            self._then = tuple(state.get("then", self._then))
             self._epoch_began = state["facts"]["epoch_began"]
             self._facts |= {name: state["facts"][name] for name in _SCORES if name in state["facts"]}
             self.network.restore(state["network"])
@@ -391,7 +397,7 @@ class Run:
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{checkpoint.path} is damaged: it makes no sense ({error!r})") from error
         self._stage = (phase, epoch)
-        self._going_on = state["statistics"] if state["under_way"] else None
+        self._going_on = state["statistics"] if state["under_way"] and phase != "test" else None  # tests begin anew
         self._saved_transitions = int(self.memory.added.sum())  # nothing has been done since
         if self._prefix and prefix_of(checkpoint.path).resolve() == Path(self._prefix).resolve():
             self._chunks = checkpoint.chunks
@@ -399,8 +405,8 @@ class Run:
 
     def _rows_to_keep(self, start: Start | None) -> dict[str, Any]:
         if start and start.checkpoint:
-            phase, epoch = start.checkpoint.state["stage"]
-            return dict(keep_before=(epoch, phase))
+            phase, epoch = self._then if self._stage[0] == "random" else self._stage
+            return dict(keep_before=(epoch, phase), random_again=start.checkpoint.state["stage"][0] == "random")
         return dict(keep_steps=self.agent.total_train_steps) if self.options.resume or self.options.start_epoch else {}
 
     def _sum_up(self) -> None:
@@ -443,8 +449,7 @@ def stop_on_interrupt(agent: Agent) -> Iterator[None]:
 
 def _require_sense(o: MainOptions, page: VisualizationOptions, start: Start | None) -> None:
     """Raises OptionError if the options contradict each other, OutputError if a file they name cannot be written."""
-    to_test = start and start.checkpoint and start.checkpoint.state["stage"][0] == "test"
-    if o.resume and o.start_epoch >= o.epochs and not to_test:
+    if o.resume and o.start_epoch >= o.epochs and not _test_is_due(start):
         raise OptionError(f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on")
     html = page.visualization_file
     if o.scores_path and not o.play_games:
@@ -455,6 +460,15 @@ def _require_sense(o: MainOptions, page: VisualizationOptions, start: Start | No
     scores = o.scores_path and f"{o.scores_path}/scores.csv"
     for path in filter(None, (o.csv_file, snapshot, html, scores)):
         require_writable(Path(path))
+
+
+def _test_is_due(start: Start | None) -> bool:
+    """Whether the run goes on with a test, or with one after random moves."""
+    if not start or not start.checkpoint:
+        return False
+    state = start.checkpoint.state
+    phase, _ = state["then"] if state["stage"][0] == "random" and "then" in state else state["stage"]
+    return bool(phase == "test")
 
 
 def _actions(start: Start, env_options: EnvironmentOptions) -> list[str] | None:

@@ -46,6 +46,8 @@ def start_where_it_stopped(path: Path) -> Start:
     Raises:
         SnapshotError, OptionError: there is nothing to start from.
     """
+    if not path.name:
+        raise OptionError(f"--resume {path}: name a snapshot, or what the names of a training's snapshots begin with")
     bare = path.with_suffix("") if path.suffix in (".pkl", ".prm", ".checkpoint") else path
     prefix, number = prefix_of(Path(f"{bare}.pkl")), number_of(Path(f"{bare}.pkl"))
     if bare == path and number >= 0 and files_of(bare, "pkl"):  # a training whose label is a number
@@ -71,7 +73,9 @@ def start_where_it_stopped(path: Path) -> Start:
 def _warn_of_snapshots_without_checkpoints(prefix: Path, checkpoints: Sequence[Path]) -> None:
     """A later training of the same name may have kept no checkpoints."""
     newest = max(files_of(prefix, "pkl"), key=lambda path: path.stat().st_mtime_ns, default=None)
-    if newest and checkpoints and newest.stat().st_mtime_ns > checkpoints[0].stat().st_mtime_ns:
+    if not newest or not checkpoints or newest.with_suffix(".checkpoint") in checkpoints:
+        return
+    if newest.stat().st_mtime_ns > checkpoints[0].stat().st_mtime_ns:
         logger.warning("%s is newer than the last checkpoint, %s, and has none", newest, checkpoints[0])
 
 

@@ -157,12 +157,19 @@ class CSVFile:
         keep_steps: go on from an earlier file, up to so many training steps.
         keep_before: go on from an earlier file, up to this epoch and phase, which will be written again.
             Without the one and the other a new file begins. An earlier one that is not kept whole stays beside it.
+        random_again: with `keep_before`, the random moves that the file then ends with will be written again, too.
 
     Raises:
         OutputError: it cannot be written, or there is a file to go on from and it holds no statistics.
     """
 
-    def __init__(self, path: Path, keep_steps: int | None = None, keep_before: tuple[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        keep_steps: int | None = None,
+        keep_before: tuple[int, str] | None = None,
+        random_again: bool = False,
+    ) -> None:
         require_writable(path)
         self.path = path
         self.rows = 0  # written since
@@ -172,6 +179,8 @@ class CSVFile:
             if keep_before is not None:
                 rows = _rows(path)
                 kept = [row for row in rows if _moment(row) < (keep_before[0], _PHASES.index(keep_before[1]))]
+                if random_again and kept and kept[-1]["phase"] == "random":
+                    kept.pop()
                 if len(kept) < len(rows) - 1:  # more than the phase that is to be done again
                     _set_aside(path)
             elif keep_steps is None:
