@@ -246,7 +246,7 @@ def test_interrupt_saves_and_resume_finishes_the_epoch(tmp_path: Path) -> None:
     out, log = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in log
-    assert "Interrupted: saving what there is" in log
+    assert "Interrupted: coming to an end" in log
     assert "Saved snapshots/pong_1.pkl" in log
     random, train = rows(tmp_path / "results/pong.csv")
     assert (random["phase"], train["phase"], train["epoch"]) == ("random", "train", "1")
@@ -298,7 +298,7 @@ def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     (tmp_path / "results" / "old.csv").write_text("a,b\nmine,too\n")
 
     def refuse(*arguments: str) -> str:
-        before = digests(tmp_path)
+        before, paths = digests(tmp_path), sorted(tmp_path.rglob("*"))
         with monkeypatch.context() as patch:
             patch.setattr(signal, "signal", lambda *_: None)
             status = main([*NOTHING, *arguments])
@@ -307,7 +307,7 @@ def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         assert err.startswith("error: ")
         assert err.endswith("\n")
         assert err.count("\n") == 1
-        assert digests(tmp_path) == before
+        assert (digests(tmp_path), sorted(tmp_path.rglob("*"))) == (before, paths)
         return err[7:-1]
 
     return refuse
@@ -396,6 +396,23 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "terminal that is none": (["pong", "--display_screen", "terminal"], "standard input and output are no terminal"),
     "film of no kind": (["pong", "--video_file", "a.avi"], "films are .mov, .mp4 or .gif"),
     "film below a file": (["pong", "--video_file", "file/a.mov"], "cannot write file/a.mov"),
+    "sound of no kind": (
+        ["pong", "--record_sound_filename", "a.mp3"],
+        "--record_sound_filename a.mp3: sounds are .wav",
+    ),
+    "page in place of the snapshot": (
+        ["--load_weights", "file", "--play_games", "1", "--visualization_file", "file"],
+        "file is not a snapshot|would replace file",
+    ),
+    "statistics in place of the game": (
+        ["file", "--csv_file", "./file"],
+        "--csv_file ./file would replace file|no ROM",
+    ),
+    "two things in one file": (
+        ["pong", "--play_games", "1", "--csv_file", "a.mov", "--video_file", "./a.mov"],
+        "--video_file ./a.mov would replace the file of --csv_file",
+    ),
+    "unknown game with files": (["nogame", "--csv_file", "new/a.csv", "--save_weights_prefix", "new/a"], "nogame"),
     "scores of no game": (["pong", "--scores_path", "a"], "add --play_games 1"),
     "scores below a file": (["pong", "--play_games", "1", "--scores_path", "file/a"], "cannot write file/a"),
     "no filters": (["pong", "--visualization_filters", "0"], "--visualization_filters 0: must be at least 1"),

@@ -261,11 +261,11 @@ def refuse(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., st
         return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     def refuse(*words: str) -> str:
-        before = contents()
+        before, paths = contents(), sorted(folder.rglob("*"))
         status = main(words)
         out, err = capsys.readouterr()
         assert (status, out, err.count("\n")) == (2, "", 1), err
-        assert contents() == before
+        assert (contents(), sorted(folder.rglob("*"))) == (before, paths)
         return err.removeprefix("error: ").strip()
 
     return refuse
@@ -274,6 +274,7 @@ def refuse(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., st
 WRONG = {
     "no file": ([], "no CSV file given"),
     "missing file": (["no.csv"], "there is no file no.csv"),
+    "missing folder": (["no/no.csv"], "there is no file no/no.csv"),
     "folder": (["results"], "cannot read results: "),
     "binary": (["binary.csv"], "cannot read binary.csv: it is no text"),
     "empty": (["empty.csv"], "empty.csv holds no rows yet"),

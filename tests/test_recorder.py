@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import wave
 from collections.abc import Callable
 from fractions import Fraction
@@ -133,6 +134,27 @@ def test_a_recording_broken_off_leaves_what_was_there(tmp_path: Path) -> None:
     assert names(frames) == [*(f"{n:06d}.png" for n in range(1, 22)), "mine.png"]
     assert names(tmp_path) == ["a.mov", "a.wav", "frames"]
     assert content()[str(film)] != before[str(film)]
+
+
+def test_pictures_that_no_recording_made_are_left_alone(tmp_path: Path) -> None:
+    mine = ["000100.png", "20240115.png", "999999.png"]
+    for name in mine:
+        (tmp_path / name).write_bytes(b"mine")
+    for frames in (8, 3):
+        record(frames, record_screen_path=str(tmp_path))
+    assert names(tmp_path) == [*(f"{n:06d}.png" for n in range(1, 14)), *mine]
+
+
+def test_what_a_killed_recording_left_is_cleared_away(tmp_path: Path) -> None:
+    old, young = [".a.mov.x1.tmp", ".recording.x1.tmp"], [".a.mov.x2.tmp", ".recording.x2.tmp"]
+    for name in (*old, *young, ".b.mov.x1.tmp"):
+        place = tmp_path / name
+        place.mkdir() if "recording" in name else place.write_bytes(b"")
+    for name in (*old, ".b.mov.x1.tmp"):
+        os.utime(tmp_path / name, (0, 0))
+    record(2, record_screen_path=str(tmp_path), video_file=str(tmp_path / "a.mov"))
+    left = [name for name in names(tmp_path) if name.endswith(".tmp")]
+    assert left == sorted([*young, ".b.mov.x1.tmp"])
 
 
 def test_only_so_many_games_are_recorded(tmp_path: Path) -> None:

@@ -419,7 +419,7 @@ def test_a_million_transitions_take_at_most_6_7_gib(monkeypatch: pytest.MonkeyPa
 def test_more_than_the_machine_has_is_refused_with_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_memory, "available_memory", lambda: 4 * 2**30)
     with pytest.raises(
-        OptionError, match=r"1000000 needs 6\.58 GiB of memory and 3\.50 GiB are free .* --replay_size 53"
+        OptionError, match=r"1000000 transitions need 6\.58 GiB of memory and 3\.50 GiB are free .* --replay_size 53"
     ):
         ReplayMemory(ReplayMemoryOptions(), (84, 84), 32, np.random.default_rng(0))
 

@@ -279,6 +279,20 @@ def test_thoughts() -> None:
     assert (display.scenes[-1].mind, display.scenes[-1].picture[0, 0].tolist()) == (None, [200, 200, 200])
 
 
+def test_thoughts_at_a_pause() -> None:
+    """They are there at once, not after the next step."""
+    display = FakeDisplay({2: "p", 20: "v", 40: "p"})
+    seen, _ = watch(display)
+    agent = make_agent()
+    agent.games.begin("test", anew=True)
+    seen.attach(agent)
+    seen.steer(2)
+    for _ in range(3):
+        seen.on_frame(Loud())
+    paused = [scene for scene in display.scenes if "PAUSED" in scene.status]
+    assert [scene.mind and scene.mind.chosen for scene in (paused[0], paused[-1])] == [None, 2]
+
+
 def test_saliency_is_that_of_the_chosen_action_and_of_the_network_as_it_is() -> None:
     from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 
@@ -348,11 +362,18 @@ def test_window_makes_room_for_thoughts_and_help(window: Any) -> None:
     assert (picture[:, 800:] == 77).all(axis=2).sum() == 4 * 138**2
     window.draw(one)
     assert shown(window).shape == (658, 800, 3)
-    window.toggle_fullscreen()
-    window.draw(one)
-    window.toggle_fullscreen()
-    window.draw(one)
-    assert shown(window).shape == (658, 800, 3)
+    for inside in (one, one._replace(mind=mind), one):  # what the full screen showed last
+        window.toggle_fullscreen()
+        window.draw(inside)
+        window.toggle_fullscreen()
+        window.draw(inside)
+        assert shown(window).shape == (658, 1100 if inside.mind else 800, 3)
+
+
+def test_window_has_room_for_the_screens_beside_18_actions(window: Any) -> None:
+    mind = Mind([str(n) for n in range(18)], np.arange(18.0), 5, np.full((4, 84, 84), 77, np.uint8))
+    window.draw(scene()._replace(mind=mind))
+    assert (shown(window)[:630, 800:] == 77).all(axis=2).sum() > 4 * 90**2
 
 
 def test_window_keys(window: Any) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import re
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from simple_dqn.snapshot import plain_bytes, plain_value
 _KIND = "simple_dqn checkpoint"
 _MAGIC = f"{_KIND} 2"  # and the version of what is in it
 _LEVEL = 3  # of compression
+_DAMAGED = 2**62
 
 
 class Chunk(NamedTuple):
@@ -72,7 +72,11 @@ class Checkpoints:
         gone = memory.added - memory.counts  # overwritten since
         self._chunks = [chunk for chunk in self._chunks if (chunk.stop > gone).any()]
         payload = zstandard.ZstdCompressor(level=_LEVEL).compress(plain_bytes(state))
-        header = dict(length=len(payload), sha256=_sha256(payload), chunks=self._chunks, written=time.time_ns())
+        # A copy of the file may lose its time, and what equal runs write shall be equal: so it has a number.
+        serial = 1 + max(
+            (_serial(path) for path in checkpoints_of(self._prefix) if _serial(path) < _DAMAGED), default=0
+        )
+        header = dict(length=len(payload), sha256=_sha256(payload), chunks=self._chunks, serial=serial)
         line = json.dumps(header).encode()
         path = Path(f"{self._prefix}_{number}.checkpoint")
         write_whole(path, b"%s %08x\n%s\n%s" % (_MAGIC.encode(), zlib.crc32(line), line, payload))
@@ -145,7 +149,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def checkpoints_of(prefix: Path) -> list[Path]:
     """The checkpoints of a training, the one written last first."""
-    return sorted(files_of(prefix, "checkpoint"), key=lambda path: (_written(path), number_of(path)), reverse=True)
+
+    def age(path: Path) -> tuple[int, int, int]:
+        return _serial(path), path.stat().st_mtime_ns, number_of(path)
+
+    return sorted(files_of(prefix, "checkpoint"), key=age, reverse=True)
 
 
 def prefix_of(path: Path) -> Path:
@@ -188,11 +196,13 @@ def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
     return header
 
 
-def _written(path: Path) -> int:
-    """When a checkpoint was written, in ns of the epoch: a copy of the file need not have its time."""
-    with contextlib.suppress(CheckpointError, LookupError), _reading(path) as file:
-        return int(_header(path, file)["written"])
-    return path.stat().st_mtime_ns  # it is damaged, or of an earlier version
+def _serial(path: Path) -> int:
+    """How many checkpoints of its name there had been before; 0 of an earlier version of this program."""
+    try:
+        with _reading(path) as file:
+            return int(_header(path, file).get("serial", 0))
+    except CheckpointError:
+        return _DAMAGED  # so that it is tried first, and told of
 
 
 def _chunks_of(path: Path) -> list[Chunk]:

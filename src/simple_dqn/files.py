@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TextIO
 
@@ -66,20 +68,28 @@ def require_writable(path: Path) -> None:
     """Finds out now, not after hours of training, that `path` cannot be written.
 
     Raises:
-        OutputError: its folder cannot be made or written to, or `path` itself is a folder or device.
+        OutputError: its folder cannot be made or written to, or `path` itself is a folder or device. Nothing is left of
+            the attempt, no folder either.
     """
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder, name a file")
         if path.exists() and not path.is_file():  # /dev/null must not become a file
             raise OSError("it is no regular file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(prefix=f".{path.name[:32]}.", dir=path.parent) as file:
+        folder = next(folder for folder in path.absolute().parents if folder.exists())  # others will be made in it
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".tmp", dir=folder) as file:
             file.write(b"\0")
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError("it is read-only")
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write {path}: {reason(error)}") from error
+
+
+def clear_away(folder: Path, pattern: str) -> None:
+    """Removes what a run that was killed left half-written in `folder`: what nobody has written to for an hour."""
+    for left in folder.glob(".*.tmp"):
+        if re.fullmatch(pattern, left.name) and time.time() - left.stat().st_mtime > 3600:
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _umask() -> int:

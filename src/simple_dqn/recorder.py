@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 import wave
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from simple_dqn.environment import Environment, Picture, Watcher
 from simple_dqn.errors import OptionError, OutputError, reason
-from simple_dqn.files import GrowingFile, require_writable
+from simple_dqn.files import GrowingFile, clear_away, require_writable
 from simple_dqn.options import Options, option
 from simple_dqn.pixels import enlarged
 
@@ -143,6 +144,7 @@ class Frames(Recorder):
 
         self._encode: Any = cv2.imencode
         self.target.mkdir(parents=True, exist_ok=True)
+        clear_away(self.target, r"\.recording\..*\.tmp")
         self._folder = Path(tempfile.mkdtemp(prefix=".recording.", suffix=".tmp", dir=self.target))
         self._count = 0
 
@@ -159,9 +161,10 @@ class Frames(Recorder):
         assert self._folder
         for file in sorted(self._folder.iterdir()):
             os.replace(file, self.target / file.name)
-        for file in self.target.glob("[0-9]" * 6 + "*.png"):  # of an earlier, longer recording
-            if file.stem.isdigit() and int(file.stem) > self._count:
-                file.unlink()
+        after = self._count + 1
+        while (file := self.target / f"{after:06d}.png").is_file():  # of an earlier, longer recording; no others
+            file.unlink()
+            after += 1
         self._folder.rmdir()
 
     def _discard(self) -> None:
@@ -173,6 +176,7 @@ class _FileRecorder(Recorder):
     _growing: GrowingFile | None = None
 
     def _begin(self, environment: Environment) -> None:
+        clear_away(self.target.parent, rf"\.{re.escape(self.target.name)}\..*\.tmp")
         self._growing = GrowingFile(self.target)
 
     def _complete(self) -> None:
@@ -186,6 +190,11 @@ class _FileRecorder(Recorder):
 
 class SoundTrack(_FileRecorder):
     """A WAV file: one channel, unsigned bytes."""
+
+    def __init__(self, target: Path, games: int) -> None:
+        if target.suffix.lower() != ".wav":
+            raise OptionError(f"--record_sound_filename {target}: sounds are .wav")
+        super().__init__(target, games)
 
     def meet(self, environment: Environment) -> None:
         if not environment.sound().size:

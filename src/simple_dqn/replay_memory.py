@@ -362,7 +362,7 @@ def _require_memory(size: int, screen_shape: tuple[int, int]) -> None:
     if need > have:
         fits = max(0, int(have / need * size))
         raise OptionError(
-            f"--replay_size {size} needs {need / 2**30:.2f} GiB of memory and {max(0, have) / 2**30:.2f} GiB are free "
+            f"{size} transitions need {need / 2**30:.2f} GiB of memory and {max(0, have) / 2**30:.2f} GiB are free "
             f"for it: use at most --replay_size {fits}, or smaller screens"
         )
 

@@ -92,6 +92,7 @@ class Run:
         self.options = o = options.build(MainOptions, values)
         page = options.build(VisualizationOptions, values)
         _require_sense(o, page, start)
+        _require_places_of_their_own(values, start)
         seed = _seed(options.build(CommonOptions, values))
         self._epoch = o.start_epoch  # epochs that are over
         self._stage: tuple[str, int] = ("random", 0)  # the phase under way, or the next one, and its epoch
@@ -253,7 +254,7 @@ class Run:
             self._phase("random", 0, o.random_steps, agent.random)
         elif phase == "train":
             self._phase("train", epoch, o.train_steps, agent.train, already=agent.total_train_steps - self._epoch_began)
-            if not self.memory.ready:
+            if o.train_steps and not self.memory.ready:
                 logger.warning("Nothing was learned: %d transitions make no minibatch yet", self.memory.count)
             self._epoch, self._epoch_began = epoch, agent.total_train_steps
             for name in _SCORES:  # they were another epoch's
@@ -435,7 +436,7 @@ def stop_on_interrupt(agent: Agent) -> Iterator[None]:
         agent.interrupted = True
         received.append(signum)
         signal.signal(signum, signal.SIG_DFL)
-        logger.info("Interrupted: saving what there is (Ctrl-C again ends at once)")
+        logger.info("Interrupted: coming to an end (Ctrl-C again ends at once)")
 
     before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -460,6 +461,18 @@ def _require_sense(o: MainOptions, page: VisualizationOptions, start: Start | No
     scores = o.scores_path and f"{o.scores_path}/scores.csv"
     for path in filter(None, (o.csv_file, snapshot, html, scores)):
         require_writable(Path(path))
+
+
+def _require_places_of_their_own(values: dict[str, Any], start: Start | None) -> None:
+    """Raises OptionError if a file that the run writes would replace another one of the run."""
+    inputs = [Path(values[name]) for name in ("game", "load_weights", "resume") if values.get(name)]
+    taken = {path.resolve(): str(path) for path in (*inputs, *([start.path] if start else [])) if path.is_file()}
+    for name in ("csv_file", "visualization_file", "record_sound_filename", "video_file"):
+        if values.get(name):
+            path = Path(values[name]).resolve()
+            if path in taken:
+                raise OptionError(f"--{name} {values[name]} would replace {taken[path]}: name another file")
+            taken[path] = f"the file of --{name}"
 
 
 def _test_is_due(start: Start | None) -> bool:

@@ -150,6 +150,7 @@ class Viewer(Watcher, Callback):
         self._volume = 10  # of 10
         self._taps: set[str] = set()  # keys pressed since the last step: none is too short to count
         self._score, self._rate = 0.0, float("nan")
+        self._action: int | None = None  # the last that the agent chose
         self._mind: Mind | None = None
         self._heat: NDArray[np.floating[Any]] | None = None
         self._due = self._drawn = float("-inf")
@@ -177,8 +178,8 @@ class Viewer(Watcher, Callback):
 
     def steer(self, action: int) -> int:
         self._stepping = False
-        if self._thoughtful and self._agent:
-            self._think(self._agent, action)
+        self._action = action
+        self._think()
         self._wait_while(lambda: self._paused and not self._stepping)
         taps, self._taps = self._taps, set()
         if not self._manual or not self._environment:
@@ -214,6 +215,7 @@ class Viewer(Watcher, Callback):
         elif key == "v":
             self._thoughtful = not self._thoughtful
             self._mind = self._heat = None
+            self._think()  # who has paused wants to see now what was thought
         elif key == "f":
             self._display.toggle_fullscreen()
         elif key in ("q", "escape"):
@@ -278,9 +280,13 @@ class Viewer(Watcher, Callback):
             + "  h: help"
         )
 
-    def _think(self, agent: Agent, action: int) -> None:
+    def _think(self) -> None:
+        """Has the agent's thoughts shown, if somebody wants to see them and there are any yet."""
+        agent = self._agent
+        if not self._thoughtful or not agent or self._action is None:
+            return
         q = agent.network.predict(agent.state[None])[0]
-        self._mind = Mind(agent.games.action_names, q, action, agent.state.copy())
+        self._mind = Mind(agent.games.action_names, q, self._action, agent.state.copy())
         self._heat = self._explain(self._mind) if self._explain else None
 
 

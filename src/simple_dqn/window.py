@@ -130,9 +130,11 @@ class Window:
     def _make_room(self, thoughtful: bool) -> None:
         """The picture keeps its size as the thoughts come and go, unless the window fills the screen."""
         self._thoughtful = thoughtful
-        if not self._windowed:
-            width, height = self._screen.get_size()
-            size = max(_PANEL, width + (_PANEL if thoughtful else -_PANEL)), height
+        width, height = self._windowed or self._screen.get_size()
+        size = max(_PANEL, width + (_PANEL if thoughtful else -_PANEL)), height
+        if self._windowed:  # for when it is a window again
+            self._windowed = size
+        else:
             self._screen = self._pygame.display.set_mode(size, self._pygame.RESIZABLE)
 
     def _draw_picture(self, scene: Scene, width: int, height: int) -> None:
@@ -151,6 +153,7 @@ class Window:
         self._text("Q-values", (left, 8), _DIM)
         low, high = float(np.min(mind.q)), float(np.max(mind.q))
         top = 8 + line + 4
+        pitch = line + (8 if len(mind.names) <= 9 else 2)  # all 18 actions leave room for the screens
         for i, (name, q) in enumerate(zip(mind.names, mind.q.tolist(), strict=True)):
             colour = _ACCENT if i == mind.chosen else _DIM
             share = (q - low) / (high - low) if high > low else 1.0
@@ -158,17 +161,18 @@ class Window:
             self._text(name, (left, top - 4), _INK if i == mind.chosen else _DIM)
             number = self._font.render(f"{q:.3f}", True, _INK)
             self._screen.blit(number, (left + width - number.get_width(), top - 4))
-            top += line + 8
+            top += pitch
         self._text("what it sees, the newest last", (left, top + 6), _DIM)
         self._draw_state(mind, left, top + line + 10, width, height)
 
     def _draw_state(self, mind: Mind, left: int, top: int, width: int, height: int) -> None:
         pygame = self._pygame
-        each = width // 2 - 4
+        rows = -(-len(mind.state) // 2)
+        each = min(width // 2 - 4, (height - top) // rows - 8)
+        if each < 1:
+            return
         for i, screen in enumerate(mind.state):
             place = (left + i % 2 * (each + 8), top + i // 2 * (each + 8))
-            if place[1] + each > height:
-                break
             grey = np.repeat(screen[..., None], 3, axis=2).tobytes()
             surface = pygame.image.frombuffer(grey, screen.shape[::-1], "RGB")
             self._screen.blit(pygame.transform.scale(surface, (each, each)), place)
