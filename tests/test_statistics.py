@@ -118,6 +118,8 @@ def test_no_game_finished_is_said_so(tmp_path: Path, caplog: pytest.LogCaptureFi
         "0", "nan", "nan", "nan",
     ]  # fmt: skip
     assert "num_games: 0, so no average" in caplog.text
+    assert "meanq" not in caplog.text  # where nothing was learned, and nothing is remembered to judge by
+    assert "meancost" not in caplog.text
 
 
 def test_the_costs_of_a_phase_are_its_own() -> None:

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import sys
 import termios
@@ -498,6 +499,26 @@ def test_terminal_is_taken_over_and_given_back(tty: Any, monkeypatch: pytest.Mon
     shown.close()
     assert said(there) == "\x1b[r\x1b[0m\x1b[?25h\x1b[?1049l"
     assert termios.tcgetattr(there) == before
+
+
+def test_terminal_is_given_back_while_the_program_is_stopped(tty: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-Z, and fg."""
+    there = tty(monkeypatch)
+    monkeypatch.setattr(terminal, "_INTERVAL", 0)
+    before, handler = termios.tcgetattr(there), signal.getsignal(signal.SIGTSTP)
+    shown = Terminal()
+    picture = scene(np.zeros((4, 8, 3), np.uint8), pixel_width=1.0)
+    shown.draw(picture)
+    said(there)
+    stops: list[Any] = []
+    monkeypatch.setattr(os, "kill", lambda *what: stops.append((what, said(there), termios.tcgetattr(there) == before)))
+    signal.raise_signal(signal.SIGTSTP)
+    assert stops == [((os.getpid(), signal.SIGSTOP), "\x1b[r\x1b[0m\x1b[?25h\x1b[?1049l", True)]
+    assert said(there) == "\x1b[?1049h\x1b[?25l\x1b[2J"
+    shown.draw(picture)
+    assert said(there).count("▀") == 20 * 5
+    shown.close()
+    assert signal.getsignal(signal.SIGTSTP) == handler
 
 
 def test_thoughts_in_a_terminal() -> None:

@@ -145,7 +145,9 @@ class Statistics(Callback):
             logger.info(text + " max_game_reward: %(max_game_reward)g", row)
         else:
             logger.info("  num_games: 0, so no average, minimum or maximum of game rewards (nan)")
-        text = "  last_exploration_rate: %(last_exploration_rate).4f, meanq: %(meanq).4f, meancost: %(meancost).6f,"
+        text = "  last_exploration_rate: %(last_exploration_rate).4f,"
+        text += " meanq: %(meanq).4f," if self._validation_states is not None else ""
+        text += " meancost: %(meancost).6f," if self._num_costs else ""
         logger.info(text + " epoch_time: %(epoch_time)ds, steps_per_second: %(steps_per_second)d", row)
 
 

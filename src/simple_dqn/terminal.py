@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import select
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -91,21 +92,39 @@ class Terminal:
         import termios
 
         logging.getLogger().removeHandler(self._log)
+        signal.signal(signal.SIGTSTP, self._stop_before)
         with contextlib.suppress(OSError, termios.error):  # the terminal may have gone
-            self._write("\x1b[r\x1b[0m\x1b[?25h\x1b[?1049l")
-            termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._settings)
+            self._give_back()
         self._settings = None
         for line in self._log.lines:
             print(line, file=sys.stderr)
 
     def _open(self) -> None:
         import termios
-        import tty
 
         self._settings = termios.tcgetattr(sys.stdin.fileno())
+        self._take_over()
+        self._stop_before = signal.signal(signal.SIGTSTP, self._stop)
+        logging.getLogger().addHandler(self._log)
+
+    def _take_over(self) -> None:
+        import tty
+
         tty.setcbreak(sys.stdin.fileno())
         self._write("\x1b[?1049h\x1b[?25l\x1b[2J")  # another page, no cursor
-        logging.getLogger().addHandler(self._log)
+        self._size = os.terminal_size((0, 0))  # all is to be drawn
+
+    def _give_back(self) -> None:
+        import termios
+
+        self._write("\x1b[r\x1b[0m\x1b[?25h\x1b[?1049l")
+        termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._settings)
+
+    def _stop(self, *_: Any) -> None:
+        """After Ctrl-Z the shell has its page until the program is to go on."""
+        self._give_back()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._take_over()
 
     def _read(self) -> bytes:
         typed = b""
