@@ -374,7 +374,7 @@ def test_window_makes_room_for_thoughts_and_help(window: Any) -> None:
 def test_window_has_room_for_the_screens_beside_18_actions(window: Any) -> None:
     mind = Mind([str(n) for n in range(18)], np.arange(18.0), 5, np.full((4, 84, 84), 77, np.uint8))
     window.draw(scene()._replace(mind=mind))
-    assert (shown(window)[:630, 800:] == 77).all(axis=2).sum() > 4 * 90**2
+    assert (shown(window)[:630, 800:] == 77).all(axis=2).sum() > 4 * 84**2
 
 
 def test_window_keys(window: Any) -> None:

@@ -153,15 +153,15 @@ class Window:
         self._text("Q-values", (left, 8), _DIM)
         low, high = float(np.min(mind.q)), float(np.max(mind.q))
         top = 8 + line + 4
-        pitch = line + (8 if len(mind.names) <= 9 else 2)  # all 18 actions leave room for the screens
+        bar, gap = (5, 3) if len(mind.names) <= 9 else (3, 0)  # all 18 actions leave room for the screens
         for i, (name, q) in enumerate(zip(mind.names, mind.q.tolist(), strict=True)):
             colour = _ACCENT if i == mind.chosen else _DIM
             share = (q - low) / (high - low) if high > low else 1.0
-            self._pygame.draw.rect(self._screen, colour, (left, top + line - 4, max(2, int(width * share)), 5))
+            self._pygame.draw.rect(self._screen, colour, (left, top + line - 4, max(2, int(width * share)), bar))
             self._text(name, (left, top - 4), _INK if i == mind.chosen else _DIM)
             number = self._font.render(f"{q:.3f}", True, _INK)
             self._screen.blit(number, (left + width - number.get_width(), top - 4))
-            top += pitch
+            top += line + bar + gap
         self._text("what it sees, the newest last", (left, top + 6), _DIM)
         self._draw_state(mind, left, top + line + 10, width, height)
 
