@@ -73,9 +73,8 @@ class Checkpoints:
         self._chunks = [chunk for chunk in self._chunks if (chunk.stop > gone).any()]
         payload = zstandard.ZstdCompressor(level=_LEVEL).compress(plain_bytes(state))
         # A copy of the file may lose its time, and what equal runs write shall be equal: so it has a number.
-        serial = 1 + max(
-            (_serial(path) for path in checkpoints_of(self._prefix) if _serial(path) < _DAMAGED), default=0
-        )
+        serials = [_serial(path) for path in files_of(self._prefix, "checkpoint")]
+        serial = max((known for known in serials if known < _DAMAGED), default=0) + 1
         header = dict(length=len(payload), sha256=_sha256(payload), chunks=self._chunks, serial=serial)
         line = json.dumps(header).encode()
         path = Path(f"{self._prefix}_{number}.checkpoint")
@@ -197,12 +196,15 @@ def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
 
 
 def _serial(path: Path) -> int:
-    """How many checkpoints of its name there had been before; 0 of an earlier version of this program."""
+    """A checkpoint's number among those of its name, in the order in which they were written.
+
+    An earlier version of this program gave 0. What is damaged comes last, so that it is tried first and told of.
+    """
     try:
         with _reading(path) as file:
             return int(_header(path, file).get("serial", 0))
     except CheckpointError:
-        return _DAMAGED  # so that it is tried first, and told of
+        return _DAMAGED
 
 
 def _chunks_of(path: Path) -> list[Chunk]:
