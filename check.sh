@@ -1,7 +1,7 @@
 #!/bin/sh
 # Checks formatting, style and types and runs the tests; stops at the first failure. Arguments go to pytest.
 set -eu
-cd "$(dirname "$0")"
+CDPATH= cd -- "$(dirname "$0")"
 
 step() {
   printf '\n== %s\n' "$*"

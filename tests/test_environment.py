@@ -444,6 +444,11 @@ class Broken(Small):
         raise RuntimeError("no such luck\nmore of it")
 
 
+class Unseen(Small):
+    def render(self) -> None:
+        return None
+
+
 @pytest.fixture
 def registered() -> Iterator[None]:
     kinds: dict[str, tuple[type[Small], dict[str, Any]]] = {
@@ -453,6 +458,7 @@ def registered() -> Iterator[None]:
         "State": (Small, dict(channels=None)),
         "Blind": (Blind, dict(channels=None)),
         "Broken": (Broken, {}),
+        "Unseen": (Unseen, dict(channels=None)),
         "Continuous": (Small, dict(actions=Box(-1, 1, (2,), np.float32))),
         "Many": (Small, dict(actions=Discrete(257))),
         "Offset": (Small, dict(actions=Discrete(3, start=-1))),
@@ -561,6 +567,21 @@ def test_gym_that_cannot_be_played(game: str, words: str) -> None:
     with pytest.raises(GameError, match=words) as caught:
         gym(game)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("registered")
+def test_gym_that_renders_no_pictures() -> None:
+    with pytest.raises(GameError, match="SmallUnseen-v0 renders no pictures"):
+        gym("SmallUnseen-v0").screen()
+
+
+def test_gym_environment_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Gymnasium's own words for it."""
+    lines = ["import gymnasium", "from test_environment import Small", "gymnasium.register('Mine-v0', Small)"]
+    (tmp_path / "games_of_mine.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert gym("games_of_mine:Mine-v0").num_actions == 3
+    del gymnasium.registry["Mine-v0"]
 
 
 @pytest.mark.parametrize("game", ["Breakout-v0", "ALE/Breakout-v5"])

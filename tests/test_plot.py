@@ -245,6 +245,9 @@ def test_numbers_too_large_to_draw_are_left_out(folder: Path) -> None:
 
 def test_tiny_figure_and_strange_letters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder / "$\\frac 游戏.csv", HEADER, *ROWS)
+    write(folder / os.fsdecode(b"bad\xff\x01.csv"), HEADER, *ROWS)
+    assert main([os.fsdecode(b"bad\xff\x01.csv"), "--png_file", "a.svg"]) == 0
+    ElementTree.parse(folder / "a.svg")
     assert main(["$\\frac 游戏.csv", "--figure_width", "1", "--figure_height", "1", "--dpi", "30"]) == 0
     assert (folder / "$\\frac 游戏.png").exists()
     assert capsys.readouterr().err == ""

@@ -183,6 +183,36 @@ def test_damaged_files_of_2015_get_one_clear_line(tmp_path: Path, layers: Any) -
         make_network().load_layers(read_snapshot(tmp_path / "x.prm").layers, "x.prm")
 
 
+NESTED = b")" + b"2\x86" * 60  # a tuple of two of the tuple before, and so on: to hash it takes 2^60 steps
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"\x80\x02}" + NESTED + b"Ns.", "a key that is neither a name nor a number"),
+        (b"\x80\x02}(" + NESTED + b"Nu.", "a key that is neither a name nor a number"),
+        (b"\x80\x02(" + NESTED + b"Nd.", "a key that is neither a name nor a number"),
+        (b"\x80\x02Nr\xff\xff\xff\x0f.", "no Neon model"),  # a memo of 2^28 places
+        (b"\x80\x04\x8f(" + NESTED + b"\x90.", "damaged"),  # a set
+        (b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".", "damaged"),  # an array of 2^40 bytes
+    ],
+)
+def test_a_small_file_that_would_take_all_time_or_memory(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(content)
+    with pytest.raises(SnapshotError, match=why):
+        read_snapshot(path)
+
+
+@pytest.mark.parametrize("shape", [(2**29, (None,)), 5, (-1, -12), (3,), (1,) * 9 + (12,)])
+def test_an_array_of_a_shape_that_cannot_be(tmp_path: Path, shape: Any) -> None:
+    content, its_shape = plain_bytes({"model": np.arange(12.0)}), b"(J\x0c\0\0\0t"
+    assert content.count(its_shape) == 1
+    (tmp_path / "evil.pkl").write_bytes(content.replace(its_shape, pickle.dumps(shape, protocol=2)[2:-1]))
+    with pytest.raises(SnapshotError, match=r"an array of shape .{1,70} holds 12 numbers"):
+        read_snapshot(tmp_path / "evil.pkl")
+
+
 class Bomb:
     """Its pickle calls a function when it is loaded."""
 

@@ -85,6 +85,7 @@ class Visualization(Callback):
         self._score += step.reward
         if step.terminal:
             self._scores.append(self._score)
+        if step.terminal or step.truncated:  # a game given up does not count
             self._score, self._step = 0.0, 0
         self._state = self._agent.state.copy()
 
@@ -95,7 +96,7 @@ class Visualization(Callback):
         sections = [self._section(layer) for layer in range(len(self._network.convolutions))]
         explained = scenes(self._network, self._film.moments)
         film = film_section(explained, self._film.every, self._agent.games.action_names)
-        write_whole(path, page(header, sections, film).encode())
+        write_whole(path, page(header, sections, film).encode("utf-8", "replace"))
         logger.info("The filters are in %s", path)
 
     def _look(self) -> None:

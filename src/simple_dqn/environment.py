@@ -374,7 +374,9 @@ class GymEnvironment(Environment):
         self._gym.close()
 
     def _seen(self) -> Screen:
-        picture = self._observation if self._sees_observation else self._gym.render()
+        picture = np.asarray(self._observation if self._sees_observation else self._gym.render())
+        if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
+            raise GameError(f"{self._gym.spec.id} renders no pictures: {picture.dtype} of shape {picture.shape}")
         return np.ascontiguousarray(picture)
 
 

@@ -40,6 +40,10 @@ def _find(game: str, render_mode: str) -> Any:
         warnings.simplefilter("ignore")  # that Breakout-v0 is out of date is known to who asks for it
         gymnasium.register_envs(ale_py)
         try:
+            module, _, name = game.rpartition(":")  # as in my_package:MyGame-v0
+            if module:
+                importlib.import_module(module)
+                game = name
             try:
                 gymnasium.spec(game)
             except UnregisteredEnv:

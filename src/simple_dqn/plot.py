@@ -370,5 +370,6 @@ def _names(paths: Sequence[Path]) -> list[str]:
     """What the files are called in the legend: their names, with the folder where names are alike."""
     stems = [path.stem for path in paths]
     names = stems if len(set(stems)) == len(stems) else [os.fspath(path.with_suffix("")) for path in paths]
+    printable = ["".join(letter if letter.isprintable() else "\ufffd" for letter in name) for name in names]
     # matplotlib leaves out what begins with an underscore.
-    return [re.sub(r"^_", " _", name) for name in names]
+    return [re.sub(r"^_", " _", name) for name in printable]

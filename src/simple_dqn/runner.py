@@ -493,7 +493,7 @@ def _actions(start: Start, env_options: EnvironmentOptions) -> list[str] | None:
         minimal = facts.get("options", {}).get("minimal_action_set", env_options.minimal_action_set)
         same = Path(str(facts.get("game"))).stem == game and minimal == env_options.minimal_action_set
         return list(facts["actions"]) if same else None
-    outputs = len(start.snapshot.layers[-1].params["W"]) if start.snapshot and start.snapshot.layers else 0
+    outputs = len(start.snapshot.layers[-1].params.get("W", ())) if start.snapshot and start.snapshot.layers else 0
     if game == "pong" and env_options.minimal_action_set and outputs == len(_PONG_OF_2015):
         logger.info("%s has 3 actions, those of Pong in 2015: %s", start.path, " ".join(_PONG_OF_2015))
         return list(_PONG_OF_2015)

@@ -12,7 +12,7 @@ import pickle
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -294,7 +294,7 @@ def _string(text: bytes) -> bytes:
 class _Dtype:
     def __init__(self, name: str, *_: Any) -> None:
         if name not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
-            raise SnapshotError(f"it holds an array of {name!r}, and numbers alone are allowed")
+            raise SnapshotError(f"it holds an array of {_short(name)}, and numbers alone are allowed")
         self.name, self.order = name, "<"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -311,15 +311,23 @@ class _NoteOfArray:
         _, shape, dtype, fortran, data = state
         content = data.encode("latin1") if isinstance(data, str) else bytes(data)
         flat = np.frombuffer(content, np.dtype(dtype.order + dtype.name))
-        if math.prod(shape) != len(flat):
-            raise SnapshotError(f"an array of shape {shape} holds {len(flat)} numbers")
+        whole = isinstance(shape, tuple) and len(shape) <= 8 and all(type(n) is int and n >= 0 for n in shape)
+        if not whole or math.prod(shape) != len(flat):
+            raise SnapshotError(
+                f"an array of shape {str(shape)[:60] if whole else 'nonsense'} holds {len(flat)} numbers"
+            )
         self.value = flat.reshape(shape, order="F" if fortran else "C")
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
-        raise SnapshotError(f"it wants the codec {encoding!r}")
+        raise SnapshotError(f"it wants the codec {_short(encoding)}")
     return text.encode("latin1")
+
+
+def _short(value: Any) -> str:
+    """What stands in a file of unknown origin, in a few words."""
+    return repr(value)[:60] if isinstance(value, str | int) else "nonsense"
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
@@ -339,11 +347,41 @@ def plain_value(content: bytes) -> Any:
     return _plain(_SafeUnpickler(io.BytesIO(content), encoding="latin1").load())
 
 
-class _SafeUnpickler(pickle.Unpickler):
+class _SafeUnpickler(pickle._Unpickler):
+    """In Python, as that in C hashes any key, however nested, and reserves as much room as it is told to."""
+
+    stack: list[Any]
+    append: Any
+    pop_mark: Any
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+    for _opcode in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8):  # no snapshot needs them
+        del dispatch[_opcode[0]]
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise SnapshotError(f"it wants to run {module}.{name}, which no snapshot needs")
         return _ALLOWED[module, name]
+
+    def _dictionary(self) -> None:
+        items = _with_plain_keys(self.pop_mark())  # which changes what `append` adds to
+        self.append(items)
+
+    def _set_items(self) -> None:
+        items = _with_plain_keys(self.pop_mark())
+        self.stack[-1].update(items)
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.stack[-1].update(_with_plain_keys([key, value]))
+
+    dispatch |= {pickle.DICT[0]: _dictionary, pickle.SETITEMS[0]: _set_items, pickle.SETITEM[0]: _set_item}
+
+
+def _with_plain_keys(items: list[Any]) -> dict[Any, Any]:
+    """A dictionary of these keys and values in turn."""
+    if not all(isinstance(key, str | int) for key in items[::2]):
+        raise SnapshotError("it has a key that is neither a name nor a number")
+    return dict(zip(items[::2], items[1::2], strict=True))
 
 
 def _plain(value: Any, done: dict[int, Any] | None = None) -> Any:
