@@ -23,7 +23,7 @@ from simple_dqn import main, runner
 from simple_dqn.agent import Agent
 from simple_dqn.checkpoint import Checkpoints, read_checkpoint, restore_memory
 from simple_dqn.environment import ALEEnvironment, GymEnvironment
-from simple_dqn.errors import CheckpointError, OptionError, OutputError
+from simple_dqn.errors import CheckpointError, OptionError, OutputError, exit_status
 from simple_dqn.files import Lock
 from simple_dqn.replay_memory import CUT, GOES_ON, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.start import start_where_it_stopped
@@ -409,6 +409,29 @@ def test_another_seed_is_refused(copy: Path) -> None:
     """The draws go on as they were."""
     with pytest.raises(OptionError, match=r"--random_seed 77 does not go with --resume: .* was trained with 5"):
         main.run(["--resume", "snapshots/b", "--epochs", "4", "--random_seed", "77"])
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MemoryError(), 2),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 2),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), 2),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
+    ],
+)
+def test_memory_that_runs_out_is_told_in_a_line(
+    error: Exception, status: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def program() -> None:
+        raise error
+
+    if status is None:
+        with pytest.raises(RuntimeError):
+            exit_status(program, "buy more")
+    else:
+        assert exit_status(program, "buy more") == status
+        assert capsys.readouterr().err == "error: there is not enough memory: buy more\n"
 
 
 @pytest.mark.parametrize("path", [".", "/"])

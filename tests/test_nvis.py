@@ -335,6 +335,16 @@ def test_finds_the_strongest_state_of_all_games(tmp_path: Path) -> None:
     assert [m[2] for m in told] == [sum(rewards[i // length * length : i]) for i in range(2 * length)]
 
 
+def test_a_game_given_up_does_not_count(tmp_path: Path) -> None:
+    visualization, agent = watched(tmp_path / "noise.html", [conv(np.ones((2, 3, 2, 2)))], filters=1, episode=6)
+    for _ in range(4):
+        agent.test(1)
+    visualization.on_step(Step(0, 100.0, agent.state[-1], False, True, 0.0))
+    agent.play(1)
+    visualization.on_phase_end()
+    assert max(visualization._scores) < 100
+
+
 def test_filters_that_never_fire_and_weights_that_are_no_numbers(tmp_path: Path) -> None:
     weights = np.zeros((3, 3, 2, 2))
     weights[0], weights[1], weights[2] = -1, np.nan, 3e38  # the last one overflows
