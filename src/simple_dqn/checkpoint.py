@@ -47,6 +47,14 @@ class Checkpoint(NamedTuple):
     state: dict[str, Any]
     chunks: list[Chunk]
 
+    @property
+    def due(self) -> tuple[str, int]:
+        """The phase with which a run goes on, and its epoch; of random moves, what comes after them."""
+        phase, epoch = self.state["stage"]
+        if phase == "random":  # an earlier version of this program did not tell what comes after them
+            phase, epoch = self.state.get("then", ("train", self.state["facts"]["epoch"] + 1))
+        return phase, epoch
+
 
 class Checkpoints:
     """Writes the checkpoints of a training and keeps those of the last two epochs.

@@ -85,10 +85,10 @@ def require_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: {reason(error)}") from error
 
 
-def clear_away(folder: Path, pattern: str) -> None:
-    """Removes what a run that was killed left half-written in `folder`: what nobody has written to for an hour."""
+def clear_away(folder: Path, pattern: str, untouched: float = 3600) -> None:
+    """Removes what a run that was killed left half-written in `folder`: what is `untouched` for so many seconds."""
     for left in folder.glob(".*.tmp"):
-        if re.fullmatch(pattern, left.name) and time.time() - left.stat().st_mtime > 3600:
+        if re.fullmatch(pattern, left.name) and (not untouched or time.time() - left.stat().st_mtime > untouched):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
@@ -126,10 +126,8 @@ class Lock:
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()}")
         self._file.flush()
-        ours = re.compile(rf"\.{re.escape(self._path.stem)}_\d+\.\w+\..*\.tmp")  # not those of another label
-        for left in self._path.parent.glob(".*.tmp"):
-            if ours.fullmatch(left.name):
-                left.unlink(missing_ok=True)
+        ours = rf"\.{re.escape(self._path.stem)}_\d+\.\w+\..*\.tmp"  # not those of another label
+        clear_away(self._path.parent, ours, untouched=0)  # nobody else is writing
 
     def close(self) -> None:
         """Lets others write."""

@@ -249,7 +249,6 @@ class Run:
 
     def _play_stage(self, phase: str, epoch: int) -> None:
         o, agent = self.options, self.agent
-        self._under_way = False
         if phase == "random":
             self._phase("random", 0, o.random_steps, agent.random)
         elif phase == "train":
@@ -259,13 +258,13 @@ class Run:
             self._epoch, self._epoch_began = epoch, agent.total_train_steps
             for name in _SCORES:  # they were another epoch's
                 self._facts.pop(name, None)
-            self._stage, self._under_way = ("test", epoch), False
+            self._stage = ("test", epoch)
             self._save(epoch)
         elif o.test_steps:
             self._phase("test", epoch, o.test_steps, agent.test)
             score = self.statistics.mean_reward
             self._facts |= {"test_score": score, "test_games": self.statistics.num_games}
-            self._stage, self._under_way = ("train", epoch + 1), False
+            self._stage = ("train", epoch + 1)
             self._save(epoch)
 
     def play(self) -> None:
@@ -297,6 +296,7 @@ class Run:
             callback.on_phase_end()
         if self.agent.interrupted:
             raise Interrupted
+        self._under_way = False
 
     def _save(self, number: int, checkpoint: bool = True) -> None:
         """Saves PREFIX_number.pkl and its checkpoint, if there is a prefix and this run trains.
@@ -376,7 +376,7 @@ class Run:
         state = checkpoint.state
         try:
             phase, epoch = state["stage"]
-            self._then = tuple(state.get("then", self._then))
+            self._then = checkpoint.due
             self._epoch_began = state["facts"]["epoch_began"]
             self._facts |= {name: state["facts"][name] for name in _SCORES if name in state["facts"]}
             self.network.restore(state["network"])
@@ -388,8 +388,6 @@ class Run:
             if not same_games or not self.memory.fits(state["memory"]):
                 logger.info("The replay memory is laid out otherwise now: it starts empty, and random steps fill it")
                 self._stage = ("random", 0)
-                if phase != "random":
-                    self._then = (phase, epoch)
                 return
             restore_memory(self.memory, checkpoint)
             if new_games:
@@ -406,7 +404,7 @@ class Run:
 
     def _rows_to_keep(self, start: Start | None) -> dict[str, Any]:
         if start and start.checkpoint:
-            phase, epoch = self._then if self._stage[0] == "random" else self._stage
+            phase, epoch = start.checkpoint.due
             return dict(keep_before=(epoch, phase), random_again=start.checkpoint.state["stage"][0] == "random")
         return dict(keep_steps=self.agent.total_train_steps) if self.options.resume or self.options.start_epoch else {}
 
@@ -450,7 +448,8 @@ def stop_on_interrupt(agent: Agent) -> Iterator[None]:
 
 def _require_sense(o: MainOptions, page: VisualizationOptions, start: Start | None) -> None:
     """Raises OptionError if the options contradict each other, OutputError if a file they name cannot be written."""
-    if o.resume and o.start_epoch >= o.epochs and not _test_is_due(start):
+    to_test = start and start.checkpoint and start.checkpoint.due[0] == "test"
+    if o.resume and o.start_epoch >= o.epochs and not to_test:
         raise OptionError(f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on")
     html = page.visualization_file
     if o.scores_path and not o.play_games:
@@ -473,15 +472,6 @@ def _require_places_of_their_own(values: dict[str, Any], start: Start | None) ->
             if path in taken:
                 raise OptionError(f"--{name} {values[name]} would replace {taken[path]}: name another file")
             taken[path] = f"the file of --{name}"
-
-
-def _test_is_due(start: Start | None) -> bool:
-    """Whether the run goes on with a test, or with one after random moves."""
-    if not start or not start.checkpoint:
-        return False
-    state = start.checkpoint.state
-    phase, _ = state["then"] if state["stage"][0] == "random" and "then" in state else state["stage"]
-    return bool(phase == "test")
 
 
 def _actions(start: Start, env_options: EnvironmentOptions) -> list[str] | None:
