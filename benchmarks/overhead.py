@@ -24,7 +24,7 @@ from simple_dqn.deepqnetwork import DeepQNetworkOptions, TrainResult, discounted
 from simple_dqn.environment import Mode
 from simple_dqn.games import Games, make_board
 from simple_dqn.progress import Progress
-from simple_dqn.replay_memory import TERMINAL, Minibatch, ReplayMemoryOptions, memory_class
+from simple_dqn.replay_memory import TERMINAL, Minibatch, Outlook, ReplayMemoryOptions, memory_class
 from simple_dqn.scores import Scores
 from simple_dqn.statistics import Statistics
 
@@ -64,6 +64,10 @@ class InstantNetwork:
 
     def predict(self, states: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.zeros((len(states), ACTIONS), np.float32)
+
+    def outlook(self, batch: Minibatch) -> Outlook:
+        returns, discounts = discounted(batch, self._options, np.float32)
+        return Outlook(returns, discounts, np.zeros(BATCH, np.float32))
 
     def train(self, batch: Minibatch) -> TrainResult:
         self.train_iterations += 1

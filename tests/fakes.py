@@ -16,7 +16,7 @@ from simple_dqn.errors import OptionError
 from simple_dqn.games import Games, make_board
 from simple_dqn.neon_network import load_neon
 from simple_dqn.options import build
-from simple_dqn.replay_memory import Minibatch, ReplayMemoryOptions, memory_class
+from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemoryOptions, memory_class
 from simple_dqn.statistics import Statistics
 
 
@@ -91,6 +91,11 @@ class FakeNetwork:
         self.tape.append(("predict", states.shape, states[0, :, 0, 0].tolist()))
         return np.tile(np.array([0, 1, 2], np.float32), (len(states), 1))
 
+    def outlook(self, batch: Minibatch) -> Outlook:
+        self.tape.append(("outlook", len(batch.actions)))
+        zeros = np.zeros(len(batch.actions), np.float32)
+        return Outlook(zeros, zeros, zeros)
+
     def train(self, batch: Minibatch) -> TrainResult:
         self.tape.append(("train", len(batch.actions)))
         self.train_iterations += 1
@@ -148,7 +153,7 @@ class Catch(Environment):
 
 
 class CatchTraining:
-    """The real agent, memory and network, ready to learn Catch with these `options` of memory and network."""
+    """The real agent, memory and network, ready to learn Catch with these `options` of all three."""
 
     def __init__(self, seed: int, num_envs: int = 1, datatype: str = "float32", **options: Any) -> None:
         rng = np.random.default_rng(seed)
@@ -156,10 +161,10 @@ class CatchTraining:
         memory = memory_class(memory_options)(memory_options, (44, 44), 32, rng, lanes=num_envs)
         network_options = build(DeepQNetworkOptions, dict(discount_rate=0.9) | options)
         backend = BackendOptions(backend="cpu", datatype=datatype)
-        self.network = DeepQNetwork(3, (1, 44, 44), network_options, backend, seed)
-        agent_options = AgentOptions(
-            exploration_decay_steps=1500, exploration_rate_test=0, train_frequency=1, target_steps=250, random_starts=0
-        )
+        defaults: dict[str, Any] = dict(exploration_rate_test=0, train_frequency=1, target_steps=250, random_starts=0)
+        agent_options = build(AgentOptions, defaults | dict(exploration_decay_steps=1500) | options)
+        use_target = agent_options.target_steps > 0
+        self.network = DeepQNetwork(3, (1, 44, 44), network_options, backend, seed, use_target)
         games = side_by_side([Catch(own) for own in rng.spawn(num_envs)], 1, (44, 44), 0, rng)
         self.agent = Agent(games, memory, self.network, agent_options, rng)
         self.statistics = Statistics(self.agent)

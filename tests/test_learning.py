@@ -20,6 +20,8 @@ EVERYTHING = {
     "target_exploration_rate": 0.05,
 }
 
+ONLINE = {"return_lambda": 0.8, "replay_size": 160, "train_frequency": 128, "train_repeat": 64, "target_steps": 0}
+
 
 @pytest.mark.parametrize(
     ("optimizer", "learning_rate", "datatype", "num_envs", "more"),
@@ -28,6 +30,7 @@ EVERYTHING = {
         ("adam", 0.0005, "float32", 1, {"double_dqn": True, "prioritized_replay": True}),
         ("adam", 0.0005, "bfloat16", 8, {"dueling": True, "multi_step": 3}),
         ("adam", 0.0005, "bfloat16", 8, EVERYTHING),
+        ("adam", 0.0005, "float32", 8, ONLINE),
     ],
 )
 def test_learns_to_catch(

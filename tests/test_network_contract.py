@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_predicts_any_number_of_states(network: Network, n: int) -> None:
 
 def test_training_tells_cost_and_errors_and_is_counted(network: Network) -> None:
     batch = batch_of(32)
-    before = [np.copy(field) for field in batch]
+    before = deepcopy(batch)
     for number in (1, 2):
         result = network.train(batch)
         assert float(result.cost) > 0
@@ -165,6 +166,27 @@ def test_several_steps_are_discounted_each(make: Maker) -> None:
     assert network.train(batch).errors == pytest.approx(taken(q, batch), abs=1e-6)
 
 
+@pytest.mark.parametrize("double_dqn", [True, False])
+def test_targets_are_made_of_the_outlook(make: Maker, double_dqn: bool) -> None:
+    batch = random_batch(np.random.default_rng(0), actions=3, multi_step=3)
+    network = make(actions=3, discount_rate=0.5, double_dqn=double_dqn, target_exploration_rate=0.1)
+    part = Minibatch(*(field[:7] for field in tuple(batch) if field is not None))
+    returns, discounts, values = map(np.concatenate, zip(network.outlook(batch), network.outlook(part), strict=True))
+    targets = returns + discounts * values
+    q = taken(network.predict(batch.prestates), batch)
+    assert targets[32:] == pytest.approx(targets[:7], abs=1e-6)
+    assert network.train(batch).errors == pytest.approx(q - targets[:32], abs=1e-6)
+
+
+def test_targets_that_the_memory_has_formed_are_taken_as_they_are(make: Maker) -> None:
+    batch = batch_of(32)
+    targets = np.linspace(-3, 3, 32, dtype=np.float32)  # beyond what rewards are clipped to
+    network = make(actions=3)
+    q = taken(network.predict(batch.prestates), batch)
+    result = network.train(batch._replace(targets=targets, poststates=batch.poststates[:, :0]))
+    assert result.errors == pytest.approx(q - targets, abs=1e-6)
+
+
 @pytest.mark.parametrize("use_target", [True, False])
 def test_target_network_moves_only_when_told(make: Maker, use_target: bool) -> None:
     batch = batch_of(32)._replace(terminals=np.zeros(32, bool))
@@ -190,7 +212,7 @@ def test_weights_of_transitions_scale_their_gradients(make: Maker) -> None:
     left_out = make(actions=3, optimizer="adadelta")
     left_out.train(batch._replace(weights=weights))
     half = make(actions=3, optimizer="adadelta", batch_size=16)
-    half.train(Minibatch(*(field[:16] for field in tuple(batch))))
+    half.train(Minibatch(*(field[:16] for field in tuple(batch) if field is not None)))
     for one, other in zip(left_out.layers(), half.layers(), strict=True):
         assert one.states[0] * 4 == pytest.approx(other.states[0], rel=1e-3, abs=1e-12)  # a mean over twice as many
 

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from simple_dqn import replay_memory
 from simple_dqn.errors import OptionError
-from simple_dqn.replay_memory import PrioritizedReplayMemory, ReplayMemory, ReplayMemoryOptions, memory_class
+from simple_dqn.replay_memory import (
+    Minibatch,
+    Outlook,
+    PrioritizedReplayMemory,
+    ReplayMemory,
+    ReplayMemoryOptions,
+    memory_class,
+)
 from simple_dqn.snapshot import plain_bytes, plain_value
 
 END, GAP = "end", "gap"
@@ -181,6 +188,79 @@ def test_nothing_counts_after_a_reward_that_is_taken_for_an_end() -> None:
     for action, screens in zip(batch.actions.tolist(), batch.poststates[:, :, 0, 0].tolist(), strict=True):
         last = action + own[action][0] - 1
         assert screens == [last - 1, last]
+
+
+class Oracle:
+    """A judge to whom a state is worth a tenth of its last screen, and for whom the future counts half."""
+
+    def __init__(self) -> None:
+        self.largest = 0
+
+    def outlook(self, batch: Minibatch) -> Outlook:
+        self.largest = max(self.largest, len(batch.actions))
+        values = batch.poststates[:, -1, 0, 0] / 10
+        return Outlook(batch.rewards[:, 0] * 0.01, 0.5 * ~batch.terminals, values)
+
+
+def lambda_return(n: int, past: list[tuple[int, str | None]], size: int, lam: float) -> float:
+    """The naive twin, by its definition: what is known of the future, weighted by the powers of λ."""
+    reward, event, value = n * 0.01, past[n][1], n % 251 / 10
+    if event == END:
+        return reward
+    if event == GAP or n + 1 == len(past) or (n + 1) % size < 4:  # nothing is known, or kept, of the step after it
+        return reward + 0.5 * value
+    return reward + 0.5 * ((1 - lam) * value + lam * lambda_return(n + 1, past, size, lam))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    events=st.lists(st.sampled_from([None, None, None, None, END, GAP]), min_size=10, max_size=80),
+    size=st.integers(9, 40),
+    lam=st.sampled_from([0.3, 0.9, 1.0]),
+    batch=st.integers(1, 8),
+    by_priority=st.booleans(),
+)
+def test_lambda_returns_are_those_of_the_definition(
+    events: list[str | None], size: int, lam: float, batch: int, by_priority: bool
+) -> None:
+    memory = make(max(size, batch + 1), batch=batch, return_lambda=lam, prioritized_replay=by_priority)
+    past = fill(memory, events)
+    if not whole_histories(past, memory.size, 4):
+        return
+    judge = Oracle()
+    memory.refresh(judge)
+    assert judge.largest <= batch
+    drawn = memory.minibatch()
+    assert drawn.poststates.shape == (batch, 0, 2, 3)  # nobody asks for them any more
+    expected = [lambda_return(int(n), past, memory.size, lam) for n in drawn.rewards[:, 0]]
+    assert drawn.targets == pytest.approx(expected, rel=1e-6)
+
+
+def test_lambda_returns_keep_to_their_lane() -> None:
+    memory = make(40, return_lambda=1.0, lanes=2)
+    for n in range(12):
+        for lane in range(2):
+            memory.add(0, 100 * lane + n, np.full((2, 3), n, np.uint8), terminal=False, lane=lane)
+    memory.refresh(Oracle())
+    batch = make_batch_of_all(memory)
+    assert batch.targets is not None
+    for reward, target in zip(batch.rewards[:, 0].tolist(), batch.targets.tolist(), strict=True):
+        expected, n = 1.1, int(reward) % 100  # what the last state is worth
+        for later in range(11, n - 1, -1):
+            expected = (reward - n + later) / 100 + 0.5 * expected
+        assert target == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_lambda_nobody_is_asked() -> None:
+    memory = make(20)
+    fill(memory, [None] * 10)
+    memory.refresh(None)  # type: ignore[arg-type]
+    assert memory.minibatch().targets is None
+
+
+def test_lambda_returns_and_several_steps_exclude_each_other() -> None:
+    with pytest.raises(OptionError, match=r"--multi_step 3: with --return_lambda every step counts; leave one out"):
+        ReplayMemoryOptions(multi_step=3, return_lambda=0.5)
 
 
 def test_it_is_ready_once_the_steps_after_a_whole_history_are_there() -> None:

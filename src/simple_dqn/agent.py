@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simple_dqn.environment import Mode, Screen
 from simple_dqn.games import GIVEN_UP, Games
 from simple_dqn.options import Options, option
-from simple_dqn.replay_memory import CUT, TERMINAL, Minibatch, ReplayMemory
+from simple_dqn.replay_memory import CUT, TERMINAL, Minibatch, Outlook, ReplayMemory
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,9 @@ class Network(Protocol):
 
     def predict(self, states: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
         """Q-values (n, num_actions) of states (n, history, height, width)."""
+
+    def outlook(self, batch: Minibatch) -> Outlook:
+        """What the targets of `batch` are made of."""
 
     def train(self, batch: Minibatch) -> Any:
         """Learns from a minibatch; returns its cost and errors."""
@@ -229,6 +232,7 @@ class Agent:
             if options.target_steps and step % options.target_steps == 0:
                 self.network.update_target_network()
             if step % options.train_frequency == 0 and self.memory.ready:
+                self.memory.refresh(self.network)
                 for _ in range(options.train_repeat):
                     self._update()
 

@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from simple_dqn.errors import OptionError
 from simple_dqn.layers import q_layers, require_memory
 from simple_dqn.options import Options, option
-from simple_dqn.replay_memory import Minibatch, ReplayMemory
+from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemory
 from simple_dqn.snapshot import Layer, require_fit
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Batch(NamedTuple):
     actions: Tensor  # (batch,) uint8
     returns: Tensor  # (batch,) as `discounted` gives them, float32; float64 where the network is
     discounts: Tensor  # (batch,) likewise
-    poststates: Tensor  # as prestates
+    poststates: Tensor  # as prestates; empty where the returns are all of the targets
     weights: Tensor  # (batch,) float32
 
 
@@ -201,6 +201,12 @@ class DeepQNetwork:
         values: NDArray[np.floating[Any]] = self._acting.forward(self._tensor(states)).cpu().numpy()
         return values
 
+    def outlook(self, batch: Minibatch) -> Outlook:
+        """What the targets of `batch` are made of."""
+        here = self._here(batch)
+        values = self._state_values(here.poststates)  # (batch,)
+        return Outlook(*(tensor.cpu().numpy() for tensor in (here.returns, here.discounts, values)))
+
     def train(self, batch: Minibatch) -> TrainResult:
         """One step of Q-learning on `batch`."""
         cost, errors = self._learn(self._here(batch))
@@ -224,15 +230,24 @@ class DeepQNetwork:
     def _target_values(self, batch: Batch) -> Tensor:
         """What the Q-value of each action taken should have been, (batch,): r + γ·max_a Q_target(s', a); at an end r.
 
-        With `multi_step` n, r is the sum of n discounted rewards and γ the n-th power (Sutton 1988). In double
-        Q-learning the online network tells the best action (van Hasselt, Guez and Silver 2016, arXiv:1509.06461). With
-        `target_exploration_rate` ε, (1-ε)·max + ε·mean takes the place of max (Expected Sarsa: van Seijen et al. 2009).
+        With `multi_step` n, r is the sum of n discounted rewards and γ the n-th power (Sutton 1988). λ-returns come
+        from the memory.
         """
-        postq = self._target.forward(batch.poststates)  # (batch, num_actions)
-        judge = self._online.forward(batch.poststates) if self.options.double_dqn else postq
-        best = postq.gather(1, judge.argmax(dim=1, keepdim=True))[:, 0]  # (batch,)
-        best = best + self.options.target_exploration_rate * (postq.mean(dim=1) - best)
-        return batch.returns + batch.discounts * best
+        if not batch.poststates.numel():
+            return batch.returns
+        return batch.returns + batch.discounts * self._state_values(batch.poststates)
+
+    def _state_values(self, states: Tensor) -> Tensor:
+        """What `states`, (n, history, height, width), are worth, (n,): max_a Q_target(s, a).
+
+        In double Q-learning the online network tells the best action (van Hasselt, Guez and Silver 2016,
+        arXiv:1509.06461). With `target_exploration_rate` ε, (1-ε)·max + ε·mean takes the place of max (Expected Sarsa:
+        van Seijen et al. 2009).
+        """
+        q = self._target.forward(states)  # (n, num_actions)
+        judge = self._online.forward(states) if self.options.double_dqn else q
+        best = q.gather(1, judge.argmax(dim=1, keepdim=True))[:, 0]  # (n,)
+        return best + self.options.target_exploration_rate * (q.mean(dim=1) - best)
 
     def _descend(self, trace: Sequence[Pass], deltas: Tensor) -> None:
         """Takes an optimizer's step down the gradient that `deltas`, (batch, num_actions), send back."""
@@ -318,7 +333,10 @@ def discounted(batch: Minibatch, options: DeepQNetworkOptions, dtype: DTypeLike)
 
     Returns:
         Σ γ^k · r_k over its steps, each reward clipped, (batch,) of `dtype`, and γ^steps, or 0 at an end, likewise.
+        Where the memory has formed targets, these and 0.
     """
+    if batch.targets is not None:
+        return batch.targets.astype(dtype), np.zeros(len(batch.targets), dtype)
     steps = np.arange(batch.rewards.shape[1])
     rewards = batch.rewards.astype(np.float64).clip(options.min_reward, options.max_reward)  # (batch, multi_step)
     counts = options.discount_rate**steps * (steps < batch.steps[:, None])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions, TrainResult, discounted
 from simple_dqn.errors import OptionError
 from simple_dqn.layers import Conv, q_layers, require_memory
-from simple_dqn.replay_memory import Minibatch, ReplayMemory
+from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemory
 from simple_dqn.snapshot import Layer, require_fit
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,12 @@ class NeonNetwork:
         parts = [states[i : i + size] for i in range(0, max(len(states), 1), size)]
         with self._at_work():
             return np.concatenate([self._q_values(self._online, part) for part in parts])
+
+    def outlook(self, batch: Minibatch) -> Outlook:
+        """What the targets of `batch`, of at most `batch_size` transitions, are made of."""
+        with self._at_work():
+            values = self._state_values(batch.poststates)  # (n,)
+        return Outlook(*discounted(batch, self.options, values.dtype), values)
 
     def train(self, batch: Minibatch) -> TrainResult:
         """One step of Q-learning on `batch`, of at most `batch_size` transitions.
@@ -258,12 +264,18 @@ class NeonNetwork:
 
     def _target_values(self, batch: Minibatch) -> NDArray[np.floating[Any]]:
         """What the Q-value of each action taken should have been, (n,), as `DeepQNetwork` has it."""
-        postq = self._q_values(self._target, batch.poststates)  # (n, num_actions)
-        judge = self._q_values(self._online, batch.poststates) if self.options.double_dqn else postq
-        best = np.take_along_axis(postq, judge.argmax(axis=1, keepdims=True), axis=1)[:, 0]
-        best = best + self.options.target_exploration_rate * (postq.mean(axis=1) - best)
-        returns, discounts = discounted(batch, self.options, best.dtype)
-        return returns + discounts * best
+        if batch.targets is not None:
+            return batch.targets
+        values = self._state_values(batch.poststates)
+        returns, discounts = discounted(batch, self.options, values.dtype)
+        return returns + discounts * values
+
+    def _state_values(self, states: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
+        """What `states` are worth, (n,), as `DeepQNetwork` has it."""
+        q = self._q_values(self._target, states)  # (n, num_actions)
+        judge = self._q_values(self._online, states) if self.options.double_dqn else q
+        best: NDArray[np.floating[Any]] = np.take_along_axis(q, judge.argmax(axis=1, keepdims=True), axis=1)[:, 0]
+        return best + self.options.target_exploration_rate * (q.mean(axis=1) - best)
 
     def _weigh(self, deltas: Any, weights: NDArray[np.float32]) -> None:
         """Multiplies each transition's column of `deltas` by its weight. Neon's mean counts what fills the batch up."""

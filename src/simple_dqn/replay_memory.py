@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import psutil
@@ -35,6 +35,13 @@ class ReplayMemoryOptions(Options):
     multi_step: int = option(
         1, "steps whose rewards count in a target before the Q-value of the state then", at_least=1, at_most=1000
     )
+    return_lambda: float = option(
+        0.0,
+        "λ of targets that weigh returns of all numbers of steps; formed anew before each training, for all that the "
+        "memory holds: keep it small; 0: targets of --multi_step",
+        at_least=0,
+        at_most=1,
+    )
     terminal_on_reward: bool = option(
         False, "learning counts nothing after a reward, as if it ended the episode: in Pong each point by itself"
     )
@@ -51,6 +58,11 @@ class ReplayMemoryOptions(Options):
         1_000_000, "steps over which it rises to 1, random ones too", at_least=1, at_most=10**12
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.return_lambda and self.multi_step > 1:
+            raise OptionError(f"--multi_step {self.multi_step}: with --return_lambda every step counts; leave one out")
+
 
 class Minibatch(NamedTuple):
     """Transitions to learn from, each field's first axis the batch."""
@@ -63,6 +75,22 @@ class Minibatch(NamedTuple):
     indexes: NDArray[np.int64]  # (batch,), where they lie in the memory
     weights: NDArray[np.float32]  # (batch,), importance of each in the gradient
     steps: NDArray[np.int64]  # (batch,) from prestate to poststate: multi_step, or fewer where what counts ends before
+    targets: NDArray[np.float32] | None = None  # (batch,), where the memory has formed them; poststates are empty then
+
+
+class Outlook(NamedTuple):
+    """What the target of each transition is made of: returns + discounts · values. Arrays (batch,)."""
+
+    returns: NDArray[np.floating[Any]]  # discounted sum of its clipped rewards
+    discounts: NDArray[np.floating[Any]]  # of the poststate, 0 where nothing after it counts
+    values: NDArray[np.floating[Any]]  # of the poststate
+
+
+class Judge(Protocol):
+    """What forms λ-returns asks of a network."""
+
+    def outlook(self, batch: Minibatch) -> Outlook:
+        """What targets of `batch`, of at most `batch_size` transitions, are made of."""
 
 
 class ReplayMemory:
@@ -94,6 +122,7 @@ class ReplayMemory:
     ) -> None:
         self.history_length = options.history_length
         self.multi_step = options.multi_step
+        self.return_lambda = options.return_lambda
         self._terminal_on_reward = options.terminal_on_reward
         self.batch_size = batch_size
         self._rng = rng
@@ -114,6 +143,7 @@ class ReplayMemory:
         self.rewards = np.empty(size, np.float32)
         self.screens: Any = np.empty((size, *screen_shape), np.uint8)  # the network may put them on the GPU
         self.terminals = np.empty(size, np.uint8)  # GOES_ON, TERMINAL or CUT
+        self._targets = np.empty(size if options.return_lambda else 0, np.float32)  # as `refresh` formed them
         self.added = np.zeros(lanes, np.int64)  # transitions ever added, to each lane
         self._runs = [0] * lanes  # screens since the last end or cut
         self.steps_before = 0  # of the training, whose transitions were lost
@@ -164,6 +194,35 @@ class ReplayMemory:
             OptionError: the memory holds no transition whose history is whole.
         """
         indexes, weights = self._sample_indexes()
+        if not self.return_lambda:
+            return self._transitions(indexes, weights)
+        return self._transitions(indexes, weights, self._targets[indexes])
+
+    def refresh(self, network: Judge) -> None:
+        """Forms the λ-return of every transition, by what `network` thinks now; without `return_lambda` nothing.
+
+        G_t = r_t + γ · ((1 − λ) · V(s_t+1) + λ · G_t+1), where V is what a target says of a state; at an end r_t, and
+        where nothing is known of the next step r_t + γ · V(s_t+1). Peng and Williams 1994, doi:10.1007/BF00114731;
+        formed anew as the network learns: Daley and Amato 2019, arXiv:1810.09967.
+        """
+        if not self.return_lambda:
+            return
+        lanes = [self._places(n, range(max(0, a - self.lane_size), a)) for n, a in enumerate(self.added.tolist())]
+        places = np.concatenate(lanes)  # of each lane the oldest first
+        places = places[self._is_whole(places)]
+        parts = np.resize(places, (-(-len(places) // self.batch_size), self.batch_size))  # the last one is filled up
+        outlooks = [network.outlook(self._transitions(part, np.ones(self.batch_size, np.float32))) for part in parts]
+        returns, discounts, values = (np.concatenate(field).tolist() for field in zip(*outlooks, strict=True))
+        goes_on = (self.terminals[places] == GOES_ON) & (np.diff(places, append=-1) == 1)
+        target = 0.0
+        for k in reversed(range(len(places))):
+            later = values[k] + self.return_lambda * (target - values[k]) if goes_on[k] else values[k]
+            self._targets[places[k]] = target = returns[k] + discounts[k] * later
+
+    def _transitions(
+        self, indexes: NDArray[np.int64], weights: NDArray[np.float32], targets: NDArray[np.float32] | None = None
+    ) -> Minibatch:
+        """Those at `indexes`; without poststates, where the targets are known."""
         ahead = indexes[:, None] + self._ahead  # (batch, multi_step)
         rewards = self.rewards[ahead]  # likewise
         ends = self.terminals[ahead]  # likewise
@@ -172,7 +231,9 @@ class ReplayMemory:
         ended = ends != GOES_ON
         steps = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, self.multi_step)
         last = indexes + steps - 1  # the transition that leads to the poststate
-        histories = np.concatenate([indexes[:, None] + self._history, last[:, None] + 1 + self._history], axis=1)
+        histories = indexes[:, None] + self._history
+        if targets is None:
+            histories = np.concatenate([histories, last[:, None] + 1 + self._history], axis=1)
         screens = self.screens[histories]  # (batch, 2 · history, height, width)
         return Minibatch(
             screens[:, : self.history_length],
@@ -183,6 +244,7 @@ class ReplayMemory:
             indexes,
             weights,
             steps,
+            targets,
         )
 
     # For checkpoints
