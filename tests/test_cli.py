@@ -40,8 +40,8 @@ SHORT += ["--screen_width", "40", "--screen_height", "36", "--batch_size", "8", 
 FILES = ["--csv_file", "results/pong.csv", "--save_weights_prefix", "snapshots/pong"]
 
 
-def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+def start(*arguments: str, cwd: Path, **more_variables: str) -> subprocess.Popen[str]:
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | more_variables
     variables["OMP_NUM_THREADS"] = "1"  # starts faster where others are at work, too
     command = [sys.executable, str(MAIN), *arguments]
     return subprocess.Popen(
@@ -222,6 +222,13 @@ def test_help_is_grouped(tmp_path: Path) -> None:
         for f in fields(group):
             assert f.metadata["positional"] or f"--{f.name}" in out, f.name
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_where_output_is_ascii_only(tmp_path: Path) -> None:
+    process = start("--help", cwd=tmp_path, PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "--return_lambda X     ? of targets" in out
 
 
 # Ctrl-C

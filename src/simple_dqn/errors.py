@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -49,6 +50,8 @@ def exit_status(program: Callable[[], None], memory_hint: str) -> int:
         program: what to run.
         memory_hint: what to do where there is not enough memory.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # as ? what the terminal has no character for, λ say
     try:
         program()
         return 0
