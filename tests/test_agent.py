@@ -9,16 +9,23 @@ import pytest
 
 from fakes import FakeEnvironment, FakeNetwork, Tape, side_by_side
 from simple_dqn.agent import Agent, AgentOptions, Callback, Step
+from simple_dqn.errors import OptionError
 from simple_dqn.replay_memory import CUT, GOES_ON, TERMINAL, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.state_buffer import StateBuffer
 
 
 def make(
-    episode: int = 5, history: int = 2, batch: int = 4, num_envs: int = 1, **options: Any
+    episode: int = 5,
+    history: int = 2,
+    batch: int = 4,
+    num_envs: int = 1,
+    replay_size: int = 100,
+    return_lambda: float = 0,
+    **options: Any,
 ) -> tuple[Agent, list[Any]]:
     tape: list[Any] = []
     rng = np.random.default_rng(1)
-    memory_options = ReplayMemoryOptions(replay_size=100, history_length=history)
+    memory_options = ReplayMemoryOptions(replay_size=replay_size, history_length=history, return_lambda=return_lambda)
     memory = ReplayMemory(memory_options, (4, 5), batch, rng, lanes=num_envs)
     agent_options = AgentOptions(num_envs=num_envs, **(dict(random_starts=2) | options))
     environments = [FakeEnvironment(episode, tape) for _ in range(num_envs)]
@@ -69,6 +76,22 @@ def test_callbacks_can_see_every_state_that_an_action_is_chosen_in() -> None:
     agent.test(20)
     assert states.seen[:-1] == [event[2] for event in tape if event[0] == "predict"]
     assert len(states.seen) == 21
+
+
+def test_lambda_returns_are_formed_before_each_training() -> None:
+    agent, tape = make(episode=20, train_frequency=3, train_repeat=2, return_lambda=0.5)
+    agent.random(10)
+    tape.clear()
+    agent.train(4)  # after the first step and the fourth
+    names = [event[0] for event in tape if event[0] in ("step", "outlook", "train")]
+    judged = ["outlook"] * 3  # 9 transitions and more, 4 at a time
+    assert names == ["step", *judged, "train", "train", "step", "step", "step", *judged, "train", "train"]
+
+
+def test_lambda_returns_of_a_large_memory_before_each_step_are_refused() -> None:
+    make(train_frequency=1, return_lambda=0.5)
+    with pytest.raises(OptionError, match=r"judges all 101 transitions of the memory anew every 1 steps"):
+        make(train_frequency=1, return_lambda=0.5, replay_size=101)
 
 
 def test_learns_only_from_enough_transitions() -> None:

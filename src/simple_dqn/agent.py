@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.environment import Mode, Screen
+from simple_dqn.errors import OptionError
 from simple_dqn.games import GIVEN_UP, Games
 from simple_dqn.options import Options, option
 from simple_dqn.replay_memory import CUT, TERMINAL, Minibatch, Outlook, ReplayMemory
@@ -35,6 +36,9 @@ class AgentOptions(Options):
         at_least=1, at_most=1024,
     )  # fmt: skip
     random_starts: int = option(30, "at most this many no-op actions after a restart", at_least=0, at_most=10**6)
+
+
+_MOST_REFRESHED = 100  # transitions judged anew for each step
 
 
 class Step(NamedTuple):
@@ -98,6 +102,9 @@ class Agent:
         options: its options.
         rng: of its explorations.
         callbacks: told of every step and every training.
+
+    Raises:
+        OptionError: λ-returns of so large a memory would take all of the time.
     """
 
     def __init__(
@@ -109,6 +116,12 @@ class Agent:
         rng: np.random.Generator,
         callbacks: Sequence[Callback] = (),
     ) -> None:
+        if memory.return_lambda and memory.size > _MOST_REFRESHED * options.train_frequency:
+            raise OptionError(
+                f"--return_lambda judges all {memory.size} transitions of the memory anew every "
+                f"{options.train_frequency} steps, which takes for ever: see @presets/online for a --replay_size and a "
+                "--train_frequency that fit"
+            )
         self.games = games
         self.memory = memory
         self.network = network
