@@ -118,6 +118,8 @@ def test_files_are_told_apart_by_colour_and_phases_by_line(tmp_path: Path) -> No
 def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     tables = [read(write(tmp_path / folder / "pong.csv", HEADER, *ROWS)) for folder in ("a", "b")]
     assert legend(drawn(*tables))[:2] == [str(tmp_path / "a" / "pong"), str(tmp_path / "b" / "pong")]
+    kept = [tables[0]._replace(path=Path(name)) for name in ("pong.csv", "pong.csv.1", "pong.csv.2")]
+    assert legend(drawn(*kept))[:3] == ["pong.csv", "pong.csv.1", "pong.csv.2"]
 
 
 def test_many_files_differ_in_colour_or_marker(tmp_path: Path) -> None:
