@@ -37,6 +37,8 @@ EXTENDED = ["--double_dqn", "true", "--dueling", "true", "--prioritized_replay",
 EXTENDED += ["--target_exploration_rate", "0.05", "--target_rate", "0.5"]
 SIDE_BY_SIDE = ["--num_envs", "3", "--optimizer", "adam", "--datatype", "bfloat16"]
 SIDE_BY_SIDE += ["--replay_size", "120", *EXTENDED]  # it wraps
+ONLINE = ["--num_envs", "3", "--return_lambda", "0.8", "--replay_size", "60", "--target_steps", "0"]
+ONLINE += ["--train_frequency", "12", "--train_repeat", "4"]
 TIMES = ("total_time", "epoch_time", "steps_per_second")
 
 
@@ -169,6 +171,20 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "empty": lambda path: os.truncate(path, 0),
     "gone": Path.unlink,
 }
+
+
+def test_lambda_returns_go_on_as_if_nothing_had_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*RUN, *ONLINE]
+    for name in ("straight", "stopped"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        if name == "stopped":
+            stop_after("train", 30, monkeypatch, words)  # between two trainings
+            words = ["--resume", "snapshots/b"]
+        main.run(words)
+    snapshot, table = ended(tmp_path / "straight")
+    assert ended(tmp_path / "stopped") == (snapshot, table)
+    assert int(table[-1]["weight_updates"]) > 0
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
