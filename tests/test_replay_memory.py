@@ -259,7 +259,7 @@ def test_without_lambda_nobody_is_asked() -> None:
 
 
 def test_lambda_returns_and_several_steps_exclude_each_other() -> None:
-    with pytest.raises(OptionError, match=r"--multi_step 3: with --return_lambda every step counts; leave one out"):
+    with pytest.raises(OptionError, match=r"--multi_step 3 does not go with --return_lambda, .*: use --multi_step 1"):
         ReplayMemoryOptions(multi_step=3, return_lambda=0.5)
 
 

@@ -61,7 +61,10 @@ class ReplayMemoryOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.return_lambda and self.multi_step > 1:
-            raise OptionError(f"--multi_step {self.multi_step}: with --return_lambda every step counts; leave one out")
+            raise OptionError(
+                f"--multi_step {self.multi_step} does not go with --return_lambda, where returns of all numbers of "
+                "steps count: use --multi_step 1"
+            )
 
 
 class Minibatch(NamedTuple):
