@@ -16,7 +16,7 @@ from simple_dqn.environment import Mode, Screen
 from simple_dqn.errors import OptionError
 from simple_dqn.games import GIVEN_UP, Games
 from simple_dqn.options import Options, option
-from simple_dqn.replay_memory import CUT, TERMINAL, Minibatch, Outlook, ReplayMemory
+from simple_dqn.replay_memory import CUT, TERMINAL, Judge, Minibatch, ReplayMemory
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,13 @@ class Callback:
         """The phase is over, or was broken off."""
 
 
-class Network(Protocol):
+class Network(Judge, Protocol):
     """What the agent asks of a Q-network; `DeepQNetwork` is one."""
 
     train_iterations: int  # minibatches learned from so far
 
     def predict(self, states: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
         """Q-values (n, num_actions) of states (n, history, height, width)."""
-
-    def outlook(self, batch: Minibatch) -> Outlook:
-        """What the targets of `batch` are made of."""
 
     def train(self, batch: Minibatch) -> Any:
         """Learns from a minibatch; returns its cost and errors."""

@@ -368,9 +368,8 @@ def _length(table: Table, phase: str) -> str:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """What the files are called in the legend: their names, with folder or ending where names are alike."""
-    short, longer, whole = zip(
-        *((path.stem, os.fspath(path.with_suffix("")), os.fspath(path)) for path in paths), strict=True
-    )
+    short, longer = [path.stem for path in paths], [os.fspath(path.with_suffix("")) for path in paths]
+    whole = [os.fspath(path) for path in paths]
     names = next(some for some in (short, longer, whole) if len(set(some)) == len(paths))
     printable = ["".join(letter if letter.isprintable() else "\ufffd" for letter in name) for name in names]
     # matplotlib leaves out what begins with an underscore.

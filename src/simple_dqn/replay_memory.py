@@ -197,9 +197,7 @@ class ReplayMemory:
             OptionError: the memory holds no transition whose history is whole.
         """
         indexes, weights = self._sample_indexes()
-        if not self.return_lambda:
-            return self._transitions(indexes, weights)
-        return self._transitions(indexes, weights, self._targets[indexes])
+        return self._transitions(indexes, weights, self._targets[indexes] if self.return_lambda else None)
 
     def refresh(self, network: Judge) -> None:
         """Forms the λ-return of every transition, by what `network` thinks now; without `return_lambda` nothing.
@@ -237,7 +235,7 @@ class ReplayMemory:
         histories = indexes[:, None] + self._history
         if targets is None:
             histories = np.concatenate([histories, last[:, None] + 1 + self._history], axis=1)
-        screens = self.screens[histories]  # (batch, 2 · history, height, width)
+        screens = self.screens[histories]  # (batch, history or twice that, height, width)
         return Minibatch(
             screens[:, : self.history_length],
             self.actions[indexes],
