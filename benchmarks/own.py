@@ -57,7 +57,7 @@ def make_agent(argv: Sequence[str], seed: int = 1) -> Agent:
     state_shape = (memory_options.history_length, *screen_shape)
     n, random_starts = agent_options.num_envs, agent_options.random_starts
     network_class, on_gpu = library_of(backend)
-    games = make_games(env_options, state_shape, random_starts, game, n, on_gpu)
+    games = make_games(env_options, state_shape, random_starts, game, n, on_gpu, agent_options.learns_in_bursts)
     rng = np.random.default_rng(memory)
     replay = memory_class(memory_options)(memory_options, screen_shape, net_options.batch_size, rng, lanes=n)
     use_target = agent_options.target_steps > 0

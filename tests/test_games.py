@@ -18,11 +18,11 @@ from simple_dqn.games import Board, Games, GameWorkers, make_games
 SHAPE = (4, 84, 84)
 
 
-def make(number: int, monkeypatch: pytest.MonkeyPatch, cores: int = 1, **options: Any) -> Games:
+def make(number: int, monkeypatch: pytest.MonkeyPatch, cores: int = 1, in_turn: bool = False, **options: Any) -> Games:
     """Games as the program makes them on a machine of so many cores."""
     monkeypatch.setattr(games, "num_cores", lambda: cores)
     env_options = EnvironmentOptions(**(dict(game="pong") | options))
-    return make_games(env_options, SHAPE, 5, np.random.SeedSequence(3), number)
+    return make_games(env_options, SHAPE, 5, np.random.SeedSequence(3), number, in_turn=in_turn)
 
 
 def arrays(board: Board) -> list[NDArray[Any]]:
@@ -59,6 +59,17 @@ def test_processes_play_the_same_games(options: dict[str, Any], monkeypatch: pyt
     assert there.cores_taken == 2
     assert (here.num_actions, here.action_names) == (there.num_actions, there.action_names)
     for mine, theirs in zip(play(here, 150), play(there, 150), strict=True):
+        assert np.array_equal(mine, theirs)
+    there.close()
+
+
+def test_games_and_a_network_that_work_in_turn_have_all_cores_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    here, there = make(5, monkeypatch), make(5, monkeypatch, cores=2, in_turn=True)
+    assert isinstance(there, GameWorkers)
+    assert (len(there.processes), there.cores_left) == (2, None)
+    assert os.environ["GOMP_SPINCOUNT"] == "7"  # the user's own
+    for mine, theirs in zip(play(here, 40), play(there, 40), strict=True):
         assert np.array_equal(mine, theirs)
     there.close()
 

@@ -37,6 +37,11 @@ class AgentOptions(Options):
     )  # fmt: skip
     random_starts: int = option(30, "at most this many no-op actions after a restart", at_least=0, at_most=10**6)
 
+    @property
+    def learns_in_bursts(self) -> bool:
+        """Whether trainings are so far apart that mostly either games or learning need the processor."""
+        return self.train_frequency >= 8 * self.num_envs
+
 
 _MOST_REFRESHED = 100  # transitions judged anew for each step
 

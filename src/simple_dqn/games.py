@@ -216,6 +216,7 @@ class GameWorkers(Games):
     Args:
         make: makes the environment of game number so-and-so; the processes call it.
         processes: how many, at most one a game.
+        in_turn: the network computes when they do not play.
         number, state_shape, random_starts, rngs: as for `Games` and `make_board`.
     """
 
@@ -223,6 +224,7 @@ class GameWorkers(Games):
         self,
         make: Callable[[int], Environment],
         processes: int,
+        in_turn: bool,
         number: int,
         state_shape: tuple[int, int, int],
         random_starts: int,
@@ -231,7 +233,7 @@ class GameWorkers(Games):
         context = multiprocessing.get_context("spawn")  # a fork would inherit the network's threads half-alive
         buffer = context.RawArray("B", board_size(number, state_shape))
         self.board = make_board(number, state_shape, buffer)
-        self.cores_taken = processes
+        self.cores_taken = 0 if in_turn else processes
         self.processes: list[BaseProcess] = []
         self._workers: list[tuple[Connection, range]] = []
         bounds = [number * i // processes for i in range(processes + 1)]
@@ -342,6 +344,7 @@ def make_games(
     seed: np.random.SeedSequence,
     number: int = 1,
     on_gpu: bool = False,
+    in_turn: bool = False,
     watchers: Sequence[Watcher] = (),
     actions: Sequence[str] | None = None,
 ) -> Games:
@@ -353,6 +356,7 @@ def make_games(
         seed: of their randomness.
         number: of games.
         on_gpu: the network leaves the processor's cores alone.
+        in_turn: it computes only when they do not play, so that both have all cores.
         watchers: see the first game. They are part of this process, so then the games are, too: the result is the same.
         actions: as for `make_environment`.
 
@@ -362,19 +366,25 @@ def make_games(
     seeds = seed.spawn(number)
     rngs = [np.random.default_rng(own) for own in seeds]
     make = partial(_make, options, [int(own.generate_state(1)[0]) >> 1 for own in seeds], watchers, actions)
-    processes = 0 if watchers else min(number, _cores_to_play(on_gpu))
+    processes = 0 if watchers else min(number, _cores_to_play(on_gpu, in_turn))
     if number == 1 or processes == 0:
         return Games([make(i) for i in range(number)], make_board(number, state_shape), random_starts, rngs)
-    return GameWorkers(make, processes, number, state_shape, random_starts, rngs)
+    if in_turn:
+        # OpenMP's threads wait busily for the next layer, on cores that now play: shorter, but not so short that they
+        # sleep between layers (docs/speed.md). It looks here when torch is imported.
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    return GameWorkers(make, processes, in_turn, number, state_shape, random_starts, rngs)
 
 
-def _cores_to_play(on_gpu: bool) -> int:
+def _cores_to_play(on_gpu: bool, in_turn: bool) -> int:
     """How many cores play games while the others, or the GPU, learn.
 
     The network splits every layer evenly among its cores, so one that also plays keeps all the others waiting: two or
     three cores had better play and learn in turn (docs/speed.md).
     """
     cores = num_cores()
+    if in_turn:
+        return cores
     return cores - 1 if on_gpu else cores // 4
 
 

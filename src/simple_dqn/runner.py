@@ -137,8 +137,9 @@ class Run:
         n = 1 if o.play_games else agent_options.num_envs
         network_class, on_gpu = library_of(backend)
         actions = _actions(start, env_options) if start else None
+        in_turn = agent_options.learns_in_bursts or not o.train_steps
         self.games = make_games(
-            env_options, state_shape, agent_options.random_starts, game, n, on_gpu, self._watchers, actions
+            env_options, state_shape, agent_options.random_starts, game, n, on_gpu, in_turn, self._watchers, actions
         )
         self.memory = memory_class(memory_options)(
             memory_options,
