@@ -74,7 +74,7 @@ def test_exact_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert path.read_text().splitlines() == [
         HEADER,
         "0,random,5,3,2.3333333333333335,0,4,1,0,0,0.0,0,0,3.0,1.0,5.0",
-        "1,train,1,1,-1,-1,-1,0.75,3,10,20.0,0.375,2,5.0,1.0,1.0",
+        "1,train,1,1,6,6,6,0.75,3,10,20.0,0.375,2,5.0,1.0,1.0",  # a game of 7 - 1
     ]
 
 
@@ -105,6 +105,21 @@ def test_games_side_by_side_have_scores_of_their_own() -> None:
     assert stats.game_rewards == [3, 30]
     stats.on_step(step(1, True, game=0))
     assert stats.game_rewards == [3, 30, 6]
+
+
+def test_a_game_counts_whole_or_not_at_all() -> None:
+    stats, _ = make(None)
+
+    def scores(phase: str, *steps: tuple[float, bool, int]) -> list[float]:
+        stats.on_phase_start(phase, 1, len(steps))
+        for reward, terminal, game in steps:
+            stats.on_step(step(reward, terminal, game=game))
+        return stats.game_rewards
+
+    assert scores("train", (1, False, 0), (10, False, 1)) == []
+    assert scores("train", (2, True, 0), (4, False, 0)) == [3]
+    assert scores("test", (5, True, 0), (20, False, 1), (1, False, 0)) == [5]  # new games
+    assert scores("train", (6, True, 0), (7, True, 1), (8, True, 0), (9, True, 1)) == [8, 9]  # those of the test go on
 
 
 def test_no_game_finished_is_said_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

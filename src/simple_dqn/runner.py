@@ -382,18 +382,19 @@ class Run:
             self._facts |= {name: state["facts"][name] for name in _SCORES if name in state["facts"]}
             self.network.restore(state["network"])
             self.agent.restore(state["agent"])
-            same_games = len(state["games"]) == len(self.games)
-            new_games = same_games and not self.games.restore(state["games"])
-            if new_games:
+            same_number = len(state["games"]) == len(self.games)
+            same_games = same_number and self.games.restore(state["games"])
+            if not same_games:
+                state["statistics"]["scores"].clear()
+            if same_number and not same_games:
                 logger.info("This environment cannot be brought to where it was: new games begin")
-            if not same_games or not self.memory.fits(state["memory"]):
+            if not same_number or not self.memory.fits(state["memory"]):
                 logger.info("The replay memory is laid out otherwise now: it starts empty, and random steps fill it")
                 self._stage = ("random", 0)
                 return
             restore_memory(self.memory, checkpoint)
-            if new_games:
+            if not same_games:
                 self.memory.cut()
-                state["statistics"]["scores"].clear()
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{checkpoint.path} is damaged: it makes no sense ({error!r})") from error
         self._stage = (phase, epoch)

@@ -26,10 +26,13 @@ COLUMNS = (
     "total_time", "epoch_time", "steps_per_second",
 )  # fmt: skip
 _PHASES = ("play", "random", "train", "test")  # in the order in which they come within an epoch
+_ANEW = ("play", "test")  # begin with new games
 
 
 class Statistics(Callback):
     """Counts steps, games, scores and costs; at the end of a phase they go to the log and, as a row, to `csv`.
+
+    A game counts whole, in the phase in which it ends, or not at all.
 
     Args:
         agent: whose steps are counted.
@@ -41,14 +44,19 @@ class Statistics(Callback):
         self._csv = csv
         self._start_time = time.monotonic() - (csv.total_time if csv else 0.0)
         self._validation_states: NDArray[np.uint8] | None = None
+        self.phase = ""
+        self._scores: dict[int, float] = {}  # so far, of each game under way; nan if it does not count
         self.on_phase_start("", 0, None)
 
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
+        if phase in _ANEW:
+            self._scores = {}
+        elif self.phase in _ANEW:  # what goes on began under another exploration rate, and with all lives
+            self._scores = dict.fromkeys(self._scores, math.nan)
         self.phase, self.epoch = phase, epoch
         self.num_steps = self.num_games = 0
         self.game_rewards: list[float] = []  # of the games that ended in this phase
         self.exploration_rate = 1.0
-        self._scores: dict[int, float] = {}  # so far, of the game that each is in
         self._costs: Any = 0.0  # their sum, which may be on the GPU
         self._num_costs = 0
         self._phase_start_time = time.monotonic()
@@ -56,6 +64,7 @@ class Statistics(Callback):
     def save_state(self, under_way: bool) -> dict[str, Any]:
         """What it knows of the phase, which is `under_way` or over, and the states by which it judges the network."""
         return dict(
+            phase=self.phase,
             num_steps=self.num_steps,
             game_rewards=list(self.game_rewards),
             exploration_rate=self.exploration_rate,
@@ -67,26 +76,28 @@ class Statistics(Callback):
         )
 
     def restore(self, state: dict[str, Any], same_phase: bool) -> None:
-        """Goes on with the same validation states and, if `same_phase`, in the phase that was under way."""
+        """Goes on with the same games, validation states and, if `same_phase`, in the phase that was under way."""
         states = state["validation_states"]
         self._validation_states = states if states is None else states.copy()
+        self.phase = state.get("phase", self.phase)  # older checkpoints do not tell
+        self._scores = dict(state["scores"])
         if same_phase:
             self.num_steps, self.exploration_rate = state["num_steps"], state["exploration_rate"]
             self.game_rewards = list(state["game_rewards"])
             self.num_games = len(self.game_rewards)
-            self._scores = dict(state["scores"])
             self._costs, self._num_costs = state["costs"], state["num_costs"]
             self._phase_start_time -= state["seconds"]
             self._start_time -= state["seconds"]  # the phase's row, which counted them, is written anew
 
     def on_step(self, step: Step) -> None:
         self.num_steps += 1
-        score = self._scores.get(step.game, 0.0) + step.reward
         self.exploration_rate = step.exploration_rate
-        if step.terminal:
+        score = self._scores.pop(step.game, 0.0) + step.reward
+        if not (step.terminal or step.truncated):
+            self._scores[step.game] = score
+        elif step.terminal and not math.isnan(score):
             self.num_games += 1
             self.game_rewards.append(score)
-        self._scores[step.game] = 0.0 if step.terminal or step.truncated else score
 
     def on_train(self, cost: float) -> None:
         self._costs = self._costs + cost
