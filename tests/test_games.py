@@ -93,6 +93,10 @@ def test_one_game_needs_no_other_process(monkeypatch: pytest.MonkeyPatch) -> Non
     assert type(make(1, monkeypatch, cores=64)) is Games
 
 
+def test_one_core_needs_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(make(3, monkeypatch, cores=1, in_turn=True)) is Games
+
+
 class Hand(Watcher):
     """Plays action 2, wants a new game after its fifth step, and counts what it sees."""
 

@@ -384,7 +384,7 @@ def _cores_to_play(on_gpu: bool, in_turn: bool) -> int:
     """
     cores = num_cores()
     if in_turn:
-        return cores
+        return cores if cores > 1 else 0
     return cores - 1 if on_gpu else cores // 4
 
 
