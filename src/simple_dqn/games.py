@@ -377,14 +377,14 @@ def make_games(
 
 
 def _cores_to_play(on_gpu: bool, in_turn: bool) -> int:
-    """How many cores play games while the others, or the GPU, learn.
+    """How many cores play games: all if they play `in_turn` with learning, else while the others, or the GPU, learn.
 
     The network splits every layer evenly among its cores, so one that also plays keeps all the others waiting: two or
     three cores had better play and learn in turn (docs/speed.md).
     """
     cores = num_cores()
     if in_turn:
-        return cores if cores > 1 else 0
+        return cores if cores > 1 else 0  # processes on one core would only add messages
     return cores - 1 if on_gpu else cores // 4
 
 
