@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fakes import FakeEnvironment, FakeNetwork, Tape, side_by_side
-from simple_dqn.agent import Agent, AgentOptions, Callback, Step
+from simple_dqn.agent import Agent, AgentOptions, Callback, Step, require_seldom_refreshes
 from simple_dqn.errors import OptionError
 from simple_dqn.replay_memory import CUT, GOES_ON, TERMINAL, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.state_buffer import StateBuffer
@@ -89,9 +89,12 @@ def test_lambda_returns_are_formed_before_each_training() -> None:
 
 
 def test_lambda_returns_of_a_large_memory_before_each_step_are_refused() -> None:
-    make(train_frequency=1, return_lambda=0.5)
-    with pytest.raises(OptionError, match=r"judges all 101 transitions of the memory anew every 1 steps"):
-        make(train_frequency=1, return_lambda=0.5, replay_size=101)
+    for size, rate, frequency in ((100, 0.5, 1), (400, 0.5, 4), (101, 0.0, 1)):
+        memory = ReplayMemoryOptions(replay_size=size, return_lambda=rate)
+        require_seldom_refreshes(memory, AgentOptions(train_frequency=frequency))
+    memory = ReplayMemoryOptions(replay_size=101, return_lambda=0.5)
+    with pytest.raises(OptionError, match=r"judges the whole memory, --replay_size 101, anew every 1 steps"):
+        require_seldom_refreshes(memory, AgentOptions(train_frequency=1))
 
 
 def test_learns_only_from_enough_transitions() -> None:

@@ -122,6 +122,20 @@ def test_equal_seeds_make_equal_files_however_options_are_written(trained: Path,
     assert digests(tmp_path / "snapshots") == digests(trained / "snapshots")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyTorch comes with another OpenMP")
+@pytest.mark.parametrize(("frequency", "spins"), [("4", None), ("32", "10000")])
+def test_threads_spin_less_where_games_and_learning_take_turns(
+    frequency: str, spins: str | None, tmp_path: Path
+) -> None:
+    """OpenMP looks at the variable as it is loaded, and tells with which values it was."""
+    words = ["pong", *SHORT, "--num_envs", "2", "--train_frequency", frequency]
+    process = start(*words, cwd=tmp_path, OMP_DISPLAY_ENV="VERBOSE")
+    _, log = process.communicate(timeout=100)
+    assert process.returncode == 0, log
+    (told,) = set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", log))
+    assert (told == "10000") == (spins == "10000")
+
+
 def test_games_side_by_side_train_the_same_twice(tmp_path: Path) -> None:
     """The fast preset, its steps no multiple of the games."""
     fast = ["@presets/fast", *SHORT, "--train_steps", "45", "--target_steps", "16"]

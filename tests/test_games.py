@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simple_dqn import games
 from simple_dqn.environment import Environment, EnvironmentOptions, Watcher
 from simple_dqn.errors import GameError
-from simple_dqn.games import Board, Games, GameWorkers, make_games
+from simple_dqn.games import Board, Games, GameWorkers, leave_cores_to_games, make_games
 
 SHAPE = (4, 84, 84)
 
@@ -64,14 +64,21 @@ def test_processes_play_the_same_games(options: dict[str, Any], monkeypatch: pyt
 
 
 def test_games_and_a_network_that_work_in_turn_have_all_cores_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     here, there = make(5, monkeypatch), make(5, monkeypatch, cores=2, in_turn=True)
     assert isinstance(there, GameWorkers)
     assert (len(there.processes), there.cores_left) == (2, None)
-    assert os.environ["GOMP_SPINCOUNT"] == "7"  # the user's own
     for mine, theirs in zip(play(here, 40), play(there, 40), strict=True):
         assert np.array_equal(mine, theirs)
     there.close()
+
+
+def test_users_may_say_how_long_threads_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    for own, after in ((None, "10000"), ("7", "7")):
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+        if own:
+            monkeypatch.setenv("GOMP_SPINCOUNT", own)
+        leave_cores_to_games()
+        assert os.environ["GOMP_SPINCOUNT"] == after
 
 
 def test_a_game_is_the_same_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,6 +251,15 @@ def test_lambda_returns_keep_to_their_lane() -> None:
         assert target == pytest.approx(expected, rel=1e-6)
 
 
+def test_lambda_returns_of_episodes_too_short_to_learn_from_are_refused_in_words() -> None:
+    memory = make(20, batch=2, return_lambda=0.5)
+    fill(memory, [None] * 6 + [END] * 20)
+    assert memory.ready  # there was a whole transition once
+    memory.refresh(Oracle())
+    with pytest.raises(OptionError, match=r"none of 20 transitions in the replay memory has 4 screens of history"):
+        memory.minibatch()
+
+
 def test_without_lambda_nobody_is_asked() -> None:
     memory = make(20)
     fill(memory, [None] * 10)
@@ -259,7 +268,7 @@ def test_without_lambda_nobody_is_asked() -> None:
 
 
 def test_lambda_returns_and_several_steps_exclude_each_other() -> None:
-    with pytest.raises(OptionError, match=r"--multi_step 3 does not go with --return_lambda, .*: use --multi_step 1"):
+    with pytest.raises(OptionError, match=r"--multi_step 3 .*: use --multi_step 1, or --return_lambda 0"):
         ReplayMemoryOptions(multi_step=3, return_lambda=0.5)
 
 
@@ -363,17 +372,18 @@ def test_too_small_for_the_steps_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("multi_step", "changed"),
     [
-        dict(priority_exponent=0.0),
-        dict(multi_step=1),
-        dict(multi_step=3),
-        dict(terminal_on_reward=True),
-        dict(prioritized_replay=False),
+        (2, dict(priority_exponent=0.0)),
+        (2, dict(multi_step=1)),
+        (2, dict(multi_step=3)),
+        (1, dict(return_lambda=0.5)),
+        (2, dict(terminal_on_reward=True)),
+        (2, dict(prioritized_replay=False)),
     ],
 )
-def test_with_other_options_all_enter_anew(changed: dict[str, Any]) -> None:
-    options: dict[str, Any] = dict(batch=5, multi_step=2, prioritized_replay=True)
+def test_with_other_options_all_enter_anew(multi_step: int, changed: dict[str, Any]) -> None:
+    options: dict[str, Any] = dict(batch=5, multi_step=multi_step, prioritized_replay=True)
     memory, other = make(30, **options), make(30, **(options | changed))
     fill(memory, [None] * 30)
     memory.update(memory.minibatch().indexes, np.full(5, 100, np.float32))

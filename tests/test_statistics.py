@@ -122,6 +122,20 @@ def test_a_game_counts_whole_or_not_at_all() -> None:
     assert scores("train", (6, True, 0), (7, True, 1), (8, True, 0), (9, True, 1)) == [8, 9]  # those of the test go on
 
 
+def test_games_of_a_checkpoint_that_does_not_tell_their_phase_do_not_count() -> None:
+    before, _ = make(None)
+    before.on_phase_start("test", 1, 1)
+    before.on_step(step(5))
+    older = before.save_state(under_way=False)
+    del older["phase"]
+    stats, _ = make(None)
+    stats.restore(older, same_phase=False)
+    stats.on_phase_start("train", 2, 2)
+    for _ in range(2):
+        stats.on_step(step(1, True))
+    assert stats.game_rewards == [1]
+
+
 def test_no_game_finished_is_said_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     stats, _ = make(tmp_path / "a.csv")

@@ -16,7 +16,7 @@ from simple_dqn.environment import Mode, Screen
 from simple_dqn.errors import OptionError
 from simple_dqn.games import GIVEN_UP, Games
 from simple_dqn.options import Options, option
-from simple_dqn.replay_memory import CUT, TERMINAL, Judge, Minibatch, ReplayMemory
+from simple_dqn.replay_memory import CUT, TERMINAL, Judge, Minibatch, ReplayMemory, ReplayMemoryOptions
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,16 @@ class Network(Judge, Protocol):
         """Copies the weights to the target network."""
 
 
+def require_seldom_refreshes(memory: ReplayMemoryOptions, agent: AgentOptions) -> None:
+    """Raises OptionError if λ-returns of so large a memory would take all of the time."""
+    if memory.return_lambda and memory.replay_size > _MOST_REFRESHED * agent.train_frequency:
+        raise OptionError(
+            f"--return_lambda judges the whole memory, --replay_size {memory.replay_size}, anew every "
+            f"{agent.train_frequency} steps, which takes for ever: see @presets/online for a --replay_size and a "
+            "--train_frequency that fit"
+        )
+
+
 class Agent:
     """Plays `games`, fills `memory` and trains `network`.
 
@@ -104,9 +114,6 @@ class Agent:
         options: its options.
         rng: of its explorations.
         callbacks: told of every step and every training.
-
-    Raises:
-        OptionError: λ-returns of so large a memory would take all of the time.
     """
 
     def __init__(
@@ -118,12 +125,6 @@ class Agent:
         rng: np.random.Generator,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        if memory.return_lambda and memory.size > _MOST_REFRESHED * options.train_frequency:
-            raise OptionError(
-                f"--return_lambda judges all {memory.size} transitions of the memory anew every "
-                f"{options.train_frequency} steps, which takes for ever: see @presets/online for a --replay_size and a "
-                "--train_frequency that fit"
-            )
         self.games = games
         self.memory = memory
         self.network = network

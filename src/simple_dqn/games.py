@@ -369,10 +369,6 @@ def make_games(
     processes = 0 if watchers else min(number, _cores_to_play(on_gpu, in_turn))
     if number == 1 or processes == 0:
         return Games([make(i) for i in range(number)], make_board(number, state_shape), random_starts, rngs)
-    if in_turn:
-        # OpenMP's threads wait busily for the next layer, on cores that now play: shorter, but not so short that they
-        # sleep between layers (docs/speed.md). It looks here when torch is imported.
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     return GameWorkers(make, processes, in_turn, number, state_shape, random_starts, rngs)
 
 
@@ -386,6 +382,15 @@ def _cores_to_play(on_gpu: bool, in_turn: bool) -> int:
     if in_turn:
         return cores if cores > 1 else 0  # processes on one core would only add messages
     return cores - 1 if on_gpu else cores // 4
+
+
+def leave_cores_to_games() -> None:
+    """Has OpenMP's threads wait less busily for the next layer, on cores that play in turn with the network.
+
+    But not so little that they sleep between layers (docs/speed.md). OpenMP looks here once, when torch is imported, so
+    this comes first.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def num_cores() -> int:

@@ -63,7 +63,7 @@ class ReplayMemoryOptions(Options):
         if self.return_lambda and self.multi_step > 1:
             raise OptionError(
                 f"--multi_step {self.multi_step} does not go with --return_lambda, where returns of all numbers of "
-                "steps count: use --multi_step 1"
+                "steps count: use --multi_step 1, or --return_lambda 0"
             )
 
 
@@ -211,6 +211,8 @@ class ReplayMemory:
         lanes = [self._places(n, range(max(0, a - self.lane_size), a)) for n, a in enumerate(self.added.tolist())]
         places = np.concatenate(lanes)  # of each lane the oldest first
         places = places[self._is_whole(places)]
+        if not len(places):  # `minibatch` will say so
+            return
         parts = np.resize(places, (-(-len(places) // self.batch_size), self.batch_size))  # the last one is filled up
         outlooks = [network.outlook(self._transitions(part, np.ones(self.batch_size, np.float32))) for part in parts]
         returns, discounts, values = (np.concatenate(field).tolist() for field in zip(*outlooks, strict=True))
@@ -379,7 +381,7 @@ class PrioritizedReplayMemory(ReplayMemory):
     @property
     def _meaning(self) -> list[float]:
         """The options that priorities hang on."""
-        return [self._options.priority_exponent, self.multi_step, self._terminal_on_reward]
+        return [self._options.priority_exponent, self.multi_step, self._terminal_on_reward, self.return_lambda]
 
     def _sample_indexes(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         self._enter()

@@ -16,14 +16,14 @@ import numpy as np
 
 from nvis.visualization import Visualization, VisualizationOptions
 from simple_dqn import options
-from simple_dqn.agent import Agent, AgentOptions
+from simple_dqn.agent import Agent, AgentOptions, require_seldom_refreshes
 from simple_dqn.audience import Audience
 from simple_dqn.checkpoint import Checkpoint, Checkpoints, Chunk, prefix_of, restore_memory
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, find_device
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.errors import CheckpointError, OptionError, SimpleDQNError, SnapshotError
 from simple_dqn.files import Lock, require_writable
-from simple_dqn.games import make_games
+from simple_dqn.games import leave_cores_to_games, make_games
 from simple_dqn.neon_network import NeonNetwork, find_backend
 from simple_dqn.options import Options, option
 from simple_dqn.progress import Progress
@@ -135,9 +135,13 @@ class Run:
         screen_shape = (env_options.screen_height, env_options.screen_width)
         state_shape = (memory_options.history_length, *screen_shape)
         n = 1 if o.play_games else agent_options.num_envs
-        network_class, on_gpu = library_of(backend)
         actions = _actions(start, env_options) if start else None
+        if o.train_steps and not o.play_games:
+            require_seldom_refreshes(memory_options, agent_options)
         in_turn = agent_options.learns_in_bursts or not o.train_steps
+        if in_turn and n > 1 and not self._watchers:
+            leave_cores_to_games()
+        network_class, on_gpu = library_of(backend)
         self.games = make_games(
             env_options, state_shape, agent_options.random_starts, game, n, on_gpu, in_turn, self._watchers, actions
         )
@@ -402,7 +406,7 @@ class Run:
         self._saved_transitions = int(self.memory.added.sum())  # nothing has been done since
         if self._prefix and prefix_of(checkpoint.path).resolve() == Path(self._prefix).resolve():
             self._chunks = checkpoint.chunks
-        logger.info("Going on from %s, as if nothing had happened", checkpoint.path)
+        logger.info("Going on from %s%s", checkpoint.path, ", as if nothing had happened" if same_games else "")
 
     def _rows_to_keep(self, start: Start | None) -> dict[str, Any]:
         if start and start.checkpoint:

@@ -79,8 +79,11 @@ class Statistics(Callback):
         """Goes on with the same games, validation states and, if `same_phase`, in the phase that was under way."""
         states = state["validation_states"]
         self._validation_states = states if states is None else states.copy()
-        self.phase = state.get("phase", self.phase)  # older checkpoints do not tell
         self._scores = dict(state["scores"])
+        if "phase" in state:
+            self.phase = state["phase"]
+        elif not same_phase:  # an older checkpoint does not tell whether they are scores of a test
+            self._scores = dict.fromkeys(self._scores, math.nan)
         if same_phase:
             self.num_steps, self.exploration_rate = state["num_steps"], state["exploration_rate"]
             self.game_rewards = list(state["game_rewards"])
