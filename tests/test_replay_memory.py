@@ -47,9 +47,8 @@ def whole_histories(
     found = {}
     for n, event in past[-size:]:
         before = [m for m in range(n - history, n) if m >= max(0, len(past) - size)]
-        wraps = n % size < history or n % size + steps > size  # the original does not draw these either
         known = n + steps <= len(past)
-        if len(before) == history and known and not wraps and not any(past[m][1] for m in before):
+        if len(before) == history and known and not any(past[m][1] for m in before):
             found[n] = (before, event == END)
     return found
 
@@ -207,7 +206,7 @@ def lambda_return(n: int, past: list[tuple[int, str | None]], size: int, lam: fl
     reward, event, value = n * 0.01, past[n][1], n % 251 / 10
     if event == END:
         return reward
-    if event == GAP or n + 1 == len(past) or (n + 1) % size < 4:  # nothing is known, or kept, of the step after it
+    if event == GAP or n + 1 == len(past):  # nothing is known of the step after it
         return reward + 0.5 * value
     return reward + 0.5 * ((1 - lam) * value + lam * lambda_return(n + 1, past, size, lam))
 

@@ -129,7 +129,7 @@ class ReplayMemory:
         self._terminal_on_reward = options.terminal_on_reward
         self.batch_size = batch_size
         self._rng = rng
-        window = options.history_length + options.multi_step  # spans neither where a ring begins nor where it ends
+        window = options.history_length + options.multi_step
         least = max(batch_size + 1, lanes * (2 * window - 1))
         if options.replay_size < least:
             needs = f", --multi_step {options.multi_step}" if options.multi_step > 1 else ""
@@ -163,6 +163,11 @@ class ReplayMemory:
     def count(self) -> int:
         """Transitions held."""
         return int(self.counts.sum())
+
+    @property
+    def _oldest(self) -> NDArray[np.int64]:
+        """Where in each lane the oldest transition lies, the next to make way once the lane is full."""
+        return np.where(self.added > self.lane_size, self.added % self.lane_size, 0)
 
     @property
     def ready(self) -> bool:
@@ -216,7 +221,7 @@ class ReplayMemory:
         parts = np.resize(places, (-(-len(places) // self.batch_size), self.batch_size))  # the last one is filled up
         outlooks = [network.outlook(self._transitions(part, np.ones(self.batch_size, np.float32))) for part in parts]
         returns, discounts, values = (np.concatenate(field).tolist() for field in zip(*outlooks, strict=True))
-        goes_on = (self.terminals[places] == GOES_ON) & (np.diff(places, append=-1) == 1)
+        goes_on = (self.terminals[places] == GOES_ON) & np.append(self._beside(places[:-1], 1) == places[1:], False)
         target = 0.0
         for k in reversed(range(len(places))):
             later = values[k] + self.return_lambda * (target - values[k]) if goes_on[k] else values[k]
@@ -226,18 +231,17 @@ class ReplayMemory:
         self, indexes: NDArray[np.int64], weights: NDArray[np.float32], targets: NDArray[np.float32] | None = None
     ) -> Minibatch:
         """Those at `indexes`; without poststates, where the targets are known."""
-        ahead = indexes[:, None] + self._ahead  # (batch, multi_step)
+        ahead = self._beside(indexes[:, None], self._ahead)  # (batch, multi_step)
         rewards = self.rewards[ahead]  # likewise
         ends = self.terminals[ahead]  # likewise
         if self._terminal_on_reward:  # Karpathy 2016, "Deep Reinforcement Learning: Pong from Pixels"
             ends[rewards != 0] = TERMINAL
         ended = ends != GOES_ON
         steps = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, self.multi_step)
-        last = indexes + steps - 1  # the transition that leads to the poststate
-        histories = indexes[:, None] + self._history
+        offsets = np.broadcast_to(self._history, (len(indexes), self.history_length))
         if targets is None:
-            histories = np.concatenate([histories, last[:, None] + 1 + self._history], axis=1)
-        screens = self.screens[histories]  # (batch, history or twice that, height, width)
+            offsets = np.concatenate([offsets, steps[:, None] + self._history], axis=1)
+        screens = self.screens[self._beside(indexes[:, None], offsets)]  # (batch, history or twice that, height, width)
         return Minibatch(
             screens[:, : self.history_length],
             self.actions[indexes],
@@ -292,6 +296,11 @@ class ReplayMemory:
     def _places(self, lane: int, numbers: range) -> NDArray[np.int64]:
         return lane * self.lane_size + np.arange(numbers.start, numbers.stop) % self.lane_size
 
+    def _beside(self, indexes: NDArray[np.int64], offset: NDArray[np.int64] | int) -> NDArray[np.int64]:
+        """Where the transitions lie that were added to the same lane so many later, or earlier."""
+        place = indexes % self.lane_size
+        return indexes - place + (place + offset) % self.lane_size
+
     def update(self, indexes: NDArray[np.int64], errors: NDArray[np.float32]) -> None:
         """Told the error, (batch,), of each transition just learned from; uniform sampling has no use for it."""
 
@@ -319,22 +328,20 @@ class ReplayMemory:
         return self._rng.choice(whole, self.batch_size)
 
     def _draw(self) -> NDArray[np.int64]:
-        """Indexes (batch,), uniform over what the lanes hold beyond their first `history_length` places."""
+        """Indexes (batch,), uniform over what the lanes hold but for the oldest `history_length`."""
         usable = np.maximum(self.counts - self.history_length, 0)
         bounds = usable.cumsum()
         drawn = self._rng.integers(max(1, bounds[-1]), size=self.batch_size)
         lane = np.minimum(bounds.searchsorted(drawn, side="right"), len(bounds) - 1)
-        return lane * self.lane_size + self.history_length + drawn - (bounds - usable)[lane]
+        age = self.history_length + drawn - (bounds - usable)[lane]
+        return lane * self.lane_size + (self._oldest[lane] + age) % self.lane_size
 
     def _is_whole(self, indexes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each transition has its history, within one game, and the steps after it that count, (batch,)."""
         lane, place = np.divmod(indexes, self.lane_size)
-        count = self.counts[lane]
-        age = (place - self.added[lane]) % self.lane_size  # 0: the oldest, about to be overwritten
-        over_the_seam = (age < self.history_length) | (age > self.lane_size - self.multi_step)
-        ended = self.terminals[indexes[:, None] + self._history].any(axis=1)  # its own screen may end the game
-        inside = (place >= self.history_length) & (place + self.multi_step <= count)
-        return inside & ~ended & ~((count == self.lane_size) & over_the_seam)
+        age = (place - self._oldest[lane]) % self.lane_size  # 0: the oldest
+        ended = self.terminals[self._beside(indexes[:, None], self._history)].any(axis=1)  # its own may end the game
+        return (age >= self.history_length) & (age + self.multi_step <= self.counts[lane]) & ~ended
 
 
 class PrioritizedReplayMemory(ReplayMemory):
