@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -26,6 +27,7 @@ from simple_dqn.agent import Agent
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.errors import GameError, OutputError, SnapshotError
 from simple_dqn.main import GROUPS, main
+from simple_dqn.runner import stop_on_interrupt
 from simple_dqn.snapshot import Snapshot, read_snapshot, write_snapshot
 from simple_dqn.statistics import CSVFile
 
@@ -135,6 +137,31 @@ def test_threads_spin_less_where_games_and_learning_take_turns(
     assert process.returncode == 0, log
     (told,) = set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", log))
     assert (told == "10000") == less
+
+
+def test_learning_that_diverges_is_told_and_not_saved(tmp_path: Path) -> None:
+    wild = ["--optimizer", "adam", "--learning_rate", "1000", "--clip_error", "0", "--train_steps", "400"]
+    process = start("pong", *SHORT, *FILES, *wild, "--epochs", "3", cwd=tmp_path)
+    _, log = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert log.endswith("nothing of this epoch is saved: use a smaller --learning_rate\n")
+    assert "Traceback" not in log
+    for snapshot in (tmp_path / "snapshots").glob("*.pkl"):
+        read_snapshot(snapshot)
+    assert rows(tmp_path / "results" / "pong.csv")[-1]["meancost"] in ("nan", "inf")
+
+
+def test_a_second_signal_ends_at_once_but_gives_the_terminal_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Any] = []
+    viewer = SimpleNamespace(close=lambda: events.append("closed"))
+    run: Any = SimpleNamespace(agent=SimpleNamespace(interrupted=False), viewer=viewer)
+    monkeypatch.setattr(os, "kill", lambda pid, signum: events.append((pid, signum, signal.getsignal(signum))))
+    with stop_on_interrupt(run):
+        signal.raise_signal(signal.SIGTERM)
+        assert run.agent.interrupted
+        assert events == []
+        signal.raise_signal(signal.SIGTERM)
+    assert events == ["closed", (os.getpid(), signal.SIGTERM, signal.SIG_DFL)]
 
 
 def test_games_side_by_side_train_the_same_twice(tmp_path: Path) -> None:
@@ -374,6 +401,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "long name": (["x" * 5000], "."),
     "unknown gym": (["Nonsense-v0", "--environment", "gym"], "cannot make 'Nonsense-v0'"),
     "two games": (["pong", "breakout"], "unrecognized argument 'breakout'"),
+    "game as an option": (["--game", "pong"], "unrecognized argument '--game': the game is given without --game"),
     "unknown option": (["pong", "--random_sed", "1"], "did you mean --random_seed"),
     "unknown option=": (["pong", "--epocs=1"], "did you mean --epochs"),
     "hopeless option": (["pong", "--xyzzy"], "--help lists the options"),

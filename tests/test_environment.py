@@ -584,6 +584,11 @@ def test_gym_environment_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyP
     del gymnasium.registry["Mine-v0"]
 
 
+def test_atari_games_of_gymnasium_name_their_actions() -> None:
+    assert gym("ALE/Breakout-v5").action_names == ale("breakout").action_names
+    assert gym("CartPole-v1").action_names == ["0", "1"]
+
+
 @pytest.mark.parametrize("game", ["Breakout-v0", "ALE/Breakout-v5"])
 def test_gym_breakout(game: str) -> None:
     env: Environment = gym(game)

@@ -539,6 +539,9 @@ def test_where_games_are_shown(tty: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(make_display(ViewerOptions(display_screen="terminal")), Terminal)
     monkeypatch.setenv("SDL_VIDEODRIVER", "nonsense")
     assert isinstance(make_display(ViewerOptions(display_screen=True)), Terminal)
+    monkeypatch.delenv("SDL_VIDEODRIVER")
+    monkeypatch.setenv("DISPLAY", ":77")  # where nobody answers SDL would draw where nobody sees
+    assert isinstance(make_display(ViewerOptions(display_screen=True)), Terminal)
 
 
 def test_nowhere_to_show_games(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -332,6 +332,11 @@ class GymEnvironment(Environment):
     def num_actions(self) -> int:
         return len(self._actions)
 
+    @property
+    def action_names(self) -> list[str]:
+        meanings: Sequence[str] = getattr(self._gym.unwrapped, "get_action_meanings", list)()
+        return list(meanings) if len(meanings) == self.num_actions else super().action_names
+
     def restart(self) -> None:
         self._observation, info = self._gym.reset(seed=self._seed)
         self.lives = int(info.get("lives", 0))

@@ -91,7 +91,7 @@ def run(argv: Sequence[str]) -> None:
     logging.getLogger().setLevel(options.build(CommonOptions, given).log_level)
     run = Run(*_settle(given))
     try:
-        with stop_on_interrupt(run.agent), contextlib.closing(run):
+        with stop_on_interrupt(run), contextlib.closing(run):
             run.go()
     finally:
         run.show_scores()  # once there is no other picture on the terminal

@@ -17,7 +17,7 @@ import difflib
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -104,7 +104,8 @@ def parse(
         if more or name in values:
             values[name] = (*values.get(name, ()), *more)
     if unknown:
-        raise OptionError(_unknown(unknown[0], names))
+        positional = {f.name for f in known_fields if f.metadata["positional"]}
+        raise OptionError(_unknown(unknown[0], names, positional))
     return values
 
 
@@ -266,7 +267,9 @@ def _with_true(words: Sequence[str], flags: Sequence[str]) -> list[str]:
     ]
 
 
-def _unknown(word: str, names: Iterable[str]) -> str:
+def _unknown(word: str, names: Iterable[str], positional: Container[str]) -> str:
     close = difflib.get_close_matches(word.lstrip("-").split("=")[0], names, n=1)
     hint = f"did you mean --{close[0]}?" if close and word.startswith("-") else "--help lists the options"
+    if close and close[0] in positional:
+        hint = f"the {close[0]} is given without --{close[0]}"
     return f"unrecognized argument {word!r}: {hint}"

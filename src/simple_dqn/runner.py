@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import os
 import secrets
 import signal
 from collections.abc import Callable, Iterator
@@ -104,8 +106,8 @@ class Run:
         self._saved_transitions = -1  # that had entered the memory when the last of them was saved
         self._prefix = o.save_weights_prefix if o.train_steps and not o.play_games else None
         display = make_display(options.build(ViewerOptions, values))
-        self._viewer = Viewer(display) if display else None
-        watchers = make_recorders(options.build(RecorderOptions, values)) + ([self._viewer] if self._viewer else [])
+        self.viewer = Viewer(display) if display else None
+        watchers = make_recorders(options.build(RecorderOptions, values)) + ([self.viewer] if self.viewer else [])
         self._watchers = [Audience(watchers, o.play_games)] if watchers else []
         self._make_parts(values, seed, start)
         if start:
@@ -181,10 +183,10 @@ class Run:
             self.statistics.restore(start.checkpoint.state["statistics"], same_phase=False)
         self._scores = Scores()
         self.agent.callbacks = [self.statistics, Progress(self.statistics, self.options.epochs), self._scores]
-        if self._viewer:
+        if self.viewer:
             explain = Saliency(self.network.layers, lambda: self.network.train_iterations)
-            self._viewer.attach(self.agent, explain)
-            self.agent.callbacks.append(self._viewer)
+            self.viewer.attach(self.agent, explain)
+            self.agent.callbacks.append(self.viewer)
         if page.visualization_file:
             origin = str(start.path) if start else "none, the weights are random"
             game_name = Path(self._facts["game"]).stem
@@ -198,7 +200,7 @@ class Run:
             else:
                 self.train()
         except Interrupted:
-            if not (self._viewer and self._viewer.quit):
+            if not (self.viewer and self.viewer.quit):
                 raise
         for watcher in self._watchers:
             watcher.finish()
@@ -258,6 +260,11 @@ class Run:
             self._phase("random", 0, o.random_steps, agent.random)
         elif phase == "train":
             self._phase("train", epoch, o.train_steps, agent.train, already=agent.total_train_steps - self._epoch_began)
+            if not math.isfinite(self.statistics.mean_cost):
+                raise OptionError(
+                    "learning diverged, its loss is no number any more; nothing of this epoch is saved: use a smaller "
+                    "--learning_rate"
+                )
             if o.train_steps and not self.memory.ready:
                 logger.warning("Nothing was learned: %d transitions make no minibatch yet", self.memory.count)
             self._epoch, self._epoch_began = epoch, agent.total_train_steps
@@ -428,8 +435,10 @@ class Interrupted(Exception):
 
 
 @contextlib.contextmanager
-def stop_on_interrupt(agent: Agent) -> Iterator[None]:
+def stop_on_interrupt(run: Run) -> Iterator[None]:
     """After Ctrl-C or SIGTERM the agent finishes its step and the run saves what it has; a second one ends it at once.
+
+    But for giving a terminal back that shows the game.
 
     Raises:
         Interrupted: with the signal's number.
@@ -437,10 +446,16 @@ def stop_on_interrupt(agent: Agent) -> Iterator[None]:
     received = []
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        agent.interrupted = True
+        run.agent.interrupted = True
         received.append(signum)
-        signal.signal(signum, signal.SIG_DFL)
+        signal.signal(signum, end if run.viewer else signal.SIG_DFL)
         logger.info("Interrupted: coming to an end (Ctrl-C again ends at once)")
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        assert run.viewer
+        run.viewer.close()
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
 
     before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -42,6 +42,9 @@ class Window:
             pygame.display.init()
         except pygame.error as error:
             raise GameError(f"cannot open {os.environ.get('DISPLAY') or 'a window'}: {error}") from None
+        if pygame.display.get_driver() in ("offscreen", "dummy") and "SDL_VIDEODRIVER" not in os.environ:
+            pygame.display.quit()  # nobody could see what SDL falls back on
+            raise GameError(f"cannot open {os.environ.get('DISPLAY') or 'a window'}")
         pygame.font.init()
         self._font = pygame.font.Font(None, 24)
         self._screen: Any = None
