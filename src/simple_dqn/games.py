@@ -19,6 +19,7 @@ from simple_dqn.errors import GameError
 from simple_dqn.replay_memory import CUT, GOES_ON, TERMINAL
 from simple_dqn.state_buffer import StateBuffer
 
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal has gone
 GIVEN_UP = 3  # beside those: a watcher wants another game, and this one does not count
 
 
@@ -317,8 +318,8 @@ def _work(
     rngs: Sequence[np.random.Generator],
 ) -> None:
     """Plays games until the connection ends, as it does when the other process is gone."""
-    for number_of_signal in (signal.SIGINT, signal.SIGTERM):  # they are for the process that learns
-        signal.signal(number_of_signal, signal.SIG_IGN)
+    for signum in ENDING_SIGNALS:  # they are for the process that learns
+        signal.signal(signum, signal.SIG_IGN)
     try:
         board = make_board(number, state_shape, buffer).part(numbers.start, numbers.stop)
         games = Games([make(i) for i in numbers], board, random_starts, rngs)

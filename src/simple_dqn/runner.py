@@ -25,7 +25,7 @@ from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOp
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.errors import CheckpointError, OptionError, SimpleDQNError, SnapshotError
 from simple_dqn.files import Lock, require_writable
-from simple_dqn.games import leave_cores_to_games, make_games
+from simple_dqn.games import ENDING_SIGNALS, leave_cores_to_games, make_games
 from simple_dqn.neon_network import NeonNetwork, find_backend
 from simple_dqn.options import Options, option
 from simple_dqn.progress import Progress
@@ -260,11 +260,7 @@ class Run:
             self._phase("random", 0, o.random_steps, agent.random)
         elif phase == "train":
             self._phase("train", epoch, o.train_steps, agent.train, already=agent.total_train_steps - self._epoch_began)
-            if not math.isfinite(self.statistics.mean_cost):
-                raise OptionError(
-                    "learning diverged, its loss is no number any more; nothing of this epoch is saved: use a smaller "
-                    "--learning_rate"
-                )
+            self._require_numbers()
             if o.train_steps and not self.memory.ready:
                 logger.warning("Nothing was learned: %d transitions make no minibatch yet", self.memory.count)
             self._epoch, self._epoch_began = epoch, agent.total_train_steps
@@ -346,9 +342,18 @@ class Run:
 
     def _save_moment(self, checkpoint: bool) -> None:
         """Saves what was played and learned since the last snapshot, as that of the epoch under way."""
+        self._require_numbers()
         if self.memory.added.sum() != self._saved_transitions:
             broken_off = self.agent.total_train_steps > self._epoch_began
             self._save(self._epoch + broken_off, checkpoint=checkpoint)
+
+    def _require_numbers(self) -> None:
+        """Raises OptionError if this phase's learning came to weights that are no use any more."""
+        if not math.isfinite(self.statistics.mean_cost):
+            raise OptionError(
+                "learning diverged, its loss is no number any more; nothing of this epoch is saved: use a smaller "
+                "--learning_rate"
+            )
 
     def _take_over(self, start: Start, snapshot: Snapshot) -> None:
         """Goes on from a snapshot: its weights and, where training is resumed, its counters."""
@@ -436,9 +441,9 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def stop_on_interrupt(run: Run) -> Iterator[None]:
-    """After Ctrl-C or SIGTERM the agent finishes its step and the run saves what it has; a second one ends it at once.
+    """After Ctrl-C, SIGTERM or SIGHUP the agent finishes its step and the run saves what it has.
 
-    But for giving a terminal back that shows the game.
+    A second one ends it at once, but for giving back a terminal that shows the game. Under nohup SIGHUP stays ignored.
 
     Raises:
         Interrupted: with the signal's number.
@@ -457,7 +462,8 @@ def stop_on_interrupt(run: Run) -> Iterator[None]:
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
 
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [s for s in ENDING_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {signum: signal.signal(signum, stop) for signum in heeded}
     try:
         yield
     except Interrupted:
