@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -52,10 +51,6 @@ def measure(before: str, spins: str | None, options: list[str]) -> dict[str, flo
             return {row["phase"]: float(row["steps_per_second"]) for row in csv.DictReader(file)}
 
 
-def _cell(speeds: list[float]) -> str:
-    return f"{statistics.median(speeds):.0f} ({min(speeds):.0f} to {max(speeds):.0f})"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="measurements of each figure (default: 5)")
@@ -72,7 +67,7 @@ def main() -> None:
         for name, (before, spins) in VARIANTS.items():
             for phase, speed in measure(before, spins, options).items():
                 speeds[name, phase].append(speed)
-    rows = [(name, *(_cell(speeds[name, phase]) for phase in PHASES)) for name in VARIANTS]
+    rows = [(name, *(report.cell(speeds[name, phase]) for phase in PHASES)) for name in VARIANTS]
     title = f"Steps per second of `@presets/online` in Breakout, on the CPU; medians of {arguments.runs} interleaved "
     title += f"runs ({arguments.train_steps} steps of training), the lowest and the highest in brackets."
     report.write("\n\n".join([title, machine, report.table(("", *PHASES), rows)]), arguments.output)

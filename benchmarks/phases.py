@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import statistics
 from collections import defaultdict
 from dataclasses import replace
 
@@ -33,10 +32,6 @@ def measure(agent: Agent, phase: str, steps: int) -> float:
         rate = float(phase.split()[-1])
         agent.options = replace(agent.options, exploration_rate_start=rate, exploration_rate_end=rate)
     return own.speed(getattr(agent, phase.split()[0]), steps)
-
-
-def _cell(speeds: list[float]) -> str:
-    return f"{statistics.median(speeds):.0f} ({min(speeds):.0f} to {max(speeds):.0f})"
 
 
 def main() -> None:
@@ -63,7 +58,7 @@ def main() -> None:
             for name, agent in agents.items():
                 speeds[name, phase].append(measure(agent, phase, arguments.steps))
 
-    rows = [(phase, *(_cell(speeds[name, phase]) for name in names)) for phase in PHASES]
+    rows = [(phase, *(report.cell(speeds[name, phase]) for name in names)) for phase in PHASES]
     title = f"Steps per second on Breakout, on the CPU; medians of {arguments.runs} interleaved runs of "
     title += f"{arguments.steps} steps, the lowest and the highest in brackets."
     report.write("\n\n".join([title, machine, report.table(("Phase", *names), rows)]), arguments.output)

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 import psutil
 
@@ -31,6 +32,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown; all columns but the first are set flush right."""
     rule = [":--", *["--:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
+
+
+def cell(figures: Sequence[float]) -> str:
+    """Their median, the lowest and the highest in brackets."""
+    return f"{median(figures):.0f} ({min(figures):.0f} to {max(figures):.0f})"
 
 
 def write(text: str, output: str | None) -> None:

@@ -462,8 +462,9 @@ def stop_on_interrupt(run: Run) -> Iterator[None]:
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
 
-    heeded = [s for s in ENDING_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
-    before = {signum: signal.signal(signum, stop) for signum in heeded}
+    # Shells have programs in the background ignore Ctrl-C, but these heed it from `kill`.
+    under_nohup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    before = {signum: signal.signal(signum, stop) for signum in set(ENDING_SIGNALS) - under_nohup}
     try:
         yield
     except Interrupted:
