@@ -530,6 +530,9 @@ def test_thoughts_in_a_terminal() -> None:
 
 
 def test_where_games_are_shown(tty: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pygame
+
+    pygame.display.quit()  # an environment of Gymnasium may have left it open, and then no driver is looked for
     tty(monkeypatch)
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)
