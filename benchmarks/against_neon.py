@@ -78,10 +78,6 @@ def speeds(runs: int, steps: int) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def shown(figures: Sequence[float]) -> str:
-    return f"{median(figures):.0f} ({min(figures):.0f} to {max(figures):.0f})"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="of each phase and library, in turn (default: 5)")
@@ -98,7 +94,7 @@ def main() -> None:
     found = speeds(options.runs, options.steps)
     head = ["Steps per second", "PyTorch", "Neon", "PyTorch is × as fast"]
     timed = [
-        [phase, shown(by["torch"]), shown(by["neon"]), f"{median(by['torch']) / median(by['neon']):.1f}"]
+        [phase, report.cell(by["torch"]), report.cell(by["neon"]), f"{median(by['torch']) / median(by['neon']):.1f}"]
         for phase, by in found.items()
     ]
     parts.append(report.table(head, timed))

@@ -19,13 +19,12 @@ def make(
     history: int = 2,
     batch: int = 4,
     num_envs: int = 1,
-    replay_size: int = 100,
     return_lambda: float = 0,
     **options: Any,
 ) -> tuple[Agent, list[Any]]:
     tape: list[Any] = []
     rng = np.random.default_rng(1)
-    memory_options = ReplayMemoryOptions(replay_size=replay_size, history_length=history, return_lambda=return_lambda)
+    memory_options = ReplayMemoryOptions(replay_size=100, history_length=history, return_lambda=return_lambda)
     memory = ReplayMemory(memory_options, (4, 5), batch, rng, lanes=num_envs)
     agent_options = AgentOptions(num_envs=num_envs, **(dict(random_starts=2) | options))
     environments = [FakeEnvironment(episode, tape) for _ in range(num_envs)]

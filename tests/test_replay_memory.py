@@ -201,14 +201,14 @@ class Oracle:
         return Outlook(batch.rewards[:, 0] * 0.01, 0.5 * ~batch.terminals, values)
 
 
-def lambda_return(n: int, past: list[tuple[int, str | None]], size: int, lam: float) -> float:
+def lambda_return(n: int, past: list[tuple[int, str | None]], lam: float) -> float:
     """The naive twin, by its definition: what is known of the future, weighted by the powers of λ."""
     reward, event, value = n * 0.01, past[n][1], n % 251 / 10
     if event == END:
         return reward
     if event == GAP or n + 1 == len(past):  # nothing is known of the step after it
         return reward + 0.5 * value
-    return reward + 0.5 * ((1 - lam) * value + lam * lambda_return(n + 1, past, size, lam))
+    return reward + 0.5 * ((1 - lam) * value + lam * lambda_return(n + 1, past, lam))
 
 
 @settings(max_examples=100, deadline=None)
@@ -231,7 +231,7 @@ def test_lambda_returns_are_those_of_the_definition(
     assert judge.largest <= batch
     drawn = memory.minibatch()
     assert drawn.poststates.shape == (batch, 0, 2, 3)  # nobody asks for them any more
-    expected = [lambda_return(int(n), past, memory.size, lam) for n in drawn.rewards[:, 0]]
+    expected = [lambda_return(int(n), past, lam) for n in drawn.rewards[:, 0]]
     assert drawn.targets == pytest.approx(expected, rel=1e-6)
 
 

@@ -269,7 +269,10 @@ def _with_true(words: Sequence[str], flags: Sequence[str]) -> list[str]:
 
 def _unknown(word: str, names: Iterable[str], positional: Container[str]) -> str:
     close = difflib.get_close_matches(word.lstrip("-").split("=")[0], names, n=1)
-    hint = f"did you mean --{close[0]}?" if close and word.startswith("-") else "--help lists the options"
-    if close and close[0] in positional:
+    if not (close and word.startswith("-")):
+        hint = "--help lists the options"
+    elif close[0] in positional:
         hint = f"the {close[0]} is given without --{close[0]}"
+    else:
+        hint = f"did you mean --{close[0]}?"
     return f"unrecognized argument {word!r}: {hint}"

@@ -129,7 +129,7 @@ class ReplayMemory:
         self._terminal_on_reward = options.terminal_on_reward
         self.batch_size = batch_size
         self._rng = rng
-        window = options.history_length + options.multi_step
+        window = options.history_length + options.multi_step  # what a transition spans
         least = max(batch_size + 1, lanes * (2 * window - 1))
         if options.replay_size < least:
             needs = f", --multi_step {options.multi_step}" if options.multi_step > 1 else ""
@@ -167,7 +167,7 @@ class ReplayMemory:
     @property
     def _oldest(self) -> NDArray[np.int64]:
         """Where in each lane the oldest transition lies, the next to make way once the lane is full."""
-        return np.where(self.added > self.lane_size, self.added % self.lane_size, 0)
+        return (self.added - self.counts) % self.lane_size
 
     @property
     def ready(self) -> bool:
@@ -221,7 +221,7 @@ class ReplayMemory:
         parts = np.resize(places, (-(-len(places) // self.batch_size), self.batch_size))  # the last one is filled up
         outlooks = [network.outlook(self._transitions(part, np.ones(self.batch_size, np.float32))) for part in parts]
         returns, discounts, values = (np.concatenate(field).tolist() for field in zip(*outlooks, strict=True))
-        goes_on = (self.terminals[places] == GOES_ON) & np.append(self._beside(places[:-1], 1) == places[1:], False)
+        goes_on = (self.terminals[places] == GOES_ON) & (self._beside(places, 1) == np.append(places[1:], -1))
         target = 0.0
         for k in reversed(range(len(places))):
             later = values[k] + self.return_lambda * (target - values[k]) if goes_on[k] else values[k]
@@ -334,7 +334,7 @@ class ReplayMemory:
         drawn = self._rng.integers(max(1, bounds[-1]), size=self.batch_size)
         lane = np.minimum(bounds.searchsorted(drawn, side="right"), len(bounds) - 1)
         age = self.history_length + drawn - (bounds - usable)[lane]
-        return lane * self.lane_size + (self._oldest[lane] + age) % self.lane_size
+        return self._beside(lane * self.lane_size + self._oldest[lane], age)
 
     def _is_whole(self, indexes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each transition has its history, within one game, and the steps after it that count, (batch,)."""

@@ -38,13 +38,14 @@ class Window:
         import pygame
 
         self._pygame: Any = pygame
+        where = os.environ.get("DISPLAY") or "a window"
         try:
             pygame.display.init()
         except pygame.error as error:
-            raise GameError(f"cannot open {os.environ.get('DISPLAY') or 'a window'}: {error}") from None
+            raise GameError(f"cannot open {where}: {error}") from None
         if pygame.display.get_driver() in ("offscreen", "dummy") and "SDL_VIDEODRIVER" not in os.environ:
             pygame.display.quit()  # nobody could see what SDL falls back on
-            raise GameError(f"cannot open {os.environ.get('DISPLAY') or 'a window'}")
+            raise GameError(f"cannot open {where}")
         pygame.font.init()
         self._font = pygame.font.Font(None, 24)
         self._screen: Any = None
