@@ -220,7 +220,7 @@ def test_a_checkpoint_of_another_version_is_said_to_be_one(copy: Path) -> None:
 def test_more_epochs_and_another_learning_rate(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         main.run(["--resume", "snapshots/b", "--epochs", "4", "--learning_rate", "0.001"])
-    assert "as if nothing had happened" in caplog.text
+    assert "Going on from snapshots/b_3.checkpoint, with another --learning_rate\n" in caplog.text
     _, table = ended(copy)
     assert [row["phase"] for row in table] == ["random", *["train", "test"] * 4]
     assert (copy / "snapshots" / "b_4.checkpoint").exists()
@@ -264,6 +264,20 @@ def test_another_number_of_games_fills_the_memory_anew(copy: Path, caplog: pytes
     assert int(table[-1]["weight_updates"]) > int(table[-4]["weight_updates"])
 
 
+def test_the_row_of_a_training_that_goes_on_with_an_empty_memory_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stop_after("train", 7, monkeypatch, [*RUN, "--epochs", "1"])
+    before = (tmp_path / "results" / "b.csv").read_text()
+    main.run(["--resume", "snapshots/b", "--num_envs", "2"])
+    assert (tmp_path / "results" / "b.csv.1").read_text() == before
+    rows = (tmp_path / "results" / "b.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[:3] for row in rows] == [
+        ["0", "random", "50"], ["0", "random", "50"], ["1", "train", "53"], ["1", "test", "20"],
+    ]  # fmt: skip
+
+
 def test_a_test_that_was_broken_off_comes_after_the_memory_is_filled_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,7 +292,7 @@ def test_a_test_that_was_broken_off_comes_after_the_memory_is_filled_anew(
 def test_shorter_epochs_keep_the_memory(train_steps: str, copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         main.run(["--resume", "snapshots/b", "--epochs", "4", "--train_steps", train_steps])
-    assert "as if nothing had happened" in caplog.text
+    assert ", with another --train_steps\n" in caplog.text
     _, table = ended(copy)
     assert int(table[-1]["replay_memory_count"]) >= int(table[-2]["replay_memory_count"])
 

@@ -399,6 +399,8 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "folder as rom": (["folder"], "folder is a folder, not a ROM"),
     "long name": (["x" * 5000], "."),
     "unknown gym": (["Nonsense-v0", "--environment", "gym"], "cannot make 'Nonsense-v0'"),
+    "nothing": (["pong", "--random_steps", "0", "--epochs", "0"], "nothing to do"),
+    "nothing to test": (["pong", "--random_steps", "0", "--train_steps", "0", "--test_steps", "0"], "nothing to do"),
     "two games": (["pong", "breakout"], "unrecognized argument 'breakout'"),
     "game as an option": (["--game", "pong"], "unrecognized argument '--game': the game is given without --game"),
     "unknown option": (["pong", "--random_sed", "1"], "did you mean --random_seed"),
@@ -559,6 +561,11 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "a string of 4 GB": lambda content: b"\x80\x02X\xff\xff\xff\xff.",
     "a tuple of nothing": lambda content: b"\x80\x02t.",
 }
+
+
+def test_weights_are_not_in_the_checkpoint(trained: Path, refuse: Callable[..., str]) -> None:
+    checkpoint = str(trained / "snapshots" / "pong_1.checkpoint")
+    assert "not a snapshot, or a damaged one (the weights are in pong_1.pkl)" in refuse("--load_weights", checkpoint)
 
 
 @pytest.mark.parametrize("option", ["--load_weights", "--resume"])

@@ -559,7 +559,8 @@ def test_gym_actions_that_do_not_start_at_zero() -> None:
         ("SmallRgb-v9", "cannot make 'SmallRgb-v9'"),
         ("NoSuchThing-v0", "cannot make 'NoSuchThing-v0'"),
         ("no_such_package:Thing-v0", "cannot make"),
-        ("breakout", "cannot make 'breakout'"),
+        ("breakout", "cannot make 'breakout'.* Gymnasium's name for it is ALE/Breakout-v5"),
+        ("space_invaders", "Gymnasium's name for it is ALE/SpaceInvaders-v5"),
         ("", "cannot make ''"),
     ],
 )

@@ -129,6 +129,14 @@ def test_many_files_differ_in_colour_or_marker(tmp_path: Path) -> None:
     assert len({(line.get_color(), line.get_marker()) for line in panel.lines if line.get_marker()}) == 20
 
 
+def test_long_curves_of_several_files_have_markers_in_places(tmp_path: Path) -> None:
+    rows = [f"{i},test,1,1,{i}{',1' * 11}" for i in range(1, 201)]
+    table = read(write(tmp_path / "a.csv", HEADER, *rows))
+    for tables, marked in (([table], []), ([table, table._replace(path=Path("b.csv"))], list(range(0, 200, 5)))):
+        (panel,) = drawn(*tables, fields=["average_reward"]).axes
+        assert panel.lines[0].get_markevery() == marked
+
+
 def test_legend_lies_outside_the_panels(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", HEADER, *ROWS)
     figure = Figure(figsize=(16, 9), layout="constrained")

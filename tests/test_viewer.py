@@ -521,6 +521,25 @@ def test_terminal_is_given_back_while_the_program_is_stopped(tty: Any, monkeypat
     assert signal.getsignal(signal.SIGTSTP) == handler
 
 
+@pytest.mark.parametrize("noticed", ["as it draws", "as it listens"])
+def test_a_terminal_that_has_gone_is_as_escape(noticed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, here = pty.openpty()
+    monkeypatch.setattr(terminal, "_INTERVAL", 0)
+    with open(here, "r+b", buffering=0) as raw:
+        monkeypatch.setattr(sys, "stdin", raw)
+        monkeypatch.setattr(sys, "stdout", raw)
+        shown = Terminal()
+        picture = scene(np.zeros((4, 8, 3), np.uint8), pixel_width=1.0)
+        shown.draw(picture)
+        assert list(shown.pressed()) == []
+        os.close(there)
+        if noticed == "as it draws":
+            shown.draw(picture)
+        assert list(shown.pressed()) == list(shown.pressed()) == ["escape"]
+        shown.draw(picture)
+        shown.close()
+
+
 def test_thoughts_in_a_terminal() -> None:
     mind = Mind(["NOOP", "RIGHTFIRE"], np.array([-1.0, 0.25]), 1, np.zeros((4, 84, 84), np.uint8))
     assert terminal._thoughts(mind) == [" NOOP       -1.000 █    ", ">RIGHTFIRE   0.250 █████"]

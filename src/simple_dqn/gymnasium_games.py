@@ -53,6 +53,8 @@ def _find(game: str, render_mode: str) -> Any:
             return gymnasium.make(game, disable_env_checker=True)
         except Exception as error:  # an environment's own code may fail in any way
             reason = str(error).strip().split("\n")[0] or type(error).__name__
+            atari = f"ALE/{game.title().replace('_', '')}-v5"  # as ale-py names what it calls space_invaders elsewhere
+            reason += f" Gymnasium's name for it is {atari}." if atari in gymnasium.registry else ""
             raise GameError(f"Gymnasium cannot make {game!r}: {reason}") from error
 
 

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _FORMATS = ("png", "svg", "pdf", "jpg", "webp")
 _LIMIT = 1e100  # beyond, matplotlib cannot choose ticks; no network of 32 bits gets there
+_MANY = 40  # points of a curve, with which markers hide it
 _PAUSE = 1.0  # seconds between two looks at the files
 
 
@@ -295,7 +296,8 @@ def _draw_panel(panel: Axes, field: str, tables: Sequence[Table], theme: Theme) 
             epochs, values = _curve(table, field, name)
             if np.isfinite(values).any():
                 empty = False
-                _draw_curve(panel, epochs, values, phase, _look(name, i, len(tables), theme))
+                look = _look(name, i, len(tables), theme)
+                _draw_curve(panel, epochs, values, phase, look | {"markevery": _marked(values, len(tables) > 1)})
     if empty:
         why = (
             "no game has ended yet"
@@ -307,16 +309,22 @@ def _draw_panel(panel: Axes, field: str, tables: Sequence[Table], theme: Theme) 
 
 def _draw_curve(panel: Axes, epochs: Floats, values: Floats, phase: Phase, look: dict[str, Any]) -> None:
     if phase.baseline:
-        panel.axhline(values[np.isfinite(values)][-1], **look | {"marker": ""})
+        panel.axhline(values[np.isfinite(values)][-1], **look | {"marker": "", "markevery": None})
         return
-    panel.plot(epochs, values, markevery=_marked(values), **look)
+    panel.plot(epochs, values, **look)
 
 
-def _marked(values: Floats) -> list[int]:
-    """Which points get a marker: all where there are few, else those that no line meets."""
+def _marked(values: Floats, several: bool) -> list[int]:
+    """Which points get a marker: all where there are few, else those that no line meets.
+
+    Of `several` files some others do, too: with more files than colours it is the markers that tell them apart.
+    """
     there = np.pad(np.isfinite(values), 1)
     alone = there[1:-1] & ~there[:-2] & ~there[2:]
-    return list(np.flatnonzero(there[1:-1] if len(values) <= 40 else alone))
+    some = np.zeros(len(values), bool)
+    if several or len(values) <= _MANY:
+        some[:: -(-len(values) // _MANY)] = True
+    return list(np.flatnonzero(there[1:-1] & (some | alone)))
 
 
 def _look(phase: str, file: int, files: int, theme: Theme) -> dict[str, Any]:

@@ -418,12 +418,20 @@ class Run:
         self._saved_transitions = int(self.memory.added.sum())  # nothing has been done since
         if self._prefix and prefix_of(checkpoint.path).resolve() == Path(self._prefix).resolve():
             self._chunks = checkpoint.chunks
-        logger.info("Going on from %s%s", checkpoint.path, ", as if nothing had happened" if same_games else "")
+        news = self._other_options(state["facts"]["options"])
+        same = ", as if nothing had happened" if same_games else ""
+        logger.info("Going on from %s%s", checkpoint.path, f", with another {', '.join(news)}" if news else same)
+
+    def _other_options(self, before: dict[str, Any]) -> list[str]:
+        """The options, as words, that change how a training goes on."""
+        now = {name: value for name, value in self._facts["options"].items() if name not in ("game", "epochs")}
+        return [f"--{name}" for name, value in now.items() if value != before.get(name, value)]
 
     def _rows_to_keep(self, start: Start | None) -> dict[str, Any]:
         if start and start.checkpoint:
             phase, epoch = start.checkpoint.due
-            return dict(keep_before=(epoch, phase), random_again=start.checkpoint.state["stage"][0] == "random")
+            stage = tuple(start.checkpoint.state["stage"])
+            return dict(keep_before=(epoch, phase), random_again=stage[0] == "random", done_again=stage == self._stage)
         return dict(keep_steps=self.agent.total_train_steps) if self.options.resume or self.options.start_epoch else {}
 
     def _sum_up(self) -> None:
@@ -479,6 +487,10 @@ def _require_sense(o: MainOptions, page: VisualizationOptions, start: Start | No
     to_test = start and start.checkpoint and start.checkpoint.due[0] == "test"
     if o.resume and o.start_epoch >= o.epochs and not to_test:
         raise OptionError(f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on")
+    if not (o.play_games or o.random_steps or (o.epochs and (o.train_steps or o.test_steps))):
+        raise OptionError(
+            "nothing to do: give --random_steps, --play_games, or --epochs with --train_steps or --test_steps, above 0"
+        )
     html = page.visualization_file
     if o.scores_path and not o.play_games:
         raise OptionError(f"--scores_path {o.scores_path} is for the scores of games played: add --play_games 1")

@@ -86,6 +86,8 @@ def read_snapshot(path: Path) -> Snapshot:
         raise SnapshotError(f"{path} is not a snapshot, and was not loaded: {error}") from None
     except Exception as error:  # a damaged pickle fails in many ways, each with an exception of its own
         why = " ".join(f"{type(error).__name__}: {error}".split())
+        if path.suffix == ".checkpoint":
+            why = f"the weights are in {path.with_suffix('.pkl').name}"
         raise SnapshotError(f"{path} is not a snapshot, or a damaged one ({why})") from None
     try:
         layers = _own_layers(description)

@@ -171,9 +171,10 @@ class CSVFile:
     Args:
         path: the file.
         keep_steps: go on from an earlier file, up to so many training steps.
-        keep_before: go on from an earlier file, up to this epoch and phase, which will be written again.
+        keep_before: go on from an earlier file, up to this epoch and phase.
             Without the one and the other a new file begins. An earlier one that is not kept whole stays beside it.
         random_again: with `keep_before`, the random moves that the file then ends with will be written again, too.
+        done_again: whether the row of that phase, if it was broken off, will be written again whole.
 
     Raises:
         OutputError: it cannot be written, or there is a file to go on from and it holds no statistics.
@@ -185,6 +186,7 @@ class CSVFile:
         keep_steps: int | None = None,
         keep_before: tuple[int, str] | None = None,
         random_again: bool = False,
+        done_again: bool = True,
     ) -> None:
         require_writable(path)
         self.path = path
@@ -197,7 +199,7 @@ class CSVFile:
                 kept = [row for row in rows if _moment(row) < (keep_before[0], _PHASES.index(keep_before[1]))]
                 if random_again and kept and kept[-1]["phase"] == "random":
                     kept.pop()
-                if len(kept) < len(rows) - 1:  # more than the phase that is to be done again
+                if len(kept) < len(rows) - done_again:
                     _set_aside(path)
             elif keep_steps is None:
                 _set_aside(path)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from simple_dqn.environment import Picture, Sound
-from simple_dqn.errors import GameError
 from simple_dqn.viewer import Mind, Scene
 
 _LOG_LINES = 2  # at the bottom, where what goes to the log and the progress bar scrolls by
@@ -32,11 +31,13 @@ class Terminal:
     """The terminal at standard input and output; taken over with the first picture, at whatever size it has.
 
     The last lines go on scrolling, so that the log and the progress bar have a place. What was logged meanwhile is
-    repeated at the end, as the picture takes its place.
+    repeated at the end, as the picture takes its place. A terminal that has gone, with an SSH connection say, is as
+    Esc: what it showed comes to an end.
     """
 
     def __init__(self) -> None:
         self._settings: Any = None
+        self._gone = False
         self._cells: Any = None  # what is on the screen
         self._shown = float("-inf")
         self._times: dict[str, float] = {}  # when which key was pressed last
@@ -52,12 +53,18 @@ class Terminal:
         return sys.stdin.isatty() and sys.stdout.isatty()
 
     def draw(self, scene: Scene) -> None:
-        if self._settings is None:
-            self._open()
         now = time.monotonic()
-        if now - self._shown < _INTERVAL:
+        if self._gone or now - self._shown < _INTERVAL:
             return
         self._shown = now
+        try:
+            if self._settings is None:
+                self._open()
+            self._show(scene)
+        except OSError:
+            self._gone = True
+
+    def _show(self, scene: Scene) -> None:
         size = os.get_terminal_size(sys.stdout.fileno())
         text = ""
         if size != self._size:
@@ -78,6 +85,8 @@ class Terminal:
         for key in keys(self._read()):
             self._times[key] = time.monotonic()
             yield key
+        if self._gone:
+            yield "escape"
 
     def held(self) -> set[str]:
         now = time.monotonic()
@@ -96,8 +105,9 @@ class Terminal:
         with contextlib.suppress(OSError, termios.error):  # the terminal may have gone
             self._give_back()
         self._settings = None
-        for line in self._log.lines:
-            print(line, file=sys.stderr)
+        with contextlib.suppress(OSError):
+            for line in self._log.lines:
+                print(line, file=sys.stderr, flush=True)
 
     def _open(self) -> None:
         import termios
@@ -128,10 +138,12 @@ class Terminal:
 
     def _read(self) -> bytes:
         typed = b""
-        while select.select([sys.stdin], [], [], 0)[0]:
-            some = os.read(sys.stdin.fileno(), 1024)
-            if not some:
-                raise GameError("the terminal has gone: it cannot show the game any more")
+        while not self._gone and select.select([sys.stdin], [], [], 0)[0]:
+            try:
+                some = os.read(sys.stdin.fileno(), 1024)
+            except OSError:
+                some = b""
+            self._gone = not some
             typed += some
         return typed
 
