@@ -26,6 +26,7 @@ from simple_dqn.environment import ALEEnvironment, GymEnvironment
 from simple_dqn.errors import CheckpointError, OptionError, OutputError, exit_status
 from simple_dqn.files import Lock
 from simple_dqn.replay_memory import CUT, GOES_ON, ReplayMemory, ReplayMemoryOptions
+from simple_dqn.snapshot import read_snapshot, write_snapshot
 from simple_dqn.start import start_where_it_stopped
 
 MAIN = Path(__file__).resolve().parent.parent / "src" / "main.py"
@@ -330,6 +331,19 @@ def test_without_a_checkpoint_there_are_the_weights(copy: Path, caplog: pytest.L
     assert [row["phase"] for row in table[-3:]] == ["random", "train", "test"]
     assert table[-2]["epoch"] == "3"
     assert not list(copy.glob("snapshots/*.checkpoint"))
+
+
+def test_what_a_snapshot_of_another_version_says_of_itself(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An option that is unknown here, and an optimizer whose arrays only look like those of the one asked for."""
+    snapshot = read_snapshot(copy / "snapshots" / "b_3.pkl")
+    options = snapshot.facts["options"] | {"clipped_q": True, "optimizer": "adadelta"}
+    write_snapshot(copy / "other_1.pkl", snapshot._replace(facts=snapshot.facts | {"options": options}))
+    kind = "adam" if len(snapshot.layers[0].states) == 2 else "rmsprop"
+    words = ["--load_weights", "other_1.pkl", "--optimizer", kind, "--random_steps", "5", "--train_steps", "0"]
+    with caplog.at_level("INFO"):
+        main.run([*words, "--test_steps", "0"])
+    assert "other_1.pkl was made with options that are unknown here: --clipped_q" in caplog.text
+    assert f"The optimizer in other_1.pkl is not {kind}: it starts afresh" in caplog.text
 
 
 def test_a_label_may_be_a_number(copy: Path) -> None:

@@ -253,6 +253,37 @@ def test_equals_its_naive_twin(changed: dict[str, Any], multi_step: int, datatyp
     assert network.predict(batch.prestates) == pytest.approx(q, abs=tolerance)
 
 
+def test_another_target_counts_in_lambda_returns_too() -> None:
+    """What CONTRIBUTING sends people to: the memory forms λ-returns of the same outlooks."""
+
+    class Bonus(DeepQNetwork):
+        def _outlook(self, batch: Any) -> Any:
+            returns, discounts, values = super()._outlook(batch)
+            return returns + 100, discounts / 2, values - 10
+
+    options, backend = DeepQNetworkOptions(), BackendOptions(backend="cpu")
+    network = Bonus(4, (4, 42, 42), options, backend, 1)
+    batch = random_batch(np.random.default_rng(1))
+    outlook, one_step = network.outlook(batch), network._target_values(network._here(batch)).numpy()
+    assert outlook.returns + outlook.discounts * outlook.values == pytest.approx(one_step, rel=1e-6)
+    assert one_step.min() > 80
+
+
+def test_another_forward_pass_does_not_disturb_the_backward_pass() -> None:
+    network = make()._online
+    rng = np.random.default_rng(1)
+    states, others = (torch.from_numpy(random_batch(rng).prestates) for _ in range(2))
+    gradients = []
+    for between in (False, True):
+        trace: list[Any] = []
+        q = network.forward(states, trace)
+        if between:
+            network.forward(others)
+        network.backward(trace, torch.ones_like(q))
+        gradients.append(network.gradient.clone())
+    assert torch.equal(*gradients)
+
+
 def test_low_precision_stays_near_float32() -> None:
     rng = np.random.default_rng(4)
     batches = [random_batch(rng) for _ in range(10)]

@@ -357,6 +357,25 @@ def test_games_of_limited_time(watched: bool) -> None:
         assert (steps * 4 in (88, 92), env.truncated) == (True, True)  # 90 frames
 
 
+def test_an_end_at_the_time_limit_is_an_end() -> None:
+    """A life lost with the last frame that there is time for."""
+
+    def until_the_end(seconds: float) -> tuple[ALEEnvironment, int]:
+        env = ALEEnvironment(EnvironmentOptions(game="breakout", max_game_seconds=seconds), 1)
+        env.restart()
+        steps = 0
+        while not env.is_terminal():
+            env.act(1)
+            steps += 1
+        return env, steps
+
+    env, steps = until_the_end(0)
+    assert not env.truncated
+    for limit, truncated in ((4 * steps, False), (4 * steps - 4, True)):
+        env, _ = until_the_end(limit / 60)
+        assert (env._ale.game_truncated(), env.truncated) == (True, truncated)
+
+
 def test_a_time_limit_shorter_than_a_frame_is_one() -> None:
     env = make_environment(EnvironmentOptions(game="pong", max_game_seconds=0.001), 1)
     env.mode = "test"

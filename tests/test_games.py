@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fakes import FakeEnvironment, side_by_side
 from simple_dqn import games
 from simple_dqn.environment import Environment, EnvironmentOptions, Watcher
 from simple_dqn.errors import GameError
@@ -145,6 +146,43 @@ def test_watchers_see_and_steer_the_first_game_in_this_process(monkeypatch: pyte
 def test_what_is_wrong_in_a_process_is_told_here(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GameError, match="no game 'pongo'"):
         make(2, monkeypatch, cores=8, game="pongo")
+
+
+class OddError(Exception):
+    """Cannot be unpickled."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__("it is odd")
+
+
+def make_odd(number: int) -> Environment:
+    raise OddError(1, 2)
+
+
+def test_a_fault_in_a_process_is_told_with_its_place() -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)in make_odd.*raise OddError\(1, 2\).*it is odd"):
+        GameWorkers(make_odd, 1, True, 2, SHAPE, 5, [np.random.default_rng(n) for n in range(2)])
+
+
+@pytest.mark.parametrize("screen", [np.zeros((4, 6), np.uint8), np.zeros((4, 5)), np.zeros(5, np.uint8)])
+def test_screens_that_are_not_what_was_promised(screen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeEnvironment, "screen", lambda _: screen)
+    made = side_by_side([FakeEnvironment()], 4, (4, 5), 0, np.random.default_rng(1))
+    with pytest.raises(GameError, match=r"the game's screens are .* of shape \(.*\), not uint8 of \(4, 5\)"):
+        made.begin("train", anew=False)
+
+
+def test_no_game_is_played_on_after_its_end_because_the_mode_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends an episode in training may not end one in a test, which may stop just there."""
+    monkeypatch.setattr(FakeEnvironment, "is_terminal", lambda env: env.mode == "train" and env.time >= env.episode)
+    environment = FakeEnvironment(episode=2)
+    made = side_by_side([environment], 4, (4, 5), 0, np.random.default_rng(1))
+    made.begin("test", anew=True)
+    for _ in range(3):
+        made.start([1])
+        made.finish()
+    made.begin("train", anew=False)
+    assert environment.tape == [("restart", "test"), *[("act", 1)] * 3, ("restart", "train")]
 
 
 def test_a_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

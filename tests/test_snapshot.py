@@ -16,7 +16,16 @@ import pytest
 
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.errors import OutputError, SnapshotError
-from simple_dqn.snapshot import Layer, Snapshot, plain_bytes, read_snapshot, write_snapshot
+from simple_dqn.layers import Conv, Linear
+from simple_dqn.snapshot import (
+    Layer,
+    Snapshot,
+    plain_bytes,
+    plain_value,
+    read_snapshot,
+    require_fit,
+    write_snapshot,
+)
 
 NEON = Path(__file__).resolve().parents[2] / "shared" / "reference" / "neon"
 
@@ -202,6 +211,24 @@ def test_a_small_file_that_would_take_all_time_or_memory(tmp_path: Path, content
     path.write_bytes(content)
     with pytest.raises(SnapshotError, match=why):
         read_snapshot(path)
+
+
+def test_a_network_of_few_layers_fits_its_own_snapshot() -> None:
+    layers, shape = (Conv(16, 8, 4), Linear(64), Linear(4)), (4, 40, 36)
+    arrays = [np.zeros((4 * 64, 16)), np.zeros((64, 16 * 9 * 8)), np.zeros((4, 64))]
+    found = [Layer("Linear" if n else "Convolution", {}, {"W": array}, []) for n, array in enumerate(arrays)]
+    require_fit(found, layers, shape, False, "own.pkl")
+    for k, words in ((0, "its states have 3 screens, here 4"), (1, "its screens are not 36x40")):
+        other = [*found]
+        other[k] = found[k]._replace(params={"W": np.zeros([(3 * 64, 16), (64, 16 * 9 * 9)][k])})
+        with pytest.raises(SnapshotError, match=words):
+            require_fit(other, layers, shape, False, "other.pkl")
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    found = plain_value(plain_bytes([np.int64(5), np.float32(0.5), np.bool_(True), np.uint8(7)]))
+    assert found == [5, 0.5, True, 7]
+    assert [type(value) for value in found] == [int, float, bool, int]
 
 
 @pytest.mark.parametrize("shape", [(2**29, (None,)), 5, (-1, -12), (3,), (1,) * 9 + (12,)])

@@ -214,6 +214,12 @@ def test_goes_on_before_a_phase_whatever_else_the_file_lacks(tmp_path: Path, unf
     assert (tmp_path / "a.csv.1").read_text() == rows(0, 1, 2, 3)
 
 
+def test_a_file_without_one_of_the_columns_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(HEADER.replace("meanq,", "") + "\n")
+    with pytest.raises(OutputError, match=r"no statistics of this program \(it has no column meanq\); move it"):
+        CSVFile(tmp_path / "a.csv", keep_steps=300)
+
+
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", HEADER + "\nx,y\n", "\0\xff"])
 def test_does_not_go_on_from_what_is_no_statistics(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.csv").write_text(content)

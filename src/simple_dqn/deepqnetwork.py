@@ -203,9 +203,7 @@ class DeepQNetwork:
 
     def outlook(self, batch: Minibatch) -> Outlook:
         """What the targets of `batch` are made of."""
-        here = self._here(batch)
-        values = self._state_values(here.poststates)  # (batch,)
-        return Outlook(*(tensor.cpu().numpy() for tensor in (here.returns, here.discounts, values)))
+        return Outlook(*(part.cpu().numpy() for part in self._outlook(self._here(batch))))
 
     def train(self, batch: Minibatch) -> TrainResult:
         """One step of Q-learning on `batch`."""
@@ -228,14 +226,19 @@ class DeepQNetwork:
         return errors.square().mean() / 2, errors.float()
 
     def _target_values(self, batch: Batch) -> Tensor:
-        """What the Q-value of each action taken should have been, (batch,): r + γ·max_a Q_target(s', a); at an end r.
-
-        With `multi_step` n, r is the sum of n discounted rewards and γ the n-th power (Sutton 1988). λ-returns come
-        from the memory.
-        """
-        if not batch.poststates.numel():
+        """What each action taken should have been worth, (batch,): r + γ·max_a Q_target(s', a); at an end r."""
+        if not batch.poststates.numel():  # λ-returns, which the memory has formed of the same outlooks
             return batch.returns
-        return batch.returns + batch.discounts * self._state_values(batch.poststates)
+        returns, discounts, values = self._outlook(batch)
+        return returns + discounts * values
+
+    def _outlook(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What targets are made of, (batch,) each: what was earned, how much the state after counts, what it is worth.
+
+        With `multi_step` n the first is the sum of n discounted rewards and the second γ to the n-th power (Sutton
+        1988); at an end that is 0.
+        """
+        return batch.returns, batch.discounts, self._state_values(batch.poststates)
 
     def _state_values(self, states: Tensor) -> Tensor:
         """What `states`, (n, history, height, width), are worth, (n,): max_a Q_target(s, a).

@@ -287,7 +287,8 @@ class ALEEnvironment(Environment):
 
     @property
     def truncated(self) -> bool:
-        return bool(self._ale.game_truncated())
+        lost = self._life_lost and self.mode == "train"
+        return bool(self._ale.game_truncated()) and not lost and not self._ale.game_over(with_truncation=False)
 
     def picture(self) -> Picture:
         picture: Picture = self._ale.getScreenRGB()

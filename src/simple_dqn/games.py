@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.environment import Environment, EnvironmentOptions, Mode, Screen, Watcher, make_environment
-from simple_dqn.errors import GameError
+from simple_dqn.errors import GameError, SimpleDQNError
 from simple_dqn.replay_memory import CUT, GOES_ON, TERMINAL
 from simple_dqn.state_buffer import StateBuffer
 
@@ -75,9 +76,9 @@ class Game:
         self._started = False
 
     def begin(self, mode: Mode, anew: bool) -> None:
-        """Goes on in `mode`, or begins an episode, if asked to or if there is none."""
-        self.environment.mode = mode
-        if anew or not self._started:
+        """Goes on in `mode`, or begins an episode, if asked to or if there is none that goes on."""
+        self.environment.mode = mode  # in which a life just lost may be an end
+        if anew or not self._started or self.environment.is_terminal():
             self._restart()
 
     def steer(self, action: int) -> int:
@@ -127,7 +128,10 @@ class Game:
         self._started = True
         self._state.reset()
         self.environment.restart()
-        self._state.add(self.environment.screen())
+        screen, expected = self.environment.screen(), self._state.screens.shape[1:]
+        if screen.dtype != np.uint8 or screen.shape != expected:
+            raise GameError(f"the game's screens are {screen.dtype} of shape {screen.shape}, not uint8 of {expected}")
+        self._state.add(screen)
         least = min(self._state.history_length, self._random_starts)
         for _ in range(self._rng.integers(least, self._random_starts, endpoint=True)):
             self.environment.act(0)
@@ -334,8 +338,10 @@ def _work(
                 connection.send(getattr(games, name)(*arguments))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
-    except Exception as error:
+    except (SimpleDQNError, OSError, MemoryError) as error:
         connection.send(error)
+    except Exception:
+        connection.send(RuntimeError(f"a process that plays games failed:\n{traceback.format_exc()}"))
 
 
 def make_games(

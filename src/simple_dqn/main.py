@@ -61,9 +61,9 @@ examples:
 
 # What a snapshot was trained on, and so the default when it is tested, played or loaded.
 _TRAINED_ON = (
-    "game", "environment", "frame_skip", "repeat_action_probability", "minimal_action_set", "color_averaging",
-    "screen_width", "screen_height", "history_length", "batch_norm", "dueling",
-)  # fmt: skip
+    *(f.name for f in fields(EnvironmentOptions) if f.name != "max_game_seconds"),
+    *("history_length", "batch_norm", "dueling"),
+)
 _SHAPES = ("screen_width", "screen_height", "history_length", "batch_norm", "dueling")  # weights of one fit no other
 _COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
 
@@ -114,6 +114,9 @@ def _settle(given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
     start = start_where_it_stopped(Path(path)) if resumed else start_from_weights(Path(path))
     _require_sense(start)
     recorded = start.facts.get("options", {})
+    unknown = [f"--{name}" for name in recorded if name not in _KNOWN]
+    if unknown:
+        logger.warning("%s was made with options that are unknown here: %s", start.path, ", ".join(unknown))
     taken = {name: value for name, value in recorded.items() if name in _TRAINED_ON or (resumed and name in _RESUMED)}
     if resumed:
         taken |= _names(start)

@@ -187,14 +187,17 @@ class QNetwork:
         # What one action is better by than another is often less than 8 bits can tell, so the last layer keeps to 24
         # (bfloat16 chose another action than float32 in 8 % of Pong's states, with this in 1 %).
         self._weights[-1] = layout.views(self.master)[-1]
-        self._inputs: dict[int, Tensor] = {}  # by batch size
+        self._inputs: dict[tuple[int, bool], Tensor] = {}  # by batch size, and whether for a backward pass
         widths = layout.widths[:-1] if layout.batch_norm else []
         self.mean = [torch.zeros(n, dtype=master, device=device) for n in widths]  # running, for inference
         self.var = [torch.zeros(n, dtype=master, device=device) for n in widths]
 
     def forward(self, states: Tensor, trace: list[Pass] | None = None) -> Tensor:
-        """Q-values (n, num_actions) of uint8 states (n, history, height, width); training, if it is traced."""
-        x = self._channels_last(states)
+        """Q-values (n, num_actions) of uint8 states (n, history, height, width); training, if it is traced.
+
+        Of several traced passes of as many states only the last can be gone back through.
+        """
+        x = self._channels_last(states, trace is not None)
         last = len(self.layout.layers) - 1
         for i, layer in enumerate(self.layout.layers):
             weight, inputs = self._weight(i), x
@@ -246,16 +249,16 @@ class QNetwork:
         weight = self._weights[i]["W"]
         return _as_one_layer(weight) if isinstance(self.layout.layers[i], Dueling) else weight
 
-    def _channels_last(self, states: Tensor) -> Tensor:
+    def _channels_last(self, states: Tensor, traced: bool) -> Tensor:
         """States in the network's precision and with their screens interleaved, in a buffer that stays.
 
         Bytes are interleaved before they become floats (0.2 ms for 32 states, not 0.5), and a fresh result of this
         size would cost page faults (0.6 ms more).
         """
         n, history, height, width = states.shape
-        if n not in self._inputs:
-            self._inputs[n] = self.weights.new_empty(n, height, width, history)
-        return self._inputs[n].copy_(torch.stack(states.unbind(1), dim=-1)).permute(0, 3, 1, 2)
+        if (n, traced) not in self._inputs:
+            self._inputs[n, traced] = self.weights.new_empty(n, height, width, history)
+        return self._inputs[n, traced].copy_(torch.stack(states.unbind(1), dim=-1)).permute(0, 3, 1, 2)
 
     def _normalize(self, x: Tensor, i: int, training: bool) -> Sequence[Tensor]:
         """Batch normalization (Ioffe and Szegedy 2015) with Neon's constants: ε = 1e-3, averages move by a tenth."""

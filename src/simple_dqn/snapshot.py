@@ -129,12 +129,12 @@ def _differences(found: Sequence[Layer], layers: Layers, state_shape: Shape, bat
         (fan_in, layer[0]) if isinstance(layer, Conv) else (layer[0], fan_in)
         for layer, fan_in in zip(layers, fan_ins(layers, state_shape), strict=True)
     ]
-    if weights[0].shape != own[0]:
-        words.append(f"its states have {len(weights[0]) / 64:g} screens, here {state_shape[0]}")
-    hidden = NATURE[-1][0]
-    if {len(weights[3]), own[3][0]} == {hidden, 2 * hidden}:
-        words.append("it was made " + ("with" if len(weights[3]) > hidden else "without") + " --dueling true")
-    elif len(weights[3]) == own[3][0] and weights[3].shape != own[3]:
+    if isinstance(layers[0], Conv) and weights[0].shape != own[0]:
+        words.append(f"its states have {len(weights[0]) / layers[0].size ** 2:g} screens, here {state_shape[0]}")
+    hidden, first = NATURE[-1][0], sum(isinstance(layer, Conv) for layer in layers)  # of the fully connected ones
+    if {len(weights[first]), own[first][0]} == {hidden, 2 * hidden}:
+        words.append("it was made " + ("with" if len(weights[first]) > hidden else "without") + " --dueling true")
+    elif len(weights[first]) == own[first][0] and weights[first].shape != own[first]:
         words.append(f"its screens are not {state_shape[2]}x{state_shape[1]}")
     if not words and [w.shape for w in weights] != own:
         words.append(f"its weights have shapes {[w.shape for w in weights]}, not {own}")
@@ -262,6 +262,8 @@ def _put(out: bytearray, value: Any) -> None:
         out += pickle.LIST if isinstance(value, list) else pickle.TUPLE
     elif isinstance(value, np.ndarray):
         _put_array(out, np.ascontiguousarray(value))
+    elif isinstance(value, np.generic):
+        _put(out, value.item())
     else:
         raise TypeError(f"a snapshot cannot hold {type(value).__name__}")
 

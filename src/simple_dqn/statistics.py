@@ -235,10 +235,12 @@ class CSVFile:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     """The rows of a statistics file, but for a last one that a crash left unfinished."""
+    lacking = ""
     try:
         lines = path.read_text().splitlines(keepends=True)
         reader = csv.DictReader(line for line in lines if line.endswith("\n"))
         rows = list(reader)
+        lacking = next((column for column in COLUMNS if column not in (reader.fieldnames or ())), "")
         whole = tuple(reader.fieldnames or ())[: len(COLUMNS)] == COLUMNS and all(
             int(row["total_train_steps"]) >= 0
             and float(row["total_time"]) >= 0
@@ -249,17 +251,16 @@ def _rows(path: Path) -> list[dict[str, str]]:
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
     if not whole:
-        raise _no_statistics(path)
+        why = f" (it has no column {lacking})" if lacking else ""
+        raise OutputError(
+            f"cannot go on from {path}: it holds no statistics of this program{why}; move it out of the way"
+        )
     return rows
 
 
 def _moment(row: dict[str, str]) -> tuple[int, int]:
     """When the phase of a row came: its epoch, and which in it."""
     return int(row["epoch"]), _PHASES.index(row["phase"])
-
-
-def _no_statistics(path: Path) -> OutputError:
-    return OutputError(f"cannot go on from {path}: it holds no statistics of this program; move it out of the way")
 
 
 def _set_aside(path: Path) -> None:
