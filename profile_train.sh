@@ -1,7 +1,8 @@
 #!/bin/sh
 # Shows where the time goes when training. Arguments are passed on to main.py.
 set -eu
-exec "$(dirname "$0")/scripts/python" -m cProfile -s cumtime "$(dirname "$0")/src/main.py" \
+root=$(dirname "$(readlink -f "$0" || echo "$0")")
+exec "$root/scripts/python" -m cProfile -s cumtime "$root/src/main.py" \
   --exploration_rate_end 1 --random_steps 50 --train_steps 5000 --test_steps 0 --epochs 1 \
   --train_frequency 1 --target_steps 0 \
   pong "$@"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Trains on a game. Snapshots and statistics go below the current folder, named after the game (and the label).
 set -eu
-. "$(dirname "$0")/scripts/usage.sh"
+. "$(dirname "$(readlink -f "$0" || echo "$0")")/scripts/usage.sh"
 require 'GAME [LABEL]' 'breakout slow --learning_rate 0.0001' "$@"
 
 game=$1

@@ -1,6 +1,9 @@
 # For the scripts that hand their arguments to src/main.py: . scripts/usage.sh; require SNAPSHOT 'EXAMPLE' "$@"
 
-main() { exec "$(dirname "$0")/scripts/python" "$(dirname "$0")/src/main.py" "$@"; }
+main() {
+  root=$(dirname "$(readlink -f "$0" || echo "$0")")
+  exec "$root/scripts/python" "$root/src/main.py" "$@"
+}
 
 # Shows the help, or ends with how the script is used if its first argument, WHAT, is missing.
 require() {

@@ -23,7 +23,7 @@ from simple_dqn import main, runner
 from simple_dqn.agent import Agent
 from simple_dqn.checkpoint import Checkpoints, read_checkpoint, restore_memory
 from simple_dqn.environment import ALEEnvironment, GymEnvironment
-from simple_dqn.errors import CheckpointError, OptionError, OutputError, exit_status
+from simple_dqn.errors import CheckpointError, GameError, OptionError, OutputError, exit_status
 from simple_dqn.files import Lock
 from simple_dqn.replay_memory import CUT, GOES_ON, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.snapshot import read_snapshot, write_snapshot
@@ -216,6 +216,21 @@ def test_a_checkpoint_of_another_version_is_said_to_be_one(copy: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"simple_dqn checkpoint 2", b"simple_dqn checkpoint 1", 1))
     with pytest.raises(CheckpointError, match="was written by another version of this program"):
         read_checkpoint(path)
+
+
+def test_a_run_that_fails_before_its_first_step_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "snapshots" / "b_0.pkl").write_bytes(b"of somebody else")
+
+    def fail(agent: Agent, steps: int) -> None:
+        raise GameError("no such luck")
+
+    monkeypatch.setattr(Agent, "random", fail)
+    with pytest.raises(GameError):
+        main.run(RUN)
+    assert (tmp_path / "snapshots" / "b_0.pkl").read_bytes() == b"of somebody else"
+    assert files(tmp_path) == ["b_0.pkl"]
 
 
 def test_more_epochs_and_another_learning_rate(copy: Path, caplog: pytest.LogCaptureFixture) -> None:

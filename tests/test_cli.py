@@ -325,8 +325,8 @@ def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
 
 # What the user gets wrong: status 2, one line, and no file touched
 
-NOTHING = ["--random_steps", "0", "--train_steps", "0", "--test_steps", "0", "--epochs", "0"]
-NOTHING += ["--log_level", "CRITICAL"]
+LITTLE = ["--random_steps", "1", "--train_steps", "0", "--test_steps", "0", "--epochs", "0"]
+LITTLE += ["--log_level", "CRITICAL"]
 
 
 @pytest.fixture(autouse=True)
@@ -349,7 +349,7 @@ def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         before, paths = digests(tmp_path), sorted(tmp_path.rglob("*"))
         with monkeypatch.context() as patch:
             patch.setattr(signal, "signal", lambda *_: None)
-            status = main([*NOTHING, *arguments])
+            status = main([*LITTLE, *arguments])
         out, err = capsys.readouterr()
         assert (status, out) == (2, ""), err
         assert err.startswith("error: ")
@@ -491,9 +491,9 @@ def test_only_files_are_replaced(refuse: Callable[..., str], tmp_path: Path) -> 
     assert "it is no regular file" in refuse("pong", "--csv_file", "pipe")
     assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "link.csv").symlink_to("results/new.csv")
-    assert main([*NOTHING, "pong", "--csv_file", "link.csv"]) == 0
+    assert main([*LITTLE, "pong", "--csv_file", "link.csv"]) == 0
     assert (tmp_path / "link.csv").is_symlink()
-    assert rows(tmp_path / "results" / "new.csv") == []
+    assert len(rows(tmp_path / "results" / "new.csv")) == 1
 
 
 def test_gpu_that_is_not_there(refuse: Callable[..., str]) -> None:
@@ -705,6 +705,17 @@ def test_scores_of_games_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert lines[1].split()[2] == "26"  # 240 frames, 32 of them no-ops
     assert (tmp_path / "s" / "scores.csv").read_text().startswith("game,score,steps\n1,")
     assert json.loads((tmp_path / "s" / "scores.json").read_text())["games"][1]["steps"] == 26
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_scores_are_kept_where_they_cannot_be_shown(tmp_path: Path) -> None:
+    words = ["pong", "--play_games", "1", "--max_game_seconds", "1", "--scores_path", "s", "--backend", "cpu"]
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, MAIN, *words]
+        result = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "No space left on device" in result.stderr
+    assert (tmp_path / "s" / "scores.csv").read_text().startswith("game,score,steps\n1,")
 
 
 def test_scores_of_an_earlier_run_outlive_one_that_is_broken_off(

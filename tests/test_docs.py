@@ -139,7 +139,7 @@ def test_names_in_the_code_exist() -> None:
         for word in code("CONTRIBUTING.md")
         if re.fullmatch(r"_?[A-Z]\w+(\.\w+)*", word) and not word.endswith(".md")
     ]
-    assert "DeepQNetwork._target_values" in found
+    assert "DeepQNetwork._outlook" in found
     for name in found:
         first, *rest = name.split(".")
         things = {id(vars(m)[first]): vars(m)[first] for m in modules if first in vars(m)}

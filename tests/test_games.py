@@ -172,6 +172,16 @@ def test_screens_that_are_not_what_was_promised(screen: Any, monkeypatch: pytest
         made.begin("train", anew=False)
 
 
+@pytest.mark.parametrize("reward", [float("nan"), float("-inf")])
+def test_rewards_that_are_no_numbers(reward: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeEnvironment, "act", lambda *_: reward)
+    made = side_by_side([FakeEnvironment()], 4, (4, 5), 0, np.random.default_rng(1))
+    made.begin("train", anew=False)
+    made.start([1])
+    with pytest.raises(GameError, match=f"the game's reward is {reward}"):
+        made.finish()
+
+
 def test_no_game_is_played_on_after_its_end_because_the_mode_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What ends an episode in training may not end one in a test, which may stop just there."""
     monkeypatch.setattr(FakeEnvironment, "is_terminal", lambda env: env.mode == "train" and env.time >= env.episode)

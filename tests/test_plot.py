@@ -267,6 +267,7 @@ def test_tiny_figure_and_strange_letters(folder: Path, capsys: pytest.CaptureFix
 def refuse(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs `main`, which must change no file, and returns the one line that it says."""
     write(folder / "broken.csv", HEADER, RANDOM, "1,train,oops", TEST)
+    write(folder / "headless.csv", RANDOM, TEST)
     (folder / "binary.csv").write_bytes(b"\xff\xfe" * 100)
     (folder / "empty.csv").write_bytes(b"")
 
@@ -302,7 +303,11 @@ WRONG = {
     "phase as field": (["results/pong.csv", "--fields", "phase"], "--fields phase: "),
     "no field": (["results/pong.csv", "--fields", " , "], "names no column"),
     "delimiter": (["results/pong.csv", "--delimiter", ";;"], "--delimiter ';;': must be a single character"),
-    "other delimiter": (["results/pong.csv", "--delimiter", ";"], "line 2: 1 values in place of 16"),
+    "other delimiter": (
+        ["results/pong.csv", "--delimiter", ";"],
+        "line 2: 1 values in place of 16; --delimiter says what stands between them",
+    ),
+    "no header": (["headless.csv"], "headless.csv, line 1: a row where .* named; --skiprows 0 counts it"),
     "format": (["results/pong.csv", "--png_file", "a.bmp"], r"--png_file a.bmp: .* must end in .png, .svg"),
     "no format": (["results/pong.csv", "--png_file", "a"], "must end in"),
     "device": (["results/pong.csv", "--png_file", "/dev/null/a.png"], "cannot write /dev/null/a.png"),

@@ -304,6 +304,14 @@ def test_arguments(arguments: list[str], expected: list[str], echo_project: Path
     assert list(tmp_path.iterdir()) == []  # whatever is written is for main.py to write
 
 
+@pytest.mark.parametrize("script", ["train.sh", "test_gym.sh", "plot.sh", "profile_train.sh"])
+def test_scripts_may_be_called_by_a_link(script: str, echo_project: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(echo_project / script)
+    result = run("./link", "pong", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"{echo_project}/src/{'plot' if script == 'plot.sh' else 'main'}.py" in result.stdout.splitlines()
+
+
 @pytest.mark.parametrize("arguments", [["my results/pong.csv", "--watch"], ["-csv_file", "a.csv"], ["--help"]])
 def test_plotting(arguments: list[str], echo_project: Path, tmp_path: Path) -> None:
     result = run(echo_project / "plot.sh", *arguments, cwd=tmp_path)

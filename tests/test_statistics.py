@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,16 @@ def test_goes_on_before_a_phase_whatever_else_the_file_lacks(tmp_path: Path, unf
     assert (tmp_path / "a.csv.1").read_text() == rows(0, 1, 2, 3)
 
 
+@pytest.mark.parametrize("keep", [dict(keep_steps=300), dict(keep_before=(3, "train"))])
+def test_columns_that_somebody_added_are_kept_beside(tmp_path: Path, keep: dict[str, Any]) -> None:
+    path = tmp_path / "a.csv"
+    own = "".join(f"{line},mine\n" for line in rows(0, 1, 2).splitlines())
+    path.write_text(own)
+    CSVFile(path, **keep)
+    assert path.read_text() == rows(0, 1, 2)
+    assert (tmp_path / "a.csv.1").read_text() == own
+
+
 def test_a_file_without_one_of_the_columns_is_said_to_be_so(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(HEADER.replace("meanq,", "") + "\n")
     with pytest.raises(OutputError, match=r"no statistics of this program \(it has no column meanq\); move it"):
@@ -270,6 +281,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
 ) -> None:
     caplog.set_level("INFO")
     monkeypatch.setattr("simple_dqn.progress._LINE_INTERVAL", 0.0)
+    monkeypatch.setattr(sys, "stderr", None)  # who closed it wants no bar either
     stats, _ = make(None)
     progress = Progress(stats, 3)
     for callback in (stats, progress):

@@ -216,6 +216,14 @@ def test_restart_help_fullscreen_and_quit() -> None:
     assert display.closed == 1
 
 
+def test_a_hang_up_interrupts_and_is_nobodys_wish_to_quit() -> None:
+    seen, _ = watch(FakeDisplay({1: ["hangup"]}))
+    agent = make_agent()
+    seen.attach(agent)
+    seen.on_frame(Loud())
+    assert (seen.quit, agent.interrupted) == (False, True)
+
+
 def test_a_pause_ends_with_ctrl_c() -> None:
     display = FakeDisplay({1: "p"})
     seen, time = watch(display)
@@ -522,7 +530,7 @@ def test_terminal_is_given_back_while_the_program_is_stopped(tty: Any, monkeypat
 
 
 @pytest.mark.parametrize("noticed", ["as it draws", "as it listens"])
-def test_a_terminal_that_has_gone_is_as_escape(noticed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_has_gone_is_told(noticed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     there, here = pty.openpty()
     monkeypatch.setattr(terminal, "_INTERVAL", 0)
     with open(here, "r+b", buffering=0) as raw:
@@ -535,7 +543,7 @@ def test_a_terminal_that_has_gone_is_as_escape(noticed: str, monkeypatch: pytest
         os.close(there)
         if noticed == "as it draws":
             shown.draw(picture)
-        assert list(shown.pressed()) == list(shown.pressed()) == ["escape"]
+        assert list(shown.pressed()) == list(shown.pressed()) == ["hangup"]
         shown.draw(picture)
         shown.close()
 

@@ -2,7 +2,7 @@
 
 Mnih et al., "Human-level control through deep reinforcement learning", Nature 518 (2015), doi:10.1038/nature14236;
 arithmetic, initial weights and optimizers as in Nervana's Neon 2.6, which the original simple_dqn ran on. To learn
-something else, change `DeepQNetwork._target_values`. How the layers and the optimizers compute is in network.py and
+something else, change `DeepQNetwork._outlook`. How the layers and the optimizers compute is in network.py and
 optimizers.py.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import signal
 import sys
@@ -75,4 +76,5 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _print_error(text: str) -> None:
     """Prints an error as one line, whatever is in it: a file's name may have several."""
-    print("error:", text.replace("\n", " "), file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody may be listening
+        print("error:", text.replace("\n", " "), file=sys.stderr)

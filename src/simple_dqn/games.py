@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -91,6 +92,8 @@ class Game:
         """Plays `action`; fills `screen` with what it led to; returns its reward and what became of the episode."""
         environment = self.environment
         reward = environment.act(action)
+        if not math.isfinite(reward):
+            raise GameError(f"the game's reward is {reward}, which is nothing to learn from")
         screen[...] = environment.screen()
         self._state.add(screen)
         end = self._end()

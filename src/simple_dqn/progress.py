@@ -27,7 +27,7 @@ class Progress(Callback):
     def __init__(self, statistics: Statistics, epochs: int) -> None:
         self._statistics = statistics
         self._epochs = epochs
-        self._terminal = sys.stderr.isatty()
+        self._terminal = bool(sys.stderr and sys.stderr.isatty())
 
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
         self._steps = steps

@@ -74,6 +74,7 @@ class Recorder(Watcher):
         self._most_games = games
         self._games = 0
         self._open = False
+        self._missing = [path for path in (target, *target.parents) if not path.exists()]
         self._require_writable()
 
     def on_game(self) -> None:
@@ -99,6 +100,9 @@ class Recorder(Watcher):
         if self._open:
             self._open = False
             self._discard()
+            with contextlib.suppress(OSError):  # something else may lie there by now
+                for folder in filter(Path.is_dir, self._missing):
+                    folder.rmdir()
             logger.info("The recording was broken off: nothing is left of it, and %s is as it was before", self.target)
 
     @contextlib.contextmanager

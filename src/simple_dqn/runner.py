@@ -103,7 +103,7 @@ class Run:
         self._going_on: dict[str, Any] | None = None  # the statistics of a phase that was broken off, to go on with
         self._chunks: list[Chunk] = []
         self._saved: list[Path] = []
-        self._saved_transitions = -1  # that had entered the memory when the last of them was saved
+        self._saved_transitions = 0  # that had entered the memory when the last of them was saved
         self._prefix = o.save_weights_prefix if o.train_steps and not o.play_games else None
         display = make_display(options.build(ViewerOptions, values))
         self.viewer = Viewer(display) if display else None
@@ -115,11 +115,11 @@ class Run:
         self._lock = Lock(self._prefix) if self._prefix else None
         try:
             self._csv = CSVFile(Path(o.csv_file), **self._rows_to_keep(start)) if o.csv_file else None
+            self._checkpoints = Checkpoints(self._prefix, self._chunks) if self._prefix and o.checkpoint else None
+            self._add_callbacks(page, start)
         except BaseException:
             self.close()
             raise
-        self._checkpoints = Checkpoints(self._prefix, self._chunks) if self._prefix and o.checkpoint else None
-        self._add_callbacks(page, start)
 
     def _make_parts(self, values: dict[str, Any], seed: int, start: Start | None) -> None:
         """The games, the replay memory, the network and the agent, and what snapshots say of them."""
@@ -214,16 +214,16 @@ class Run:
             self._lock.close()
 
     def show_scores(self) -> None:
-        """Prints what the games played came to, if there are any; files are for all that were asked for."""
+        """Shows what the games played came to, if there are any; files are for all that were asked for."""
         if not self.options.play_games:
             return
-        if self._scores.games:
-            print(table(self._scores.games), flush=True)
         folder, played = self.options.scores_path, len(self._scores.games)
         if folder and played == self.options.play_games:
             write_scores(Path(folder), self._scores.games)
         elif folder:
             logger.warning("Only %d of %d games: nothing new in %s", played, self.options.play_games, folder)
+        if played:  # last, as who reads it may have gone
+            print(table(self._scores.games), flush=True)
 
     def train(self) -> None:
         """Random moves, then epochs of training and testing, from the phase on at which the run begins."""
@@ -435,7 +435,8 @@ class Run:
         if start and start.checkpoint:
             phase, epoch = start.checkpoint.due
             stage = tuple(start.checkpoint.state["stage"])
-            return dict(keep_before=(epoch, phase), random_again=stage[0] == "random", done_again=stage == self._stage)
+            done_again = stage[0] != "train" or stage == self._stage
+            return dict(keep_before=(epoch, phase), random_again=stage[0] == "random", done_again=done_again)
         return dict(keep_steps=self.agent.total_train_steps) if self.options.resume or self.options.start_epoch else {}
 
     def _sum_up(self) -> None:
@@ -491,15 +492,15 @@ def _require_sense(o: MainOptions, page: VisualizationOptions, start: Start | No
     to_test = start and start.checkpoint and start.checkpoint.due[0] == "test"
     if o.resume and o.start_epoch >= o.epochs and not to_test:
         raise OptionError(f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on")
-    if not (o.play_games or o.random_steps or (o.epochs and (o.train_steps or o.test_steps))):
-        raise OptionError(
-            "nothing to do: give --random_steps, --play_games, or --epochs with --train_steps or --test_steps, above 0"
-        )
     html = page.visualization_file
     if o.scores_path and not o.play_games:
         raise OptionError(f"--scores_path {o.scores_path} is for the scores of games played: add --play_games 1")
     if html and not o.play_games:
         raise OptionError(f"--visualization_file {html} shows what was seen in games played: add --play_games 1")
+    if not (o.play_games or o.random_steps or (o.epochs and (o.train_steps or o.test_steps))):
+        raise OptionError(
+            "nothing to do: give --random_steps, --play_games, or --epochs with --train_steps or --test_steps, above 0"
+        )
     snapshot = o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl"
     scores = o.scores_path and f"{o.scores_path}/scores.csv"
     for path in filter(None, (o.csv_file, snapshot, html, scores)):

@@ -79,7 +79,7 @@ def read_snapshot(path: Path) -> Snapshot:
         with path.open("rb") as file:
             description = plain_value(file.read())
     except FileNotFoundError:
-        raise SnapshotError(f"there is no snapshot {path}{_others(path)}") from None
+        raise SnapshotError(f"there is no snapshot {path}{others(path)}") from None
     except OSError as error:
         raise SnapshotError(f"cannot read snapshot {path}: {reason(error)}") from error
     except SnapshotError as error:
@@ -217,10 +217,11 @@ def _arrays(params: dict[str, Any]) -> dict[str, Array]:
     return {key: value for key, value in params.items() if isinstance(value, np.ndarray)}
 
 
-def _others(path: Path) -> str:
+def others(path: Path) -> str:
+    """Words that tell of some snapshots beside `path`, if there are any."""
     siblings = path.parent.iterdir() if path.parent.is_dir() else ()
-    others = sorted(p.name for p in siblings if p.suffix in (".pkl", ".prm"))
-    return f": in {path.parent} are {', '.join(others[:5])}{' …' if len(others) > 5 else ''}" if others else ""
+    names = sorted(p.name for p in siblings if p.suffix in (".pkl", ".prm"))
+    return f": in {path.parent} are {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else ""
 
 
 # Writing. The pickle module would name numpy._core, which the original cannot load; would swell arrays by half, as

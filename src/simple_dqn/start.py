@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from simple_dqn.checkpoint import Checkpoint, checkpoints_of, files_of, number_of, prefix_of, read_checkpoint
 from simple_dqn.errors import CheckpointError, OptionError
-from simple_dqn.snapshot import Snapshot, read_snapshot
+from simple_dqn.snapshot import Snapshot, others, read_snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def start_where_it_stopped(path: Path) -> Start:
     if number < 0 and not path.is_file():
         bare = max(files_of(prefix, "pkl"), key=number_of, default=prefix).with_suffix("")
         if bare == prefix:
-            raise OptionError(f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on")
+            raise OptionError(f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on{others(prefix)}")
     return start_from_weights(path if path.is_file() and path.suffix != ".checkpoint" else Path(f"{bare}.pkl"))
 
 

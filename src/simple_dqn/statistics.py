@@ -192,22 +192,22 @@ class CSVFile:
         self.path = path
         self.rows = 0  # written since
         self.total_time = 0.0  # seconds, of the last row kept
+        rows: list[dict[str, str]] = []
         kept: list[dict[str, str]] = []
         if path.exists() and path.stat().st_size:
+            whole = False
             if keep_before is not None:
                 rows = _rows(path)
                 kept = [row for row in rows if _moment(row) < (keep_before[0], _PHASES.index(keep_before[1]))]
                 if random_again and kept and kept[-1]["phase"] == "random":
                     kept.pop()
-                if len(kept) < len(rows) - done_again:
-                    _set_aside(path)
-            elif keep_steps is None:
-                _set_aside(path)
-            else:
+                whole = len(kept) >= len(rows) - done_again
+            elif keep_steps is not None:
                 rows = _rows(path)
                 kept = [row for row in rows if int(row["total_train_steps"]) <= keep_steps]
-                if len(kept) < len(rows):
-                    _set_aside(path)
+                whole = len(kept) == len(rows)
+            if not whole or any(len(row) > len(COLUMNS) for row in rows):  # somebody's own columns
+                _set_aside(path)
         if kept:
             self.total_time = float(kept[-1]["total_time"])
         write_whole(path, "".join(map(_line, [COLUMNS, *([row[c] for c in COLUMNS] for row in kept)])).encode())

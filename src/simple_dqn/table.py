@@ -52,7 +52,7 @@ def read_table(path: Path, skiprows: int, delimiter: str, wanted: Sequence[str])
     lines, number = _lines(path), skiprows
     if len(lines) <= skiprows:
         raise NoRows(f"{path} holds no rows yet")
-    names = _columns(lines[:skiprows], delimiter)
+    names = _columns(path, lines[:skiprows], delimiter)
     for name in wanted:
         _require_column(path, name, names)
     rows: list[dict[str, Any]] = []
@@ -81,10 +81,17 @@ def _lines(path: Path) -> list[str]:
         raise StatisticsError(f"cannot read {path}: {why}") from None
 
 
-def _columns(skipped: Sequence[str], delimiter: str) -> tuple[str, ...]:
+def _columns(path: Path, skipped: Sequence[str], delimiter: str) -> tuple[str, ...]:
     header = _split(skipped[-1], delimiter) if skipped else []
     names = tuple(RENAMED.get(name, name) for name in header)
-    return names if {"epoch", "phase"} <= set(names) else COLUMNS
+    if {"epoch", "phase"} <= set(names):
+        return names
+    if skipped and set(header) & set(PHASES):
+        skip = len(skipped)
+        raise StatisticsError(
+            f"{path}, line {skip}: a row where the columns should be named; --skiprows {skip - 1} counts it"
+        )
+    return COLUMNS
 
 
 def _require_column(path: Path, name: str, names: Sequence[str]) -> None:
@@ -107,7 +114,8 @@ def _row(line: str, delimiter: str, names: Sequence[str], wanted: Sequence[str])
     """The values of a row by column; ValueError says what is wrong with it."""
     values = _split(line, delimiter)
     if len(values) != len(names):
-        raise ValueError(f"{len(values)} values in place of {len(names)}")
+        hint = "; --delimiter says what stands between them" if len(values) == 1 else ""
+        raise ValueError(f"{len(values)} values in place of {len(names)}{hint}")
     row: dict[str, Any] = dict(zip(names, values, strict=True))
     if row["phase"] not in PHASES:
         raise ValueError(f"phase is {row['phase']!r}, which is none of {', '.join(PHASES)}")

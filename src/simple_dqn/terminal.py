@@ -31,8 +31,8 @@ class Terminal:
     """The terminal at standard input and output; taken over with the first picture, at whatever size it has.
 
     The last lines go on scrolling, so that the log and the progress bar have a place. What was logged meanwhile is
-    repeated at the end, as the picture takes its place. A terminal that has gone, with an SSH connection say, is as
-    Esc: what it showed comes to an end.
+    repeated at the end, as the picture takes its place. A terminal that has gone, with an SSH connection say, is told
+    as the key "hangup".
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Terminal:
         """Whether there is a terminal to show games in."""
         if os.environ.get("TERM") == "dumb" or not hasattr(select, "select") or sys.platform == "win32":
             return False
-        return sys.stdin.isatty() and sys.stdout.isatty()
+        return all(stream and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
     def draw(self, scene: Scene) -> None:
         now = time.monotonic()
@@ -86,7 +86,7 @@ class Terminal:
             self._times[key] = time.monotonic()
             yield key
         if self._gone:
-            yield "escape"
+            yield "hangup"
 
     def held(self) -> set[str]:
         now = time.monotonic()

@@ -219,13 +219,15 @@ class Viewer(Watcher, Callback):
         elif key == "f":
             self._display.toggle_fullscreen()
         elif key in ("q", "escape"):
+            self.quit = True
+            self._leave()
+        elif key == "hangup":  # not somebody's wish: the run is as if interrupted
             self._leave()
         elif key in _JOYSTICK or key.isdigit():
             self._taps.add(key)
         self._drawn = float("-inf")  # what a key did is to be seen
 
     def _leave(self) -> None:
-        self.quit = True
         if self._agent:
             self._agent.interrupted = True
 
