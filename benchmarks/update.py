@@ -56,7 +56,9 @@ def parts_of(network: DeepQNetwork, batch: Minibatch) -> dict[str, Callable[[], 
         "network, forward": forward,
         "network, backward": lambda: network._online.backward(trace, deltas),
         "optimizer": lambda: network._optimizer.step(network._online.gradient, 1 / BATCH),
-        "(of these: states interleaved, twice)": lambda: [network._online._channels_last(here.prestates) for _ in "12"],
+        "(of these: states interleaved, twice)": lambda: [
+            network._online._channels_last(here.prestates, traced) for traced in (False, True)
+        ],
     }
 
 

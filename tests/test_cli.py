@@ -711,7 +711,7 @@ def test_scores_of_games_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def test_scores_are_kept_where_they_cannot_be_shown(tmp_path: Path) -> None:
     words = ["pong", "--play_games", "1", "--max_game_seconds", "1", "--scores_path", "s", "--backend", "cpu"]
     with open("/dev/full", "w") as full:
-        command = [sys.executable, MAIN, *words]
+        command = [sys.executable, str(MAIN), *words]
         result = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
     assert result.returncode == 2
     assert "No space left on device" in result.stderr

@@ -127,7 +127,7 @@ def test_a_recording_broken_off_leaves_what_was_there(tmp_path: Path) -> None:
     def content() -> dict[str, bytes]:
         return {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
-    new = {name: str(tmp_path / "new" / "below" / Path(path).name) for name, path in files.items()}
+    new: dict[str, Any] = {name: str(tmp_path / "new" / "below" / Path(path).name) for name, path in files.items()}
     record(5, finish=False, **new)
     assert not (tmp_path / "new").exists()
     before = content()
