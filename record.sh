@@ -1,7 +1,8 @@
 #!/bin/sh
 # Films one game of a snapshot, below the current folder: videos/GAME/000001.png and so on, and videos/GAME_N.mov.
 set -eu
-. "$(dirname "$(readlink -f "$0" || echo "$0")")/scripts/usage.sh"
+root=$(dirname "$(readlink -f "$0" || echo "$0")")
+. "$root/scripts/usage.sh"
 require SNAPSHOT 'snapshots/breakout_77.pkl --video_file breakout.gif' "$@"
 
 film=${1##*/}   # without its folder

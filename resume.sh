@@ -1,7 +1,8 @@
 #!/bin/sh
 # Goes on with a training that was stopped.
 set -eu
-. "$(dirname "$(readlink -f "$0" || echo "$0")")/scripts/usage.sh"
+root=$(dirname "$(readlink -f "$0" || echo "$0")")
+. "$root/scripts/usage.sh"
 require 'SNAPSHOT|NAME' 'snapshots/breakout' "$@"
 
 main --resume "$@"

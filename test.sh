@@ -1,7 +1,8 @@
 #!/bin/sh
 # Tests a trained network: one epoch without training.
 set -eu
-. "$(dirname "$(readlink -f "$0" || echo "$0")")/scripts/usage.sh"
+root=$(dirname "$(readlink -f "$0" || echo "$0")")
+. "$root/scripts/usage.sh"
 require SNAPSHOT 'snapshots/breakout_10.pkl --test_steps 10000' "$@"
 
 main --random_steps 0 --train_steps 0 --epochs 1 --load_weights "$@"

@@ -2,7 +2,8 @@
 # Plays 100 episodes of the Gymnasium environment that a snapshot was trained on. Scores and a film of the first episode
 # go to results/ENVIRONMENT/ below the current folder.
 set -eu
-. "$(dirname "$(readlink -f "$0" || echo "$0")")/scripts/usage.sh"
+root=$(dirname "$(readlink -f "$0" || echo "$0")")
+. "$root/scripts/usage.sh"
 require SNAPSHOT 'snapshots/Breakout-v0_77.pkl' "$@"
 
 name=$(name_of "$1")

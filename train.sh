@@ -1,7 +1,8 @@
 #!/bin/sh
 # Trains on a game. Snapshots and statistics go below the current folder, named after the game (and the label).
 set -eu
-. "$(dirname "$(readlink -f "$0" || echo "$0")")/scripts/usage.sh"
+root=$(dirname "$(readlink -f "$0" || echo "$0")")
+. "$root/scripts/usage.sh"
 require 'GAME [LABEL]' 'breakout slow --learning_rate 0.0001' "$@"
 
 game=$1

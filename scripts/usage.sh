@@ -1,9 +1,6 @@
-# For the scripts that hand their arguments to src/main.py: . scripts/usage.sh; require SNAPSHOT 'EXAMPLE' "$@"
+# For the scripts that hand their arguments to src/main.py: . "$root/scripts/usage.sh"; require SNAPSHOT 'EXAMPLE' "$@"
 
-main() {
-  root=$(dirname "$(readlink -f "$0" || echo "$0")")
-  exec "$root/scripts/python" "$root/src/main.py" "$@"
-}
+main() { exec "$root/scripts/python" "$root/src/main.py" "$@"; }
 
 # Shows the help, or ends with how the script is used if its first argument, WHAT, is missing.
 require() {

@@ -276,8 +276,10 @@ class DeepQNetwork:
         states = self._optimizer.states if self._optimizer.used else []
         return self._online.layout.to_neon(self._acting, states)
 
-    def load_layers(self, layers: Sequence[Layer], name: str) -> None:
+    def load_layers(self, layers: Sequence[Layer], name: str, optimizer: str | None = None) -> None:
         """Takes over weights and optimizer state from the snapshot `name`; the target network gets the same weights.
+
+        An optimizer of another kind starts afresh. Where none is named it is told by how many arrays it keeps.
 
         Raises:
             SnapshotError: they are another network's; the message says what differs.
@@ -285,7 +287,7 @@ class DeepQNetwork:
         layout = self._online.layout
         require_fit(layers, layout.layers, self.state_shape, self.options.batch_norm, name)
         states = layout.from_neon(layers, self._online)
-        if len(states) == len(self._optimizer.states):
+        if len(states) == len(self._optimizer.states) and optimizer in (None, self.options.optimizer):
             self._optimizer.load(states)
         elif states:
             logger.info("The optimizer in %s is not %s: it starts afresh", name, self.options.optimizer)

@@ -135,15 +135,18 @@ class NeonNetwork:
         with self._at_work():
             return [_described(layer) for layer in self._online.layers_to_optimize]
 
-    def load_layers(self, layers: Sequence[Layer], name: str) -> None:
+    def load_layers(self, layers: Sequence[Layer], name: str, optimizer: str | None = None) -> None:
         """Takes over weights and optimizer state from the snapshot `name`; the target network gets the same weights.
+
+        An optimizer of another kind starts afresh. Where none is named it is told by how many arrays it keeps.
 
         Raises:
             SnapshotError: they are another network's; the message says what differs.
         """
         require_fit(layers, self._layers, self.state_shape, self.options.batch_norm, name)
         states = [own for layer in layers for own in (layer.states if layer.type == "BatchNorm" else [layer.states])]
-        usable = {len(own) for own in states} == {_STATES[self.options.optimizer]}
+        same = optimizer in (None, self.options.optimizer)
+        usable = same and {len(own) for own in states} == {_STATES[self.options.optimizer]}
         if any(states) and not usable:
             logger.info("The optimizer in %s is not %s: it starts afresh", name, self.options.optimizer)
         with self._at_work():

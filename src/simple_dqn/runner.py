@@ -358,13 +358,10 @@ class Run:
     def _take_over(self, start: Start, snapshot: Snapshot) -> None:
         """Goes on from a snapshot: its weights and, where training is resumed, its counters."""
         logger.info("Loading weights from %s", start.path)
-        layers, optimizer = snapshot.layers, self._facts["options"]["optimizer"]
-        if start.facts.get("options", {}).get("optimizer", optimizer) != optimizer:
-            logger.info("The optimizer in %s is not %s: it starts afresh", start.path, optimizer)
-            layers = [layer._replace(states=[[], []] if layer.type == "BatchNorm" else []) for layer in layers]
         trained_on = start.facts.get("actions", self.games.action_names)
         try:
-            self.network.load_layers(layers, str(start.path))
+            optimizer = start.facts.get("options", {}).get("optimizer")
+            self.network.load_layers(snapshot.layers, str(start.path), optimizer)
         except SnapshotError as error:
             game = start.facts.get("game")
             raise SnapshotError(f"{error}" + (f" (it was trained on {game})" if game else "")) from None
