@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
+from simple_dqn import averaging
 from simple_dqn.environment import (
     ALEEnvironment,
     Environment,
@@ -87,18 +88,79 @@ def test_screens_are_the_emulators_resized(game: str, size: tuple[int, int], set
 
 
 def test_colour_averaging_shows_what_moves_in_two_places() -> None:
-    mixed, plain = (ale("breakout", frame_skip=1, color_averaging=averaging) for averaging in (True, False))
-    before = plain._ale.getScreenGrayscale()
+    whole = dict(frame_skip=1, screen_width=160, screen_height=210)
+    mixed, plain = (ale("breakout", color_averaging=averaging, **whole) for averaging in (True, False))
+    before = plain.screen()
     frames_with_ghosts = 0
     for step in range(30):
         for env in (mixed, plain):
             env.act(RIGHT if step else FIRE)
-        now, averaged = (env._ale.getScreenGrayscale() for env in (plain, mixed))
+        now, averaged = plain.screen(), mixed.screen()
         changed = before != now
         assert (averaged == now)[~changed].all()
         frames_with_ghosts += bool((averaged != now)[changed].any())
         before = now
     assert frames_with_ghosts > 10
+
+
+@pytest.mark.parametrize(
+    ("game", "settings"),
+    [
+        ("breakout", {}),
+        ("breakout", dict(frame_skip=7, repeat_action_probability=0.25)),
+        ("qbert", dict(frame_skip=1)),
+        ("fishing_derby", dict(frame_skip=2)),  # nearly every pixel changes now and then
+        ("pooyan", {}),  # 220 lines
+        ("klax", {}),  # PAL, with other colours
+        ("berzerk", {}),  # plays steps within a reset
+    ],
+)
+def test_averages_are_the_emulators_game_after_game(game: str, settings: dict[str, Any]) -> None:
+    """The first screen, and the one of a game that ends within a step, included."""
+    env, twin = ale(game, **settings), emulator(game, **settings)
+    env.mode = "test"
+    actions = twin.getMinimalActionSet()
+    games = ended = 0
+    np.testing.assert_array_equal(env.screen(), cv2.resize(twin.getScreenGrayscale(), (84, 84)))
+    for step in range(400):
+        action = FIRE if step % 3 else step % len(actions)
+        assert env.act(action) == twin.act(actions[action])
+        np.testing.assert_array_equal(env.screen(), cv2.resize(twin.getScreenGrayscale(), (84, 84)))
+        ended += env.is_terminal()
+        if env.is_terminal() or step % 150 == 149:
+            games += 1
+            env.restart()
+            twin.reset_game()
+            np.testing.assert_array_equal(env.screen(), cv2.resize(twin.getScreenGrayscale(), (84, 84)))
+    assert games >= 2
+    assert ended >= (game == "breakout")
+
+
+def test_averages_of_two_colours() -> None:
+    """Against the rule, spelled out; the colours are learned from games' screens."""
+    palette: dict[int, list[int]] = {}
+    for game in ("breakout", "seaquest", "qbert", "montezuma_revenge"):
+        indexes, picture = (read().reshape(210 * 160, -1) for read in _readers(emulator(game, color_averaging=False)))
+        palette |= {int(index): picture[(indexes == index).argmax()].tolist() for index in np.unique(indexes)}
+    assert len(palette) >= 10
+
+    def grey(color: list[int]) -> int:
+        return round(0.2989 * color[0] + 0.5870 * color[1] + 0.1140 * color[2])
+
+    every = [color.tolist() for color in averaging._PALETTE]
+    for one in palette:
+        assert palette[one] == every[one // 2]
+        for other in palette:
+            mixed = [
+                (min(pair) + (max(pair) - min(pair)) * 77 // 100) // 4 * 4
+                for pair in zip(palette[one], palette[other], strict=True)
+            ]
+            closest = min(every, key=lambda color: sum(abs(a - b) for a, b in zip(color, mixed, strict=True)))
+            assert averaging.grey_averages()[one, other] == grey(closest)
+
+
+def _readers(interface: Any) -> list[Any]:
+    return [interface.getScreen, interface.getScreenRGB]
 
 
 def test_action_sets() -> None:
@@ -325,6 +387,25 @@ def test_a_watcher_sees_every_frame_and_changes_nothing() -> None:
             np.testing.assert_array_equal(picture, twin.getScreenRGB())
     assert (len(eye.pictures), eye.games) == (1 + 60 * 4, 1)
     assert {sound.shape for sound in eye.sounds} == {(512,)}
+
+
+def test_a_watched_game_that_ends_within_a_step_changes_nothing_in_the_next() -> None:
+    """Sticky actions are drawn at random, for the frames that a step has left, too."""
+    options = EnvironmentOptions(game="breakout", repeat_action_probability=0.25, frame_skip=7)
+    watched, still = make_environment(options, 1, [Eye()]), make_environment(options, 1)
+    for environment in (watched, still):
+        environment.mode = "test"
+        environment.restart()
+    rng = np.random.default_rng(0)
+    games = 0
+    for action in rng.integers(still.num_actions, size=700).tolist():
+        assert watched.act(action) == still.act(action)
+        np.testing.assert_array_equal(watched.screen(), still.screen())
+        if still.is_terminal():
+            games += 1
+            watched.restart()
+            still.restart()
+    assert games > 2
 
 
 def test_a_life_lost_between_frames_counts_for_who_is_watched() -> None:
@@ -692,6 +773,18 @@ def test_a_game_that_has_not_begun_can_be_restored() -> None:
     for environment in (one, other):
         environment.restart()
     assert seen(one, [1, 2, 3]) == seen(other, [1, 2, 3])
+
+
+def test_the_first_screen_of_a_restored_game() -> None:
+    one, other = (make_environment(EnvironmentOptions(game="qbert"), seed=seed) for seed in (1, 2))
+    for action in range(2):
+        one.restart()
+        first = one.screen()
+        state = one.state()
+        assert state is not None
+        other.restore(plain_value(plain_bytes(state)))
+        np.testing.assert_array_equal(other.screen(), first)
+        one.act(action)
 
 
 def test_an_environment_of_gymnasium_cannot_tell_where_it_is() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn import gymnasium_games
+from simple_dqn.averaging import LastFrames, average_after_reset, can_average
 from simple_dqn.errors import GameError
 from simple_dqn.options import Options, option
 from simple_dqn.roms import find_rom
@@ -199,20 +201,22 @@ class ALEEnvironment(Environment):
 
         self._resize: Any = cv2.resize
         self._size = (options.screen_width, options.screen_height)
-        rom = find_rom(options.game)
+        self._rom = rom = find_rom(options.game)
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._ale = ale = ale_py.ALEInterface()
         ale.setInt("random_seed", seed)
-        # Nobody but a watcher needs the frames in between; then the environment repeats the action itself.
-        self._repeats, frame_skip = (options.frame_skip, 1) if watchers else (1, options.frame_skip)
+        averages = options.color_averaging and not watchers and can_average(rom, options.frame_skip)
+        # Watchers need every frame, and averaging the last two: then the environment repeats the action itself.
+        self._repeats, frame_skip = (options.frame_skip, 1) if watchers or averages else (1, options.frame_skip)
         ale.setInt("frame_skip", frame_skip)
         most_frames = max(round(options.max_game_seconds * _FRAMES_PER_SECOND), options.max_game_seconds > 0)
         ale.setInt("max_num_frames_per_episode", most_frames)
         ale.setFloat("repeat_action_probability", options.repeat_action_probability)
-        ale.setBool("color_averaging", options.color_averaging)
+        ale.setBool("color_averaging", options.color_averaging and not averages)
         ale.setBool("sound_obs", bool(watchers))
         self.watchers = watchers
         ale.loadROM(rom)
+        self._frames = LastFrames(ale) if averages else None  # the emulator averages all frames, which is slow
         self._actions = ale.getMinimalActionSet() if options.minimal_action_set else ale.getLegalActionSet()
         if actions:
             self._actions = _named(actions, ale.getLegalActionSet(), options.game)
@@ -237,7 +241,7 @@ class ALEEnvironment(Environment):
         if reset:
             self._before_game = self._ale.cloneState(include_rng=True)
             self._played.clear()
-            self._ale.reset_game()
+            self._reset()
         self._life_lost = False
         self.lives = self._ale.lives()
         if reset:
@@ -248,18 +252,21 @@ class ALEEnvironment(Environment):
         reward = 0
         lives = self.lives
         self._played.append(action)
-        for _ in range(self._repeats):
-            reward += self._ale.act(self._actions[action])
+        for earned in self._play(action):
+            reward += earned
             self.lives = self._ale.lives()
             self._silent = False
             self._show()
-            if self._ale.game_over():
-                break
         self._life_lost = self.lives < lives
         return reward
 
     def screen(self) -> Screen:
-        self._ale.getScreenGrayscale(self._frame)
+        if self._frames is None:
+            self._ale.getScreenGrayscale(self._frame)
+        elif self._played or self._before_game is None:
+            self._frames.average(self._frame)
+        else:
+            average_after_reset(self._rom, self._before_game, self._frame)
         resized: Screen = self._resize(self._frame, self._size)  # bilinear, as in the original
         return resized
 
@@ -278,12 +285,26 @@ class ALEEnvironment(Environment):
             self._before_game = ale_py.ALEState.__new__(ale_py.ALEState)
             self._before_game.__setstate__(state["before"].tobytes())
             self._ale.restoreState(self._before_game)
-            self._ale.reset_game()
+            self._reset()
             for action in state["played"].tolist():
-                for _ in range(self._repeats):
-                    self._ale.act(self._actions[action])  # which does nothing any more once the game is over
+                deque(self._play(action), maxlen=0)
         self._played = bytearray(state["played"])
         self._life_lost, self.lives = state["life_lost"], state["lives"]
+
+    def _reset(self) -> None:
+        self._ale.reset_game()
+        if self._frames:
+            self._frames.add()
+
+    def _play(self, action: int) -> Iterator[int]:
+        """Plays `action` until it has been repeated often enough or the game is over; yields the rewards."""
+        for _ in range(self._repeats):
+            over = self._ale.game_over()
+            reward = self._ale.act(self._actions[action])  # even if over, because it draws random numbers
+            if not over:
+                if self._frames:
+                    self._frames.add()
+                yield reward
 
     @property
     def truncated(self) -> bool:
