@@ -47,7 +47,7 @@ class InstantGames(Games):
     def begin(self, mode: Mode, anew: bool) -> None:
         pass
 
-    def start(self, actions: Sequence[int]) -> Sequence[int]:
+    def start(self, actions: Sequence[int | None]) -> Sequence[int | None]:
         return actions
 
     def finish(self) -> None:
@@ -73,6 +73,9 @@ class InstantNetwork:
         self.train_iterations += 1
         discounted(batch, self._options, np.float32)
         return TrainResult(0.0, np.full(BATCH, 0.1, np.float32))
+
+    def anneal(self, step: int) -> None:
+        pass
 
     def update_target_network(self) -> None:
         pass

@@ -86,6 +86,7 @@ class FakeNetwork:
         self.tape: list[Any] = [] if tape is None else tape
         self.train_iterations = 0
         self.batches: list[Minibatch] = []
+        self.annealed: list[int] = []  # training steps
 
     def predict(self, states: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.tape.append(("predict", states.shape, states[0, :, 0, 0].tolist()))
@@ -101,6 +102,9 @@ class FakeNetwork:
         self.train_iterations += 1
         self.batches.append(batch)
         return TrainResult(float(self.train_iterations), np.zeros(len(batch.actions), np.float32))
+
+    def anneal(self, step: int) -> None:
+        self.annealed.append(step)
 
     def update_target_network(self) -> None:
         self.tape.append("sync")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,13 @@ def test_exploration_rate_falls_linearly_then_stays() -> None:
     for agent.total_train_steps in (0, 50, 99, 100, 1000):
         rates.append(agent.exploration_rate)
     assert rates == pytest.approx([1, 0.55, 0.109, 0.1, 0.1])
+
+
+def test_the_network_learns_the_step_of_each_training() -> None:
+    agent = make(train_frequency=3, train_repeat=2)[0]
+    agent.random(10)
+    agent.train(7)
+    assert agent.network.annealed == [0, 3, 6]  # type: ignore[attr-defined]
 
 
 def test_explores_at_the_rate_and_evenly() -> None:
@@ -277,7 +285,28 @@ def test_each_games_screens_are_in_a_lane() -> None:
     assert memory.terminals[:6].tolist() == [GOES_ON] * 3 + [TERMINAL] + [GOES_ON] * 2
 
 
-def test_plays_games_one_after_another() -> None:
-    agent, tape = make(num_envs=3, episode=7)
+class Ends(Callback):
+    """Counts steps and ended games by place."""
+
+    def __init__(self) -> None:
+        self.steps: Counter[int] = Counter()
+        self.games: Counter[int] = Counter()
+
+    def on_step(self, step: Step) -> None:
+        self.steps[step.game] += 1
+        self.games[step.game] += step.terminal
+
+
+def test_each_place_plays_its_share_of_the_games_and_rests_then() -> None:
+    agent, _ = make(num_envs=3, episode=5, random_starts=0)
+    for place, game in enumerate(agent.games.games):
+        assert isinstance(game.environment, FakeEnvironment)
+        game.environment.episode = 3 + 4 * place
+    ends = Ends()
+    agent.callbacks = [ends]
+    agent.play(7)
+    assert ends.games == {0: 3, 1: 2, 2: 2}
+    assert ends.steps == {0: 3 * 3, 1: 2 * 7, 2: 2 * 11}
     agent.play(2)
-    assert [event[3] for event in tape if event[0] == "step"].count(True) == 2
+    assert ends.games == {0: 4, 1: 3, 2: 2}
+    assert agent.memory.count == 0

@@ -707,6 +707,24 @@ def test_scores_of_games_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert json.loads((tmp_path / "s" / "scores.json").read_text())["games"][1]["steps"] == 26
 
 
+def test_games_side_by_side_are_played_to_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    size = ["--screen_width", "36", "--screen_height", "36", "--frame_skip", "8", "--random_seed", "1"]
+    games = ["pong", *size, "--play_games", "4", "--num_envs", "3", "--max_game_seconds", "4", "--random_starts", "4"]
+    assert main([*games, "--scores_path", "s"]) == 0
+    assert (tmp_path / "s" / "scores.csv").read_text().count("\n") == 5
+    assert {game["steps"] for game in json.loads((tmp_path / "s" / "scores.json").read_text())["games"]} == {26}
+
+
+def test_a_test_of_whole_games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["pong", *SHORT, *FILES, "--num_envs", "2", "--test_games", "3", "--max_game_seconds", "2"]
+    assert main([*words, "--random_starts", "4"]) == 0
+    test = rows(tmp_path / "results" / "pong.csv")[-1]
+    assert (test["phase"], test["nr_games"], test["steps"]) == ("test", "3", str(3 * 26))
+    assert read_snapshot(tmp_path / "snapshots" / "pong_1.pkl").facts["test_games"] == 3
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
 def test_scores_are_kept_where_they_cannot_be_shown(tmp_path: Path) -> None:
     words = ["pong", "--play_games", "1", "--max_game_seconds", "1", "--scores_path", "s", "--backend", "cpu"]

@@ -16,7 +16,7 @@ from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOp
 from simple_dqn.errors import OptionError, SnapshotError
 from simple_dqn.gpu import DeviceScreens, Later
 from simple_dqn.neon_network import NeonNetwork
-from simple_dqn.optimizers import Adam, Optimizer
+from simple_dqn.optimizers import Adam, Optimizer, RMSProp
 from simple_dqn.replay_memory import Minibatch, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.snapshot import read_snapshot
 
@@ -465,6 +465,39 @@ def test_adam_in_one_pass_is_adam(epsilon: float) -> None:
             assert own.state()["steps"] == 29  # where a graph is replayed, as for `plain`, nothing else counts them
             np.testing.assert_allclose(own._chunks[0].weights.double().numpy(), w, rtol=0, atol=tolerance * 10)
             np.testing.assert_allclose(own.states[1].double().numpy(), v, rtol=tolerance, atol=0)
+
+
+def test_the_learning_rate_falls_linearly_then_stays() -> None:
+    options = DeepQNetworkOptions(learning_rate=0.01, learning_rate_end=0.002, learning_rate_decay_steps=100)
+    rates = [options.learning_rate_at(step) for step in (0, 25, 50, 100, 1000)]
+    assert rates == pytest.approx([0.01, 0.008, 0.006, 0.002, 0.002])
+    assert DeepQNetworkOptions(learning_rate=0.01).learning_rate_at(10**9) == 0.01
+    with pytest.raises(OptionError, match=r"^--learning_rate_end 0\.002 needs --learning_rate_decay_steps"):
+        DeepQNetworkOptions(learning_rate_end=0.002)
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_updates_take_steps_of_the_annealed_size(optimizer: str) -> None:
+    moves = []
+    for step in (0, 50, 100):
+        network = make(optimizer=optimizer, learning_rate_decay_steps=100)
+        before = network._online.master.clone()
+        network.anneal(step)
+        network.train(random_batch(np.random.default_rng(1)))
+        moves.append((network._online.master - before).double())
+    torch.testing.assert_close(moves[1], moves[0] / 2, rtol=1e-2, atol=1e-7)
+    assert not moves[2].any()
+
+
+@pytest.mark.parametrize("optimizer", [RMSProp, Adam])
+def test_a_learning_rate_that_a_graph_reads_again_does_the_same(optimizer: type[Optimizer]) -> None:
+    start, gradient = torch.linspace(-1, 1, 50), torch.linspace(-3, 2, 50)
+    numbers, tensors = (optimizer(start.clone(), start.clone(), DeepQNetworkOptions()) for _ in range(2))
+    tensors.learning_rate = torch.zeros(())
+    for own in (numbers, tensors):
+        own.set_learning_rate(0.01)
+        own.step(gradient, 0.5)
+    torch.testing.assert_close(tensors._chunks[0].weights, numbers._chunks[0].weights, rtol=1e-6, atol=1e-7)
 
 
 def test_tiny_averages_do_not_slow_an_update_down() -> None:

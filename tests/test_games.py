@@ -97,6 +97,21 @@ def test_a_game_is_the_same_in_any_company(monkeypatch: pytest.MonkeyPatch) -> N
     assert not np.array_equal(few.board.states[0], few.board.states[1])
 
 
+def test_a_game_without_an_action_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, many = make(4, monkeypatch, cores=1), make(4, monkeypatch, cores=8)
+    for made in (one, many):
+        made.begin("test", anew=True)
+    before = one.board.states.copy()
+    for made in (one, many):
+        for _ in range(20):
+            made.start([None, 1, None])
+            made.finish()
+    moved = [not np.array_equal(state, old) for state, old in zip(one.board.states, before, strict=True)]
+    assert moved == [False, True, False, False]
+    assert np.array_equal(many.board.states, one.board.states)
+    many.close()
+
+
 def test_one_game_needs_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(make(1, monkeypatch, cores=64)) is Games
 

@@ -11,8 +11,8 @@ from simple_dqn.agent import Step
 from simple_dqn.scores import Game, Scores, table, write_scores
 
 
-def step(reward: float, terminal: bool = False, truncated: bool = False) -> Step:
-    return Step(0, reward, np.zeros((1, 1), np.uint8), terminal, truncated, 0.05)
+def step(reward: float, terminal: bool = False, truncated: bool = False, game: int = 0) -> Step:
+    return Step(0, reward, np.zeros((1, 1), np.uint8), terminal, truncated, 0.05, game)
 
 
 def test_games_that_end_or_run_out_of_time_count_and_those_given_up_do_not() -> None:
@@ -21,6 +21,13 @@ def test_games_that_end_or_run_out_of_time_count_and_those_given_up_do_not() -> 
         scores.on_step(played)
     scores.on_step(step(9))
     assert scores.games == [Game(3, 2), Game(-1.5, 3)]
+
+
+def test_games_side_by_side_count_apart() -> None:
+    scores = Scores()
+    for played in (step(1), step(10, game=1), step(2, True), step(20, True, game=1), step(5, True)):
+        scores.on_step(played)
+    assert scores.games == [Game(3, 2), Game(30, 2), Game(5, 1)]
 
 
 def test_table() -> None:

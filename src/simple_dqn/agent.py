@@ -88,6 +88,9 @@ class Network(Judge, Protocol):
     def train(self, batch: Minibatch) -> Any:
         """Learns from a minibatch; returns its cost and errors."""
 
+    def anneal(self, step: int) -> None:
+        """Sets the learning rate for the updates of this training step."""
+
     def update_target_network(self) -> None:
         """Copies the weights to the target network."""
 
@@ -138,7 +141,7 @@ class Agent:
         """Plays at random for `steps` steps and stores what happens."""
         self._begin("train")
         for number in self._rounds(steps):
-            actions = self._start(number, exploration_rate=1)
+            actions = self._start(range(number), exploration_rate=1)
             self._store(self._finish(actions, exploration_rate=1))
 
     def train(self, steps: int) -> None:
@@ -146,7 +149,7 @@ class Agent:
         self._begin("train")
         for number in self._rounds(steps):
             rate = self.exploration_rate
-            actions = self._start(number, rate)
+            actions = self._start(range(number), rate)
             if len(self.games) > 1:
                 self._learn(number)
             self._store(self._finish(actions, rate))
@@ -158,13 +161,20 @@ class Agent:
         """Plays for `steps` steps, from new games on; nothing is stored or learned."""
         self._begin("test")
         for number in self._rounds(steps):
-            self._play(number)
+            self._play(range(number))
 
     def play(self, games: int) -> None:
-        """Plays `games` games to their end, one after another; nothing is stored or learned."""
+        """Plays `games` games to their end, each place a fixed share of them; nothing is stored or learned.
+
+        A place plays its games one after another. The shares are fixed because taking the first games that end would
+        favour short ones.
+        """
         self._begin("test")
-        while games and not self.interrupted:
-            games -= self._play(1)[0].terminal
+        places = len(self.games)
+        left = [games // places + (place < games % places) for place in range(places)]
+        while any(left) and not self.interrupted:
+            for step in self._play([place for place in range(places) if left[place]]):
+                left[step.game] -= step.terminal
 
     def save_state(self) -> dict[str, Any]:
         """What it needs, beside its parts, to go on exactly."""
@@ -203,14 +213,17 @@ class Agent:
             yield number
             steps -= number
 
-    def _play(self, number: int) -> list[Step]:
+    def _play(self, places: Sequence[int]) -> list[Step]:
         rate = self.options.exploration_rate_test
-        return self._finish(self._start(number, rate), rate)
+        return self._finish(self._start(places, rate), rate)
 
-    def _start(self, number: int, exploration_rate: float) -> Sequence[int]:
-        return self.games.start(self._choose_actions(number, exploration_rate))
+    def _start(self, places: Sequence[int], exploration_rate: float) -> Sequence[int | None]:
+        actions: list[int | None] = [None] * (places[-1] + 1)
+        for place, action in zip(places, self._choose_actions(places, exploration_rate), strict=True):
+            actions[place] = action
+        return self.games.start(actions)
 
-    def _finish(self, actions: Sequence[int], exploration_rate: float) -> list[Step]:
+    def _finish(self, actions: Sequence[int | None], exploration_rate: float) -> list[Step]:
         self.games.finish()
         board = self.games.board
         steps = [
@@ -218,21 +231,23 @@ class Agent:
             for game, (action, reward, screen, end) in enumerate(
                 zip(actions, board.rewards, board.screens, board.ends.tolist(), strict=False)
             )
+            if action is not None
         ]
         for step in steps:
             for callback in self.callbacks:
                 callback.on_step(step)
         return steps
 
-    def _choose_actions(self, number: int, exploration_rate: float) -> list[int]:
-        """ε-greedy for the first `number` games: at random with probability ε, else that of the highest Q-value."""
+    def _choose_actions(self, places: Sequence[int], exploration_rate: float) -> list[int]:
+        """ε-greedy for the games at `places`: at random with probability ε, else that of the highest Q-value."""
         actions = [
             int(self._rng.integers(self.games.num_actions)) if self._rng.random() < exploration_rate else None
-            for _ in range(number)
+            for _ in places
         ]
         if None not in actions:
             return [action for action in actions if action is not None]
-        q = self.network.predict(self.games.board.states[:number])  # (number, num_actions)
+        states = self.games.board.states
+        q = self.network.predict(states[: len(places)] if isinstance(places, range) else states[places])  # (n, actions)
         return [int(best) if action is None else action for action, best in zip(actions, q.argmax(axis=1), strict=True)]
 
     def _store(self, steps: Sequence[Step]) -> None:
@@ -248,6 +263,7 @@ class Agent:
             if options.target_steps and step % options.target_steps == 0:
                 self.network.update_target_network()
             if step % options.train_frequency == 0 and self.memory.ready:
+                self.network.anneal(step)
                 self.memory.refresh(self.network)
                 for _ in range(options.train_repeat):
                     self._update()

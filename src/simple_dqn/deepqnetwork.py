@@ -37,6 +37,10 @@ logger = logging.getLogger(__name__)
 class DeepQNetworkOptions(Options):
     title = "Deep Q-learning network"
     learning_rate: float = option(0.00025, "step size of RMSProp and Adam", above=0, at_most=1000)
+    learning_rate_end: float = option(0.0, "step size at the end of its decay", at_least=0, at_most=1000)
+    learning_rate_decay_steps: int = option(
+        0, "training steps over which it changes linearly to that; 0: it stays", at_least=0, at_most=10**12
+    )
     discount_rate: float = option(0.99, "worth of a reward one step later", at_least=0, at_most=1)
     batch_size: int = option(32, "transitions in a minibatch", at_least=1, at_most=10**6)
     optimizer: str = option("rmsprop", "rule that turns gradients into steps", choices=("rmsprop", "adam", "adadelta"))
@@ -67,6 +71,17 @@ class DeepQNetworkOptions(Options):
         super().__post_init__()
         if self.min_reward > self.max_reward:
             raise OptionError(f"--min_reward {self.min_reward} is above --max_reward {self.max_reward}")
+        if self.learning_rate_end and not self.learning_rate_decay_steps:
+            raise OptionError(
+                f"--learning_rate_end {self.learning_rate_end} needs --learning_rate_decay_steps, the steps until then"
+            )
+
+    def learning_rate_at(self, step: int) -> float:
+        """The step size at a training step: linear from `learning_rate` to `learning_rate_end`, then constant."""
+        if not self.learning_rate_decay_steps:
+            return self.learning_rate
+        progress = min(1.0, step / self.learning_rate_decay_steps)
+        return self.learning_rate + progress * (self.learning_rate_end - self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -260,6 +275,10 @@ class DeepQNetwork:
             self._optimizer.step(network.gradient, scale)
         elif self._scale.fits(network.gradient):
             self._optimizer.step(network.gradient, scale / self._scale.factor)
+
+    def anneal(self, step: int) -> None:
+        """Sets the learning rate for the updates of this training step."""
+        self._optimizer.set_learning_rate(self.options.learning_rate_at(step))
 
     def update_target_network(self) -> None:
         """Copies the weights, and the running averages of batch norm, to the target network.

@@ -174,7 +174,7 @@ class Games:
         self.games = [
             Game(env, state, random_starts, rng) for env, state, rng in zip(environments, states, rngs, strict=True)
         ]
-        self._actions: Sequence[int] = ()
+        self._actions: Sequence[int | None] = ()
 
     def __len__(self) -> int:
         return len(self.board.states)
@@ -189,19 +189,22 @@ class Games:
         for game in self.games:
             game.begin(mode, anew)
 
-    def start(self, actions: Sequence[int]) -> Sequence[int]:
-        """Has the first `len(actions)` games play; nobody may look at the board before `finish`.
+    def start(self, actions: Sequence[int | None]) -> Sequence[int | None]:
+        """Has the first `len(actions)` games play, but for those whose action is None; `finish` must follow.
 
         Returns the actions that they play: those chosen, unless somebody else has the joystick.
         """
-        self._actions = [game.steer(action) for game, action in zip(self.games, actions, strict=False)]
+        self._actions = [
+            None if action is None else game.steer(action) for game, action in zip(self.games, actions, strict=False)
+        ]
         return self._actions
 
     def finish(self) -> None:
         """Returns once they have played; the board tells what came of it."""
         board = self.board
         for i, action in enumerate(self._actions):
-            board.rewards[i], board.ends[i] = self.games[i].act(action, board.screens[i])
+            if action is not None:
+                board.rewards[i], board.ends[i] = self.games[i].act(action, board.screens[i])
 
     def state(self) -> list[dict[str, Any]]:
         """All that `restore` needs, of each game."""
@@ -267,8 +270,12 @@ class GameWorkers(Games):
     def begin(self, mode: Mode, anew: bool) -> None:
         self._ask(lambda numbers: ("begin", mode, anew))
 
-    def start(self, actions: Sequence[int]) -> Sequence[int]:
-        self._playing = [(connection, numbers) for connection, numbers in self._workers if numbers.start < len(actions)]
+    def start(self, actions: Sequence[int | None]) -> Sequence[int | None]:
+        self._playing = [
+            (connection, numbers)
+            for connection, numbers in self._workers
+            if any(action is not None for action in actions[numbers.start : numbers.stop])
+        ]
         for connection, numbers in self._playing:
             _send(connection, ("play", actions[numbers.start : numbers.stop]))
         return actions

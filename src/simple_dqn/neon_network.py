@@ -122,6 +122,10 @@ class NeonNetwork:
         self.train_iterations += 1
         return TrainResult(float(cost.item()) * size / n, errors)
 
+    def anneal(self, step: int) -> None:
+        """Sets the learning rate for the updates of this training step; Adadelta has none."""
+        self._optimizer.learning_rate = self.options.learning_rate_at(step)
+
     def update_target_network(self) -> None:
         """Copies the weights, and the running averages of batch norm, to the target network."""
         if self._target is self._online:

@@ -36,7 +36,10 @@ class Optimizer:
     chunk_size = 2**17
 
     def __init__(self, weights: Tensor, computed: Tensor, options: DeepQNetworkOptions) -> None:
-        self.learning_rate, self.decay_rate = options.learning_rate, options.decay_rate
+        self.decay_rate = options.decay_rate
+        # A number, or on the GPU a tensor: a CUDA graph reads it again at each replay.
+        self.learning_rate: Any = torch.zeros((), device=weights.device) if weights.is_cuda else 0.0
+        self.set_learning_rate(options.learning_rate)
         self.states = [torch.zeros_like(weights) for _ in range(self.num_states)]
         self.used = False  # a snapshot from before the first update holds no states
         size = len(weights) if weights.is_cuda else self.chunk_size
@@ -56,6 +59,13 @@ class Optimizer:
             self._move(chunk, chunk.gradient.copy_(g) if low else g, scale)
             if low:
                 chunk.computed.copy_(chunk.weights)
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Takes steps of size `rate` from now on."""
+        if isinstance(self.learning_rate, Tensor):
+            self.learning_rate.fill_(rate)
+        else:
+            self.learning_rate = rate
 
     def _move(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
         raise NotImplementedError
@@ -90,7 +100,10 @@ class RMSProp(Optimizer):
         (s,) = chunk.states
         _average(s, gradient, scale, self.decay_rate)
         root = torch.add(s, 1e-6, out=chunk.buffer).sqrt_().add_(1e-6)
-        chunk.weights.addcdiv_(gradient, root, value=-self.learning_rate * scale)
+        if isinstance(self.learning_rate, Tensor):
+            chunk.weights.sub_(root.reciprocal_().mul_(gradient).mul_(self.learning_rate * scale))
+        else:
+            chunk.weights.addcdiv_(gradient, root, value=-self.learning_rate * scale)
 
 
 class Adam(Optimizer):

@@ -48,6 +48,7 @@ class MainOptions(Options):
     random_steps: int = option(50_000, "random moves that fill the replay memory before learning starts", **_STEPS)
     train_steps: int = option(250_000, "training steps per epoch", **_STEPS)
     test_steps: int = option(125_000, "test steps after each epoch", **_STEPS)
+    test_games: int = option(0, "whole games per test, in place of --test_steps; 0: steps", **_STEPS)
     epochs: int = option(200, "epochs to run", **_STEPS)
     start_epoch: int = option(0, "epochs already run: sets the exploration rate and the snapshots' numbers", **_STEPS)
     play_games: int = option(0, "play so many games, and neither train nor test", **_STEPS)
@@ -136,11 +137,13 @@ class Run:
         game, memory, agent = np.random.SeedSequence(seed, spawn_key=(o.start_epoch, *added)).spawn(3)
         screen_shape = (env_options.screen_height, env_options.screen_width)
         state_shape = (memory_options.history_length, *screen_shape)
-        n = 1 if o.play_games else agent_options.num_envs
+        n, trains = agent_options.num_envs, o.train_steps and not o.play_games
+        if o.play_games:  # watchers see one game after another
+            n = 1 if self._watchers or values.get("visualization_file") else min(n, o.play_games)
         actions = _actions(start, env_options) if start else None
-        if o.train_steps and not o.play_games:
+        if trains:
             require_seldom_refreshes(memory_options, agent_options)
-        in_turn = agent_options.learns_in_bursts or not o.train_steps
+        in_turn = agent_options.learns_in_bursts or not trains
         if in_turn and n > 1 and not self._watchers:
             leave_cores_to_games()
         network_class, on_gpu = library_of(backend)
@@ -268,8 +271,9 @@ class Run:
                 self._facts.pop(name, None)
             self._stage = ("test", epoch)
             self._save(epoch)
-        elif o.test_steps:
-            self._phase("test", epoch, o.test_steps, agent.test)
+        elif o.test_games or o.test_steps:
+            play = agent.play if o.test_games else agent.test
+            self._phase("test", epoch, o.test_games or o.test_steps, play)
             score = self.statistics.mean_reward
             self._facts |= {"test_score": score, "test_games": self.statistics.num_games}
             self._stage = ("train", epoch + 1)
@@ -295,7 +299,7 @@ class Run:
         # Without the statistics of the steps before, a phase is told to be as long as what is left of it.
         steps = number if going_on else number - already
         for callback in self.agent.callbacks:
-            callback.on_phase_start(name, epoch, None if name == "play" else steps)
+            callback.on_phase_start(name, epoch, None if play == self.agent.play else steps)
         self._under_way = True
         if going_on:
             self.statistics.restore(going_on, same_phase=True)
@@ -494,9 +498,10 @@ def _require_sense(o: MainOptions, page: VisualizationOptions, start: Start | No
         raise OptionError(f"--scores_path {o.scores_path} is for the scores of games played: add --play_games 1")
     if html and not o.play_games:
         raise OptionError(f"--visualization_file {html} shows what was seen in games played: add --play_games 1")
-    if not (o.play_games or o.random_steps or (o.epochs and (o.train_steps or o.test_steps))):
+    if not (o.play_games or o.random_steps or (o.epochs and (o.train_steps or o.test_steps or o.test_games))):
         raise OptionError(
-            "nothing to do: give --random_steps, --play_games, or --epochs with --train_steps or --test_steps, above 0"
+            "nothing to do: give --random_steps, --play_games, or --epochs with --train_steps, --test_steps or "
+            "--test_games, above 0"
         )
     snapshot = o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl"
     scores = o.scores_path and f"{o.scores_path}/scores.csv"

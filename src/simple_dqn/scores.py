@@ -24,15 +24,15 @@ class Scores(Callback):
 
     def __init__(self) -> None:
         self.games: list[Game] = []
-        self._score, self._steps = 0.0, 0
+        self._under_way: dict[int, Game] = {}  # by the place of the game
 
     def on_step(self, step: Step) -> None:
-        self._score += step.reward
-        self._steps += 1
+        before = self._under_way.pop(step.game, Game(0.0, 0))
+        game = Game(before.score + step.reward, before.steps + 1)
         if step.terminal:
-            self.games.append(Game(self._score, self._steps))
-        if step.terminal or step.truncated:
-            self._score, self._steps = 0.0, 0
+            self.games.append(game)
+        elif not step.truncated:
+            self._under_way[step.game] = game
 
 
 _FIGURES: dict[str, Callable[[Sequence[float]], float]] = {
