@@ -113,6 +113,7 @@ def test_colour_averaging_shows_what_moves_in_two_places() -> None:
         ("pooyan", {}),  # 220 lines
         ("klax", {}),  # PAL, with other colours
         ("berzerk", {}),  # plays steps within a reset
+        ("tic_tac_toe_3d", {}),  # thinks without a new frame
     ],
 )
 def test_averages_are_the_emulators_game_after_game(game: str, settings: dict[str, Any]) -> None:

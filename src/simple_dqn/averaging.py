@@ -29,13 +29,21 @@ _PALETTE = np.frombuffer(
 ).reshape(128, 3)
 
 
+_NOT_FRAME_BY_FRAME = {
+    *("berzerk", "double_dunk"),  # play steps of frame_skip frames within a reset
+    # Draw no new frame while they think, so the frame before is an older one.
+    *("backgammon", "othello", "tetris", "tic_tac_toe_3d", "video_checkers", "video_chess"),
+}
+
+
 @cache
-def can_average(rom: Path, frame_skip: int) -> bool:
+def can_average(rom: Path) -> bool:
     """Whether the game in file `rom` is the same if played frame by frame, and drawn with the colours known here."""
+    import ale_py
+
+    if ale_py.ALEInterface.isSupportedROM(rom) in _NOT_FRAME_BY_FRAME:
+        return False
     ale = _averaging_emulator(rom)
-    ale.reset_game()
-    if frame_skip > 1 and ale.getEpisodeFrameNumber():
-        return False  # Berzerk and Double Dunk play steps of `frame_skip` frames within a reset
     for _ in range(300):
         indexes = ale.getScreen()
         if indexes.any():

@@ -205,7 +205,7 @@ class ALEEnvironment(Environment):
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._ale = ale = ale_py.ALEInterface()
         ale.setInt("random_seed", seed)
-        averages = options.color_averaging and not watchers and can_average(rom, options.frame_skip)
+        averages = options.color_averaging and not watchers and can_average(rom)
         # Watchers need every frame, and averaging the last two: then the environment repeats the action itself.
         self._repeats, frame_skip = (options.frame_skip, 1) if watchers or averages else (1, options.frame_skip)
         ale.setInt("frame_skip", frame_skip)
