@@ -40,10 +40,15 @@ class FakeEnvironment(Environment):
         self.frame = 0
         self.time = 0
         self.cut_short = False  # the ends of episodes are time limits
+        self.names = ["NOOP", "LEFT", "RIGHT"]
 
     @property
     def num_actions(self) -> int:
         return 3
+
+    @property
+    def action_names(self) -> list[str]:
+        return self.names
 
     def restart(self) -> None:
         self.tape.append(("restart", self.mode))

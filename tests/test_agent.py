@@ -150,15 +150,37 @@ def test_no_ops_after_a_restart(history: int, random_starts: int, expected: set[
     assert numbers == expected
 
 
-def test_no_state_spans_two_episodes_though_no_ops_end_one() -> None:
+def first_state(names: list[str], random_starts: int, episode: int = 10, seed: int = 1) -> tuple[list[int], list[Any]]:
+    """Shades of the first state of a game whose actions have these names, and what was done before it."""
+    environment = FakeEnvironment(episode)
+    environment.frame, environment.names = 100, names
+    games = side_by_side([environment], 4, (4, 5), random_starts, np.random.default_rng(seed))
+    games.begin("test", anew=True)
+    return games.board.states[0][:, 0, 0].tolist(), environment.tape
+
+
+def test_no_ops_are_the_action_called_noop() -> None:
+    state, events = first_state(["LEFT", "RIGHT", "NOOP"], random_starts=4)
+    assert events == [("restart", "test"), *[("act", 2)] * 4]
+    assert state == [101, 102, 103, 104]
+
+
+def test_without_an_action_called_noop_the_first_screen_fills_the_history() -> None:
+    assert first_state(["0", "1", "2"], random_starts=30) == ([100] * 4, [("restart", "test")])
+
+
+def test_the_first_screen_fills_what_few_no_ops_leave_of_the_history() -> None:
+    state, _ = first_state(["NOOP", "LEFT", "RIGHT"], random_starts=1)
+    assert state == [100, 100, 100, 101]
+
+
+@pytest.mark.parametrize("episode", [1, 2, 3])
+def test_no_state_spans_two_episodes_though_no_ops_end_one(episode: int) -> None:
     for seed in range(20):
-        tape: list[Any] = []
-        environment = FakeEnvironment(episode=3, tape=tape)
-        games = side_by_side([environment], 4, (4, 5), 5, np.random.default_rng(seed))
-        games.begin("test", anew=True)
-        since = len(tape) - 1 - tape[::-1].index(("restart", "test"))
-        screens = games.board.states[0][:, 0, 0]
-        assert np.count_nonzero(screens) <= len(tape) - since  # the restart's own, and one for each no-op since
+        state, events = first_state(["NOOP", "LEFT", "RIGHT"], 5, episode, seed)
+        since = events[::-1].index(("restart", "test"))  # no-ops in the episode under way
+        last = 100 + len(events) - events.count(("restart", "test"))
+        assert state == [last - min(ago, since) for ago in (3, 2, 1, 0)]
 
 
 def test_no_ops_that_end_an_episode_restart_it() -> None:
@@ -233,12 +255,11 @@ class StopAfter(Tape):
 def test_state_buffer_keeps_the_last_screens() -> None:
     screens = np.full((3, 2, 2), 9, np.uint8)
     buffer = StateBuffer(screens)
-    assert not screens.any()
     for n in range(1, 6):
         buffer.add(np.full((2, 2), n, np.uint8))
     assert screens[:, 0, 0].tolist() == [3, 4, 5]
-    buffer.reset()
-    assert not screens.any()
+    buffer.fill(np.full((2, 2), 7, np.uint8))
+    assert (screens == 7).all()
 
 
 # Games side by side

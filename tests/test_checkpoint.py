@@ -233,6 +233,12 @@ def test_a_run_that_fails_before_its_first_step_saves_nothing(tmp_path: Path, mo
     assert files(tmp_path) == ["b_0.pkl"]
 
 
+def test_another_number_of_no_ops_is_another_option(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        main.run(["--resume", "snapshots/b", "--epochs", "4", "--random_starts", "9"])
+    assert ", with another --random_starts\n" in caplog.text
+
+
 def test_more_epochs_and_another_learning_rate(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         main.run(["--resume", "snapshots/b", "--epochs", "4", "--learning_rate", "0.001"])

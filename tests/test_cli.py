@@ -758,6 +758,29 @@ def test_scores_of_an_earlier_run_outlive_one_that_is_broken_off(
     assert "Only 1 of 3 games: nothing new in s" in caplog.text
 
 
+def test_gymnasium_scores_are_those_of_whole_games(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without moves before the agent's first one: the car, which never arrives, has 200 steps that cost 1 each."""
+    monkeypatch.chdir(tmp_path)
+    play = ["MountainCar-v0", "--environment", "gym", "--play_games", "1", "--exploration_rate_test", "0"]
+    with caplog.at_level("INFO"):
+        assert main([*play, "--random_seed", "1", "--screen_width", "36", "--screen_height", "36"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["1", "-200", "200"]
+    assert "No action of MountainCar-v0 is called NOOP: --random_starts 30 has no effect" in caplog.text
+
+
+@pytest.mark.parametrize(("words", "steps"), [([], {30}), (["--random_starts", "9"], {21, 22, 23, 24, 25, 26})])
+def test_games_start_as_in_the_training_unless_told_otherwise(
+    words: list[str], steps: set[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = with_actions(tmp_path / "pong_1.pkl", 6, {"game": "pong", "options": {"random_starts": 0}})
+    play = ["--load_weights", str(path), "--play_games", "1", "--max_game_seconds", "2"]  # 30 steps
+    assert main([*play, *THREE, "--random_seed", "1", *words]) == 0
+    assert int(capsys.readouterr().out.splitlines()[1].split()[2]) in steps
+
+
 def test_a_game_recorded_is_one_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the beginning of the next one too."""
     monkeypatch.chdir(tmp_path)

@@ -351,6 +351,31 @@ def test_folder_or_pipe_is_no_rom(tmp_path: Path) -> None:
         find_rom(str(tmp_path / "breakout.bin"))
 
 
+# No-ops
+
+
+@pytest.mark.parametrize(
+    ("game", "options", "noop"),
+    [
+        ("breakout", {}, 0),
+        ("backgammon", {}, None),  # whose action 0 is FIRE, as is that of video_checkers
+        ("video_checkers", {}, None),
+        ("backgammon", dict(minimal_action_set=False), 0),
+        ("CartPole-v1", dict(environment="gym"), None),
+        ("ALE/Breakout-v5", dict(environment="gym"), 0),
+        ("ALE/Backgammon-v5", dict(environment="gym"), None),
+    ],
+)
+def test_which_action_is_a_no_op(game: str, options: dict[str, Any], noop: int | None) -> None:
+    assert make_environment(EnvironmentOptions(game=game, **options), 1).noop == noop
+
+
+def test_actions_by_name_may_have_the_no_op_elsewhere_or_nowhere() -> None:
+    options = EnvironmentOptions(game="pong")
+    assert make_environment(options, 1, actions=["RIGHT", "NOOP"]).noop == 1
+    assert make_environment(options, 1, actions=["RIGHT", "LEFT"]).noop is None
+
+
 # Watching and limits
 
 

@@ -35,7 +35,10 @@ class AgentOptions(Options):
         1, "games played side by side; from 2 on learning goes on meanwhile, with what was stored before",
         at_least=1, at_most=1024,
     )  # fmt: skip
-    random_starts: int = option(30, "at most this many no-op actions after a restart", at_least=0, at_most=10**6)
+    random_starts: int = option(
+        30, "at most this many no-op actions after a restart; none if no action is called NOOP",
+        at_least=0, at_most=10**6,
+    )  # fmt: skip
 
     @property
     def learns_in_bursts(self) -> bool:

@@ -98,12 +98,18 @@ class Environment(ABC):
     @property
     @abstractmethod
     def num_actions(self) -> int:
-        """How many actions there are; action 0 does nothing, where the game has such a one."""
+        """How many actions there are."""
 
     @property
     def action_names(self) -> list[str]:
         """What the actions are called."""
         return [str(action) for action in range(self.num_actions)]
+
+    @property
+    def noop(self) -> int | None:
+        """The action called NOOP, which is played at random before a game; None if no action has this name."""
+        names = self.action_names
+        return names.index("NOOP") if "NOOP" in names else None
 
     @abstractmethod
     def restart(self) -> None:

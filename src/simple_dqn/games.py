@@ -58,7 +58,8 @@ def board_size(number: int, state_shape: tuple[int, int, int]) -> int:
 class Game:
     """A game that is never over: where an episode ends, the next one begins, with a random number of no-ops.
 
-    The no-ops make games differ, and their screens fill the state.
+    The first screen fills the state, and the screens of the no-ops follow. No-ops make games differ. Their rewards do
+    not count, because the agent did not choose them. A game without an action called NOOP begins without a move.
 
     Args:
         environment: the game.
@@ -129,19 +130,24 @@ class Game:
 
     def _restart(self) -> None:
         self._started = True
-        self._state.reset()
+        self._begin_episode()
+        noop = self.environment.noop
+        if noop is None:
+            return
+        least = min(self._state.history_length, self._random_starts)
+        for _ in range(self._rng.integers(least, self._random_starts, endpoint=True)):
+            self.environment.act(noop)
+            if self.environment.is_terminal():
+                self._begin_episode()
+            else:
+                self._state.add(self.environment.screen())
+
+    def _begin_episode(self) -> None:
         self.environment.restart()
         screen, expected = self.environment.screen(), self._state.screens.shape[1:]
         if screen.dtype != np.uint8 or screen.shape != expected:
             raise GameError(f"the game's screens are {screen.dtype} of shape {screen.shape}, not uint8 of {expected}")
-        self._state.add(screen)
-        least = min(self._state.history_length, self._random_starts)
-        for _ in range(self._rng.integers(least, self._random_starts, endpoint=True)):
-            self.environment.act(0)
-            if self.environment.is_terminal():
-                self._state.reset()
-                self.environment.restart()
-            self._state.add(self.environment.screen())
+        self._state.fill(screen)
 
 
 class Games:

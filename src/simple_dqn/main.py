@@ -64,6 +64,7 @@ _TRAINED_ON = (
     *(f.name for f in fields(EnvironmentOptions) if f.name != "max_game_seconds"),
     *("history_length", "batch_norm", "dueling"),
 )
+_STARTS = ("random_starts",)  # so too are these, which a resumed training may change
 _SHAPES = ("screen_width", "screen_height", "history_length", "batch_norm", "dueling")  # weights of one fit no other
 _COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
 
@@ -117,7 +118,8 @@ def _settle(given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
     unknown = [f"--{name}" for name in recorded if name not in _KNOWN]
     if unknown:
         logger.warning("%s was made with options that are unknown here: %s", start.path, ", ".join(unknown))
-    taken = {name: value for name, value in recorded.items() if name in _TRAINED_ON or (resumed and name in _RESUMED)}
+    names = _RESUMED if resumed else (*_TRAINED_ON, *_STARTS)
+    taken = {name: value for name, value in recorded.items() if name in names}
     if resumed:
         taken |= _names(start)
         _require_same_task(start, given)

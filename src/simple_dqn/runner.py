@@ -150,6 +150,11 @@ class Run:
         self.games = make_games(
             env_options, state_shape, agent_options.random_starts, game, n, on_gpu, in_turn, self._watchers, actions
         )
+        if agent_options.random_starts and "NOOP" not in self.games.action_names:
+            logger.info(
+                "No action of %s is called NOOP: --random_starts %d has no effect",
+                env_options.game, agent_options.random_starts,
+            )  # fmt: skip
         self.memory = memory_class(memory_options)(
             memory_options,
             screen_shape,

@@ -17,7 +17,6 @@ class StateBuffer:
 
     def __init__(self, screens: NDArray[np.uint8]) -> None:
         self.screens = screens
-        self.reset()
 
     @property
     def history_length(self) -> int:
@@ -29,6 +28,6 @@ class StateBuffer:
         self.screens[:-1] = self.screens[1:]
         self.screens[-1] = screen
 
-    def reset(self) -> None:
-        """Makes every screen black."""
-        self.screens.fill(0)
+    def fill(self, screen: NDArray[np.uint8]) -> None:
+        """Makes every screen this one, (height, width)."""
+        self.screens[:] = screen
