@@ -10,6 +10,7 @@ import pytest
 
 from fakes import FakeEnvironment, FakeNetwork, Tape, side_by_side
 from simple_dqn.agent import Agent, AgentOptions, Callback, Step, require_seldom_refreshes
+from simple_dqn.environment import EnvironmentOptions, make_environment
 from simple_dqn.errors import OptionError
 from simple_dqn.replay_memory import CUT, GOES_ON, TERMINAL, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.state_buffer import StateBuffer
@@ -212,6 +213,25 @@ def test_ends_and_time_limits_are_stored_apart() -> None:
     environment.cut_short = True
     agent.random(10)
     assert set(agent.memory.terminals[10:20]) == {GOES_ON, CUT}
+
+
+@pytest.mark.parametrize("phase", ["random", "train", "test"])
+def test_games_at_their_time_limit_are_cut_in_every_phase(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 frames, 4 a step: after 7 or 8 steps."""
+    options = EnvironmentOptions(game="pong", max_game_seconds=0.5, screen_width=5, screen_height=4)
+    agent, _ = make()
+    environment = make_environment(options, 1)
+    agent.games = side_by_side([environment], 2, (4, 5), 0, np.random.default_rng(1))
+    steps: list[Step] = []
+    monkeypatch.setattr(Callback, "on_step", lambda _, step: steps.append(step))
+    agent.callbacks = [Callback()]
+    getattr(agent, phase)(40)
+    cuts = [n for n, step in enumerate(steps, 1) if step.truncated]
+    assert cuts == [n for n, step in enumerate(steps, 1) if step.terminal]
+    assert len(cuts) in (5, 6)
+    assert len(set(np.diff([0, *cuts]).tolist())) == 1
+    stored = agent.memory.terminals[: agent.memory.count].tolist()
+    assert stored == ([] if phase == "test" else [CUT if step.terminal else GOES_ON for step in steps])
 
 
 def test_modes() -> None:

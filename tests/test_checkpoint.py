@@ -342,6 +342,23 @@ def test_what_begins_anew_does_not_follow_what_was_broken_off(
     assert seen == [(CUT, {})]
 
 
+def test_a_game_longer_than_the_limit_that_is_new_does_not_reach_into_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stop_after("train", 7, monkeypatch, RUN)
+    seen: list[Any] = []
+
+    def look(agent: Agent, _: int) -> None:
+        seen.append((agent.memory.terminals[agent.memory.added[0] - 1], dict(agent.callbacks[0]._scores)))  # type: ignore[attr-defined]
+        agent.interrupted = True
+
+    monkeypatch.setattr(Agent, "train", look)
+    with pytest.raises(runner.Interrupted):
+        main.run(["--resume", "snapshots/b", "--max_game_seconds", "0.1"])
+    assert seen == [(CUT, {})]
+
+
 def test_without_a_checkpoint_there_are_the_weights(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     for path in copy.glob("snapshots/*.checkpoint"):
         path.unlink()

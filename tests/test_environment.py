@@ -25,6 +25,7 @@ from simple_dqn.environment import (
     GymEnvironment,
     Mode,
     Watcher,
+    _tell_of_stop,
     make_environment,
 )
 from simple_dqn.errors import GameError
@@ -481,6 +482,43 @@ def test_an_end_at_the_time_limit_is_an_end() -> None:
     for limit, truncated in ((4 * steps, False), (4 * steps - 4, True)):
         env, _ = until_the_end(limit / 60)
         assert (env._ale.game_truncated(), env.truncated) == (True, truncated)
+
+
+def test_a_game_has_108_000_frames_unless_told_otherwise() -> None:
+    """30 minutes at 60 frames a second (Machado et al. 2018), in the emulator and in Gymnasium's Atari games."""
+    for options, frames in (({}, 108_000), (dict(max_game_seconds=0), 0), (dict(max_game_seconds=7200), 432_000)):
+        assert ale("pong", **options)._ale.getInt("max_num_frames_per_episode") == frames
+    env = gym("ALE/Breakout-v5")
+    env._steps = 26_998  # of 4 frames
+    env.act(0)
+    assert not env.is_terminal()
+    env.act(0)
+    assert (env.is_terminal(), env.truncated) == (True, True)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize("mode", ["train", "test"])
+def test_breakout_that_stopped_is_cut_and_begins_again(
+    mode: Mode, watched: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Breakout counts its frames from the reset and ends its game when the count overflows."""
+    _tell_of_stop.cache_clear()
+    env = make_environment(EnvironmentOptions(game="breakout", max_game_seconds=0), 1, [Eye()] if watched else [])
+    assert isinstance(env, ALEEnvironment)
+    env.mode = mode
+    for _ in range(2):
+        env.restart()
+        env.act(RIGHT)
+        env._ale.setRAM(91, 255)  # the count's high byte, as after 18 minutes
+        steps = 1
+        while not env.is_terminal():
+            assert steps < 200, "Breakout stands still for ever"
+            env.act((RIGHT, LEFT)[steps % 2])
+            steps += 1
+        assert (env.truncated, env.lives) == (True, 5)
+    env.restart()
+    assert (env.is_terminal(), env.truncated, frames_played(env)) == (False, False, 0)
+    assert caplog.text.count("breakout stopped") == 1
 
 
 def test_a_time_limit_shorter_than_a_frame_is_one() -> None:

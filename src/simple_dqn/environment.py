@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -18,9 +20,15 @@ from simple_dqn.errors import GameError
 from simple_dqn.options import Options, option
 from simple_dqn.roms import find_rom
 
+logger = logging.getLogger(__name__)
+
 _FRAMES_PER_SECOND = 60  # of an Atari in America
 _SAMPLES_PER_FRAME = 512  # of the emulator's sound, 8 bits each
 _SILENCE = 128
+# RAM byte that is 0 only when no game is on. Breakout counts frames from the reset in 16 bits and ends its game when
+# the count overflows, lives or not. The emulator sees no end, and only the console's RESET brings a ball.
+_GAME_ON = {"breakout": 52}
+_STEPS_PER_LOOK = 64  # at that byte, because a look takes 2 µs
 Mode = Literal["train", "test"]
 Screen = NDArray[np.uint8]
 Picture = NDArray[np.uint8]  # (height, width, 3) red, green and blue
@@ -44,7 +52,7 @@ class EnvironmentOptions(Options):
     screen_width: int = option(84, "width of a screen after the resize, pixels", at_least=1, at_most=4096)
     screen_height: int = option(84, "height of a screen after the resize, pixels", at_least=1, at_most=4096)
     max_game_seconds: float = option(
-        0.0, "seconds of play, at the game's natural speed, after which a game is broken off; 0: no limit",
+        1800.0, "seconds of play, at the game's natural speed, after which a game is broken off; 0: no limit",
         at_least=0, at_most=10**6,
     )  # fmt: skip
 
@@ -228,6 +236,9 @@ class ALEEnvironment(Environment):
             self._actions = _named(actions, ale.getLegalActionSet(), options.game)
         self.lives = ale.lives()
         self._life_lost = False
+        self._name = str(ale.isSupportedROM(rom))
+        self._game_on = _GAME_ON.get(self._name)
+        self._stopped = False  # whether the cartridge ended the game with lives left
         self._before_game: Any = None  # the emulator's state at the last reset
         self._played = bytearray()  # the actions since
         self._silent = True  # until the first frame after a reset has sounded
@@ -243,12 +254,12 @@ class ALEEnvironment(Environment):
         return [action.name for action in self._actions]
 
     def restart(self) -> None:
-        reset = self.mode == "test" or not self._life_lost or self._ale.game_over()
+        reset = self.mode == "test" or not self._life_lost or self._stopped or self._ale.game_over()
         if reset:
             self._before_game = self._ale.cloneState(include_rng=True)
             self._played.clear()
             self._reset()
-        self._life_lost = False
+        self._life_lost = self._stopped = False
         self.lives = self._ale.lives()
         if reset:
             self._silent = True
@@ -264,6 +275,10 @@ class ALEEnvironment(Environment):
             self._silent = False
             self._show()
         self._life_lost = self.lives < lives
+        if self._game_on is not None and len(self._played) % _STEPS_PER_LOOK == 0 and self.lives:
+            self._stopped = not self._ale.getRAM()[self._game_on]
+            if self._stopped:
+                _tell_of_stop(self._name)
         return reward
 
     def screen(self) -> Screen:
@@ -277,7 +292,7 @@ class ALEEnvironment(Environment):
         return resized
 
     def is_terminal(self) -> bool:
-        return bool(self._ale.game_over()) or (self.mode == "train" and self._life_lost)
+        return self._stopped or bool(self._ale.game_over()) or (self.mode == "train" and self._life_lost)
 
     def state(self) -> dict[str, Any]:
         # The emulator's own state lacks the last screens and action and, in some games, more: it is played anew.
@@ -315,7 +330,11 @@ class ALEEnvironment(Environment):
     @property
     def truncated(self) -> bool:
         lost = self._life_lost and self.mode == "train"
-        return bool(self._ale.game_truncated()) and not lost and not self._ale.game_over(with_truncation=False)
+        return (
+            (self._stopped or bool(self._ale.game_truncated()))
+            and not lost
+            and not self._ale.game_over(with_truncation=False)
+        )
 
     def picture(self) -> Picture:
         picture: Picture = self._ale.getScreenRGB()
@@ -411,6 +430,13 @@ class GymEnvironment(Environment):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
             raise GameError(f"{self._gym.spec.id} renders no pictures: {picture.dtype} of shape {picture.shape}")
         return np.ascontiguousarray(picture)
+
+
+@cache  # once a process
+def _tell_of_stop(game: str) -> None:
+    logger.warning(
+        "%s stopped with lives left, as it does after 65,536 frames: such games are cut, new ones begin", game
+    )
 
 
 def _named(names: Sequence[str], legal: Sequence[Any], game: str) -> list[Any]:

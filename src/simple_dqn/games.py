@@ -121,7 +121,7 @@ class Game:
         self.environment.mode = state["mode"]
         self._state.screens[...] = state["screens"]
         self._started = state["started"]
-        return True
+        return not self.environment.is_terminal()  # as it is under a time limit that is shorter now
 
     def _end(self) -> int:
         if self.environment.is_terminal():
