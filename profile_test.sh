@@ -2,6 +2,7 @@
 # Shows where the time goes when testing. Arguments are passed on to main.py.
 set -eu
 root=$(dirname "$(readlink -f "$0" || echo "$0")")
+export PYTHONSAFEPATH=1 # or else -m imports a math.py of the current folder
 exec "$root/scripts/python" -m cProfile -s cumtime "$root/src/main.py" \
   --exploration_rate_test 0 --random_steps 0 --train_steps 0 --test_steps 10000 --epochs 1 \
   pong "$@"

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leaves it out
 
 import report
 from own import SAME_WORK, make_agent, speed

@@ -17,6 +17,8 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leaves it out
+
 import report
 
 ROOT = Path(__file__).resolve().parents[1]

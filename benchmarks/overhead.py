@@ -11,11 +11,15 @@ from __future__ import annotations
 import argparse
 import logging
 import statistics
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leaves it out
 
 import own  # first: it finds simple_dqn
 import report

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
 import matplotlib
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leaves it out
 
 import own  # first: it finds simple_dqn
 import report

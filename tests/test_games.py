@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from simple_dqn.errors import GameError
 from simple_dqn.games import Board, Games, GameWorkers, leave_cores_to_games, make_games
 
 SHAPE = (4, 84, 84)
+SRC = Path(games.__file__).parents[1]
 
 
 def make(number: int, monkeypatch: pytest.MonkeyPatch, cores: int = 1, in_turn: bool = False, **options: Any) -> Games:
@@ -210,13 +214,29 @@ def test_no_game_is_played_on_after_its_end_because_the_mode_changed(monkeypatch
     assert environment.tape == [("restart", "test"), *[("act", 1)] * 3, ("restart", "train")]
 
 
-def test_a_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("signum", "text"),
+    [
+        (signal.SIGKILL, r"was killed \(signal 9\). .* memory .* Use fewer --num_envs"),
+        (signal.SIGSEGV, r"crashed: Segmentation fault \(signal 11\)\.$"),
+    ],
+)
+def test_the_error_says_how_a_process_ended(signum: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make(2, monkeypatch, cores=8)
     assert isinstance(made, GameWorkers)
-    os.kill(made.processes[0].pid or 0, signal.SIGKILL)
-    with pytest.raises(GameError, match="has died"):
+    made.processes[0].send_signal(signum)
+    with pytest.raises(GameError, match=text):
         made.begin("train", anew=False)
     made.close()
+
+
+def make_and_exit(number: int) -> Environment:
+    sys.exit(7)
+
+
+def test_the_error_has_the_status_of_a_process_that_ended_by_itself() -> None:
+    with pytest.raises(GameError, match="ended with status 7"):
+        GameWorkers(make_and_exit, 1, True, 1, SHAPE, 5, [np.random.default_rng(1)])
 
 
 def test_processes_end_with_the_games(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +244,58 @@ def test_processes_end_with_the_games(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(made, GameWorkers)
     made.begin("train", anew=False)
     made.close()
+    assert [process.returncode for process in made.processes] == [0, 0]
+
+
+def test_processes_play_on_when_the_whole_group_gets_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that learns gets it, too, and needs their state to save it."""
+    made = make(2, monkeypatch, cores=4, in_turn=True)
+    assert isinstance(made, GameWorkers)
     for process in made.processes:
-        process.join(10)
-        assert process.exitcode == 0
+        for signum in games.ENDING_SIGNALS:
+            process.send_signal(signum)
+    made.begin("train", anew=False)
+    assert len(made.state()) == 2
+    made.close()
+
+
+PLAYING = """
+import os, signal, sys
+import numpy as np
+from simple_dqn import games
+from simple_dqn.environment import EnvironmentOptions
+games.num_cores, games._PATIENCE = lambda: 2, 0.5
+made = games.make_games(EnvironmentOptions(game="pong"), (4, 84, 84), 5, np.random.SeedSequence(3), 2, in_turn=True)
+made.begin("train", anew=False)
+made.start([0, 0])
+"""
+STOP = "made.processes[1].send_signal(signal.SIGSTOP)"
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "text"),
+    [
+        ("raise ValueError('boom')", 1, "ValueError: boom\n"),
+        (f"{STOP}; raise ValueError('boom')", 1, "ValueError: boom\n"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -9, ""),
+    ],
+)
+def test_program_and_processes_end_whatever_ends_the_program(fault: str, status: int, text: str) -> None:
+    """The pipes close when the last process that writes to them has ended."""
+    variables = os.environ | {"PYTHONPATH": str(SRC)}
+    result = subprocess.run(
+        [sys.executable, "-c", PLAYING + fault], env=variables, capture_output=True, text=True, timeout=120
+    )
+    assert (result.returncode, result.stderr.endswith(text)) == (status, True)
+    assert ("Traceback" in result.stderr) == bool(text)
+
+
+def test_a_file_with_the_name_of_a_standard_module_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("math", "random", "token", "numpy", "socket"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    made = make(2, monkeypatch, cores=4, in_turn=True)
+    assert isinstance(made, GameWorkers)
+    made.close()

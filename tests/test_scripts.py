@@ -86,6 +86,11 @@ def test_python_home_does_not_matter(project: Path) -> None:
     assert (result.stdout, result.stderr) == ("1\n", "")
 
 
+def test_the_exit_status_is_that_of_the_program_whatever_python_is_set_to(project: Path) -> None:
+    result = run(project / "scripts/python", "-c", "raise SystemExit(3)", cwd=project, PYTHONINSPECT="1")
+    assert (result.returncode, result.stderr) == (3, "")
+
+
 def test_symlink(project: Path, tmp_path: Path) -> None:
     (project / "link").symlink_to("scripts/python")
     (tmp_path / "link to link").symlink_to(project / "link")
@@ -350,6 +355,17 @@ def test_profiling(script: str, steps: str, echo_project: Path, tmp_path: Path) 
     assert arguments[:5] == ["-m", "cProfile", "-s", "cumtime", f"{echo_project}/src/main.py"]
     assert arguments[arguments.index(f"--{script}_steps") + 1] == steps
     assert arguments[-3:] == ["pong", "--seed", "1"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
+def test_profiling_beside_a_file_with_the_name_of_a_standard_module(echo_project: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(echo_project, tmp_path / "project")
+    (root / "scripts" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (root / "src").mkdir(exist_ok=True)
+    (root / "src" / "main.py").write_text("print('profiled')\n")
+    (tmp_path / "profile.py").write_text("raise SystemExit('the wrong one')\n")
+    result = run(root / "profile_random.sh", cwd=tmp_path)
+    assert (result.returncode, result.stdout.splitlines()[0]) == (0, "profiled"), result.stderr
 
 
 def test_checks_run_in_the_root_and_stop_at_the_first_failure(echo_project: Path, tmp_path: Path) -> None:

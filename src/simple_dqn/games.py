@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import multiprocessing
+import mmap
 import os
+import pickle
 import signal
+import subprocess
+import sys
+import tempfile
+import time
 import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from multiprocessing.connection import Connection, Pipe
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -230,6 +236,8 @@ class Games:
 class GameWorkers(Games):
     """Games side by side in processes of their own, which share the board: the same results, sooner.
 
+    The processes end with this object, or at the latest with this process, however it ends.
+
     Args:
         make: makes the environment of game number so-and-so; the processes call it.
         processes: how many, at most one a game.
@@ -247,48 +255,43 @@ class GameWorkers(Games):
         random_starts: int,
         rngs: Sequence[np.random.Generator],
     ) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit the network's threads half-alive
-        buffer = context.RawArray("B", board_size(number, state_shape))
-        self.board = make_board(number, state_shape, buffer)
         self.cores_taken = 0 if in_turn else processes
-        self.processes: list[BaseProcess] = []
-        self._workers: list[tuple[Connection, range]] = []
+        self._workers: list[_Worker] = []
+        self._end = weakref.finalize(self, _end, self._workers)
         bounds = [number * i // processes for i in range(processes + 1)]
-        for numbers in map(range, bounds, bounds[1:]):
-            ours, theirs = context.Pipe()
-            args = (
-                theirs,
-                make,
-                numbers,
-                buffer,
-                number,
-                state_shape,
-                random_starts,
+        with _memory_to_share(board_size(number, state_shape)) as file:
+            self.board = make_board(number, state_shape, mmap.mmap(file.fileno(), 0))
+            for numbers in map(range, bounds, bounds[1:]):
+                self._workers.append(_start_worker(numbers, file.fileno()))
+        replies = self._ask(
+            lambda numbers: (
+                *("make", make, numbers, number, state_shape, random_starts),
                 rngs[numbers.start : numbers.stop],
             )
-            self.processes.append(context.Process(target=_work, args=args, daemon=True))
-            self.processes[-1].start()
-            theirs.close()
-            self._workers.append((ours, numbers))
-        replies = [_receive(connection) for connection, _ in self._workers]
+        )
         self.num_actions, self.action_names = replies[0]
+
+    @property
+    def processes(self) -> list[subprocess.Popen[bytes]]:
+        """The processes that play."""
+        return [worker.process for worker in self._workers]
 
     def begin(self, mode: Mode, anew: bool) -> None:
         self._ask(lambda numbers: ("begin", mode, anew))
 
     def start(self, actions: Sequence[int | None]) -> Sequence[int | None]:
         self._playing = [
-            (connection, numbers)
-            for connection, numbers in self._workers
-            if any(action is not None for action in actions[numbers.start : numbers.stop])
+            worker
+            for worker in self._workers
+            if any(action is not None for action in actions[worker.numbers.start : worker.numbers.stop])
         ]
-        for connection, numbers in self._playing:
-            _send(connection, ("play", actions[numbers.start : numbers.stop]))
+        for worker in self._playing:
+            worker.send(("play", actions[worker.numbers.start : worker.numbers.stop]))
         return actions
 
     def finish(self) -> None:
-        for connection, _ in self._playing:
-            _receive(connection)
+        for worker in self._playing:
+            worker.receive()
 
     def state(self) -> list[dict[str, Any]]:
         return [state for states in self._ask(lambda numbers: ("state",)) for state in states]
@@ -297,67 +300,141 @@ class GameWorkers(Games):
         return all(self._ask(lambda numbers: ("restore", states[numbers.start : numbers.stop])))
 
     def close(self) -> None:
-        for connection, _ in self._workers:
-            connection.close()
+        self._end()
 
     def _ask(self, message: Callable[[range], tuple[Any, ...]]) -> list[Any]:
         """Sends every process the message for its games, and returns what they reply."""
-        for connection, numbers in self._workers:
-            _send(connection, message(numbers))
-        return [_receive(connection) for connection, _ in self._workers]
+        for worker in self._workers:
+            worker.send(message(worker.numbers))
+        return [worker.receive() for worker in self._workers]
 
 
-_DEAD = "a process that plays games has died: is there enough memory for --num_envs?"
+_PATIENCE = 5.0  # seconds that a process has to end
 
 
-def _send(connection: Connection, message: Any) -> None:
+class _Worker(NamedTuple):
+    """A process that plays games, seen from the process that learns."""
+
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    numbers: range  # of its games
+
+    def send(self, message: Any) -> None:
+        try:
+            self.connection.send(message)
+        except OSError:
+            raise GameError(self._why_it_ended()) from None
+
+    def receive(self) -> Any:
+        try:
+            reply = self.connection.recv()
+        except (EOFError, OSError):
+            raise GameError(self._why_it_ended()) from None
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def _why_it_ended(self) -> str:
+        try:
+            status = self.process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            return "A process that plays games does not answer."
+        if status == -signal.SIGKILL:
+            why = "The system kills processes if memory runs out. Use fewer --num_envs or a smaller --replay_size."
+            return f"A process that plays games was killed (signal 9). {why}"
+        if status < 0:
+            return f"A process that plays games crashed: {signal.strsignal(-status)} (signal {-status})."
+        return f"A process that plays games ended with status {status}. Lines above may say why."
+
+
+def _start_worker(numbers: range, memory: int) -> _Worker:
+    """Starts a process that plays games.
+
+    By subprocess, because multiprocessing searches the current folder for modules before the child can prevent it, and
+    because its exit handler waits for children that wait for the parent.
+
+    Args:
+        numbers: of the games.
+        memory: file descriptor of the board.
+    """
+    ours, theirs = Pipe()
+    # Python reads the code before it imports anything: a file math.py in the current folder does no harm.
+    code = f"import sys; sys.path[:] = {[str(folder) for folder in sys.path]}; import simple_dqn.games as games; "
+    code += f"games.work({theirs.fileno()}, {memory})"
+    # The child inherits the blocked signals. They are for the process that learns, which saves what there is.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
-        connection.send(message)
-    except OSError:
-        raise GameError(_DEAD) from None
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), memory)
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return _Worker(process, ours, numbers)
 
 
-def _receive(connection: Connection) -> Any:
-    try:
-        reply = connection.recv()
-    except (EOFError, OSError):
-        raise GameError(_DEAD) from None
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
+def _memory_to_share(size: int) -> IO[bytes]:
+    """A file of `size` bytes, in memory where the system can: containers often have a small /dev/shm."""
+    anonymous = hasattr(os, "memfd_create")
+    file: IO[bytes] = os.fdopen(os.memfd_create("games"), "r+b") if anonymous else tempfile.TemporaryFile()  # noqa: SIM115
+    file.truncate(size)
+    return file
 
 
-def _work(
-    connection: Connection,
+def _end(workers: list[_Worker]) -> None:
+    """Ends the processes. They see that their connection is closed; one that does not, because it hangs, is killed."""
+    for worker in workers:
+        worker.connection.close()
+    deadline = time.monotonic() + _PATIENCE
+    for worker in workers:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(max(0.0, deadline - time.monotonic()))
+        worker.process.kill()  # does nothing to one that has ended
+        worker.process.wait()
+
+
+def work(connection: int, memory: int) -> None:
+    """Plays games in a process of its own until the other end of the connection is closed.
+
+    Args:
+        connection: file descriptor of the connection to the process that learns.
+        memory: file descriptor of the board.
+    """
+    pipe, board_of_all = Connection(connection), mmap.mmap(memory, 0)
+    games: Games
+    with contextlib.suppress(EOFError, OSError):  # the process that learns has ended
+        while True:
+            message = pipe.recv_bytes()
+            reply: Any = None
+            try:
+                name, *arguments = pickle.loads(message)
+                if name == "make":
+                    games = _make_games(board_of_all, *arguments)
+                    reply = games.num_actions, games.action_names
+                elif name == "play":
+                    games.start(*arguments)
+                    games.finish()
+                else:
+                    reply = getattr(games, name)(*arguments)
+            except (SimpleDQNError, OSError, MemoryError) as error:
+                reply = error
+            except Exception:
+                reply = RuntimeError(f"a process that plays games failed:\n{traceback.format_exc()}")
+            pipe.send(reply)
+
+
+def _make_games(
+    buffer: Any,
     make: Callable[[int], Environment],
     numbers: range,
-    buffer: Any,
     number: int,
     state_shape: tuple[int, int, int],
     random_starts: int,
     rngs: Sequence[np.random.Generator],
-) -> None:
-    """Plays games until the connection ends, as it does when the other process is gone."""
-    for signum in ENDING_SIGNALS:  # they are for the process that learns
-        signal.signal(signum, signal.SIG_IGN)
-    try:
-        board = make_board(number, state_shape, buffer).part(numbers.start, numbers.stop)
-        games = Games([make(i) for i in numbers], board, random_starts, rngs)
-        connection.send((games.num_actions, games.action_names))
-        while True:
-            name, *arguments = connection.recv()
-            if name == "play":
-                games.start(*arguments)
-                games.finish()
-                connection.send(None)
-            else:
-                connection.send(getattr(games, name)(*arguments))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass
-    except (SimpleDQNError, OSError, MemoryError) as error:
-        connection.send(error)
-    except Exception:
-        connection.send(RuntimeError(f"a process that plays games failed:\n{traceback.format_exc()}"))
+) -> Games:
+    """The games `numbers` of all `number` games, whose board is in `buffer`."""
+    board = make_board(number, state_shape, buffer).part(numbers.start, numbers.stop)
+    return Games([make(i) for i in numbers], board, random_starts, rngs)
 
 
 def make_games(
