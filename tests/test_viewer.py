@@ -9,6 +9,7 @@ import re
 import select
 import signal
 import struct
+import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
@@ -399,18 +400,53 @@ def test_window_keys(window: Any) -> None:
     assert window.held() == set()
 
 
-def test_window_plays_sound(window: Any) -> None:
+def test_sound_that_would_come_too_late_is_dropped(window: Any) -> None:
     window.draw(scene())
     for _ in range(20):
         window.play(np.full(512, 200, np.uint8), 60)
-    assert len(window._speaker._waiting) <= 6  # what would come too late is dropped
-    window._speaker.close()  # it would take what is waiting
-    window._speaker._waiting.clear()
-    window.play(np.full(512, 200, np.uint8), 60)
-    for loudness in (200, 128):
-        room = bytearray(512)
-        window._speaker._fill(None, memoryview(room))
-        assert set(room) == {loudness}
+    assert 0 < window._speaker.waiting <= 6 * 512
+
+
+def speak(program: str, **variables: str) -> None:
+    """Runs a program that has a class Speaker, with a time limit: a deadlock heeds no signal."""
+    program = f"""
+import os, time
+import numpy as np
+from simple_dqn.window import _Speaker as Speaker
+{program}
+"""
+    variables = os.environ | {"PYTHONPATH": str(Path(viewer.__file__).parents[1])} | variables
+    subprocess.run([sys.executable, "-c", program], env=variables, check=True, capture_output=True, timeout=60)
+
+
+def test_sounds_follow_each_other_without_a_gap(tmp_path: Path) -> None:
+    program = """
+speaker = Speaker(512, 30720)
+for loudness in (200, 201, 202):
+    speaker.play(np.full(512, loudness, np.uint8))
+while speaker.waiting:
+    time.sleep(0.01)
+speaker.close()
+"""
+    file = tmp_path / "sound"
+    speak(program, SDL_AUDIODRIVER="disk", SDL_DISKAUDIOFILE=str(file), SDL_DISKAUDIODELAY="1")
+    heard = file.read_bytes()
+    assert heard.strip(b"\x80") == b"".join(bytes([loudness]) * 512 for loudness in (200, 201, 202))
+
+
+def test_the_sound_device_closes_while_python_is_busy() -> None:
+    """SDL's thread must not wait for Python's lock then, which the main thread has."""
+    program = """
+import sys
+sys.setswitchinterval(100)
+for _ in range(3):
+    speaker = Speaker(512, 30720)
+    end = time.monotonic() + 0.1
+    while time.monotonic() < end:
+        pass
+    speaker.close()
+"""
+    speak(program, SDL_AUDIODRIVER="dummy")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import logging
 import os
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +22,7 @@ logger = logging.getLogger(__name__)
 _SCALE = 630  # height of the picture in a fresh window, at most; Atari's 210 rows, three times
 _BAR, _PANEL = 28, 300  # height of the status line, width of the agent's thoughts
 _BACKGROUND, _INK, _DIM, _ACCENT = (16, 16, 20), (235, 235, 235), (120, 120, 130), (255, 170, 60)
-_MOST_SOUND = 6  # frames that may wait to be heard: older ones would come too late
+_MOST_SOUND = 6  # frames that may wait to be heard: more would come too late
 
 
 class Window:
@@ -79,7 +78,7 @@ class Window:
         if not self._speaker:
             try:
                 self._speaker = _Speaker(sound.size, round(sound.size * frames_per_second))
-            except (self._pygame.error, RuntimeError) as error:
+            except (RuntimeError, OSError, AttributeError) as error:
                 self._deaf = True
                 logger.info("There is no sound here: %s", error)
                 return
@@ -205,42 +204,62 @@ def fitting(rows: int, columns: int, pixel_width: float, width: int, height: int
     return max(1, int(columns * pixel_width * shrink)), max(1, int(rows * shrink))
 
 
+class _AudioSpec(ctypes.Structure):
+    """SDL_AudioSpec of SDL 2."""
+
+    _fields_ = (
+        ("freq", ctypes.c_int),
+        ("format", ctypes.c_uint16),
+        ("channels", ctypes.c_uint8),
+        ("silence", ctypes.c_uint8),
+        ("samples", ctypes.c_uint16),
+        ("padding", ctypes.c_uint16),
+        ("size", ctypes.c_uint32),
+        ("callback", ctypes.c_void_p),
+        ("userdata", ctypes.c_void_p),
+    )
+
+
+_AUDIO, _UNSIGNED_8_BIT = 0x10, 0x0008  # SDL_INIT_AUDIO, AUDIO_U8
+
+
 class _Speaker:
-    """Plays sounds one after another without a gap; where there is none yet, silence."""
+    """Plays sounds one after another without a gap; if none waits, silence.
+
+    It fills SDL's queue by ctypes. pygame offers a callback instead, which can deadlock: SDL waits for it to close the
+    device, it waits for Python's lock, and pygame keeps the lock meanwhile.
+
+    Raises:
+        RuntimeError: there is no sound device.
+        OSError, AttributeError: pygame comes with another SDL.
+    """
 
     def __init__(self, chunk: int, samples_per_second: int) -> None:
-        import pygame._sdl2
-        from pygame._sdl2 import audio
+        import pygame.base
 
+        self._sdl = sdl = ctypes.CDLL(pygame.base.__file__)  # has the functions of the SDL that it is linked to
+        sdl.SDL_GetError.restype = ctypes.c_char_p
+        spec = _AudioSpec(freq=samples_per_second, format=_UNSIGNED_8_BIT, channels=1, samples=chunk)
+        self._most = _MOST_SOUND * chunk
         with _silence_of_libraries():
-            pygame._sdl2.init_subsystem(pygame._sdl2.INIT_AUDIO)
-        self._waiting: deque[bytes] = deque(maxlen=_MOST_SOUND)
-        self._silence = bytes([128]) * chunk
-        with _silence_of_libraries():
-            self._device = audio.AudioDevice(
-                devicename=None,
-                iscapture=False,
-                frequency=samples_per_second,
-                audioformat=audio.AUDIO_U8,
-                numchannels=1,
-                chunksize=chunk,
-                allowed_changes=0,
-                callback=self._fill,
-            )
-        self._device.pause(0)
+            failed = sdl.SDL_InitSubSystem(_AUDIO)
+            self._device = 0 if failed else sdl.SDL_OpenAudioDevice(None, 0, ctypes.byref(spec), None, 0)
+        if not self._device:
+            raise RuntimeError(sdl.SDL_GetError().decode(errors="replace"))
+        sdl.SDL_PauseAudioDevice(self._device, 0)
+
+    @property
+    def waiting(self) -> int:
+        """Samples that wait to be heard."""
+        number: int = self._sdl.SDL_GetQueuedAudioSize(self._device)
+        return number
 
     def play(self, sound: Sound) -> None:
-        self._waiting.append(sound.tobytes())
+        if self.waiting + sound.size <= self._most:
+            self._sdl.SDL_QueueAudio(self._device, sound.tobytes(), sound.size)
 
     def close(self) -> None:
-        self._device.close()
-
-    def _fill(self, _: Any, room: Any) -> None:
-        try:
-            sound = self._waiting.popleft()
-        except IndexError:
-            sound = self._silence
-        room[:] = (sound + self._silence)[: len(room)]
+        self._sdl.SDL_CloseAudioDevice(self._device)
 
 
 @contextlib.contextmanager
