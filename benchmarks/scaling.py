@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leave
 
 import own  # first: it finds simple_dqn
 import report
-from simple_dqn.games import num_cores
+from simple_dqn.machine import num_cores
 
 PRESETS: dict[str, list[str]] = {"default": [], "@presets/fast": ["@presets/fast"]}
 

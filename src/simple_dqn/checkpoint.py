@@ -21,6 +21,7 @@ import zstandard
 
 from simple_dqn.errors import CheckpointError, SnapshotError, reason
 from simple_dqn.files import write_whole
+from simple_dqn.machine import num_cores
 from simple_dqn.replay_memory import ReplayMemory
 from simple_dqn.snapshot import plain_bytes, plain_value
 
@@ -91,7 +92,7 @@ class Checkpoints:
         return path
 
     def _write_chunk(self, memory: ReplayMemory, start: Sequence[int]) -> Chunk:
-        compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=-1).compressobj()
+        compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=num_cores()).compressobj()
         content, stop = bytearray(), memory.added.tolist()
         for lane, part in _parts(memory, start, stop):
             for array in memory.transitions(lane, part):

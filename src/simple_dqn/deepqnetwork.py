@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from simple_dqn.errors import OptionError
 from simple_dqn.layers import q_layers, require_memory
+from simple_dqn.machine import num_cores
 from simple_dqn.options import Options, option
 from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemory
 from simple_dqn.snapshot import Layer, require_fit
@@ -156,7 +157,7 @@ class DeepQNetwork:
         backend: where and in which precision it runs.
         seed: of the initial weights, as `numpy.random.RandomState(seed)` draws them.
         use_target: keep a target network apart; without it the network is its own target.
-        threads: how many compute on the CPU; all there are if None.
+        threads: how many compute on the CPU, at most; all there are if None.
 
     Raises:
         OptionError: the backend is not there, the network does not fit the screens or the memory, or there is no target
@@ -187,8 +188,9 @@ class DeepQNetwork:
         # The optimizers' averages of what no gradient reaches any more decay into numbers that processors multiply some
         # hundred times more slowly (a step of RMSProp: 7.7 ms, not 1.3). Other threads take this over as they start.
         torch.set_flush_denormal(True)
-        if threads:
-            torch.set_num_threads(threads)
+        most = min(threads or num_cores(), torch.get_num_threads())  # the latter knows OMP_NUM_THREADS, but no quota
+        if most < torch.get_num_threads():
+            torch.set_num_threads(most)
         self.device = find_device(backend)
         where = f"{torch.get_num_threads()} threads"
         if self.device.type == "cuda":

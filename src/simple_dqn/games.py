@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from simple_dqn.environment import Environment, EnvironmentOptions, Mode, Screen, Watcher, make_environment
 from simple_dqn.errors import GameError, SimpleDQNError
+from simple_dqn.machine import num_cores
 from simple_dqn.replay_memory import CUT, GOES_ON, TERMINAL
 from simple_dqn.state_buffer import StateBuffer
 
@@ -491,11 +492,6 @@ def leave_cores_to_games() -> None:
     this comes first.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-
-def num_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _make(

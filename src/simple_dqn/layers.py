@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from simple_dqn.errors import OptionError
-from simple_dqn.replay_memory import available_memory
+from simple_dqn.machine import available_memory
 
 Shape = tuple[int, int, int]
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from simple_dqn.errors import OptionError
+from simple_dqn.machine import available_memory
 from simple_dqn.options import Options, option
 from simple_dqn.sum_tree import SumTree
 
@@ -437,12 +436,3 @@ def _require_memory(size: int, screen_shape: tuple[int, int]) -> None:
             f"{size} transitions need {need / 2**30:.2f} GiB of memory and {max(0, have) / 2**30:.2f} GiB are free "
             f"for it: use at most --replay_size {fits}, or smaller screens"
         )
-
-
-def available_memory() -> int:
-    """Bytes that the machine has free, or all that the container this runs in may have, if that is less."""
-    available = psutil.virtual_memory().available
-    try:
-        return min(available, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
-        return available
