@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -808,6 +809,18 @@ def test_python_settings_do_not_keep_a_script_from_its_modules(script: str, tmp_
     variables = os.environ | {"PYTHONSAFEPATH": "1"}
     result = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
+
+
+def test_an_epoch_whose_loss_is_not_finite_leaves_all_as_it_was_before(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shutil.copytree(trained, tmp_path / "run"))
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    diverge = ["--learning_rate", "1000", "--train_steps", "10000", "--train_frequency", "1", "--epochs", "2"]
+    assert main(["--resume", "snapshots/pong", *diverge]) == 2
+    line = "error: The loss is NaN or infinite. This epoch was not saved. Use a smaller --learning_rate.\n"
+    assert capsys.readouterr().err.endswith(line)
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
 
 # Pong of 2015, which had three actions

@@ -521,3 +521,16 @@ def test_a_short_run_takes_no_room_for_a_long_one() -> None:
 def test_smaller_than_a_minibatch_is_refused() -> None:
     with pytest.raises(OptionError, match=r"--replay_size 10 is too small.*at least 33"):
         ReplayMemory(ReplayMemoryOptions(replay_size=10), (84, 84), 32, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("error", [np.nan, np.inf])
+def test_errors_of_a_network_that_diverged_leave_the_priorities_alone(error: float) -> None:
+    """The loss ends the training soon, and until then transitions are drawn as before."""
+    options = ReplayMemoryOptions(replay_size=50, history_length=1, prioritized_replay=True)
+    memory = PrioritizedReplayMemory(options, (4, 5), 8, np.random.default_rng(0))
+    for n in range(40):
+        memory.add(0, 0, np.full((4, 5), n, np.uint8), False)
+    memory.update(memory.minibatch().indexes, np.full(8, error, np.float32))
+    batch = memory.minibatch()
+    assert len(set(batch.indexes.tolist())) > 1
+    assert np.isfinite(batch.weights).all()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fakes import FakeEnvironment, FakeNetwork, side_by_side
 from simple_dqn import statistics
 from simple_dqn.agent import Agent, AgentOptions, Step
-from simple_dqn.errors import OutputError
+from simple_dqn.errors import OptionError, OutputError
 from simple_dqn.progress import Progress
 from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
 from simple_dqn.statistics import COLUMNS, CSVFile, Statistics
@@ -159,6 +159,70 @@ def test_the_costs_of_a_phase_are_its_own() -> None:
         for cost in costs:
             stats.on_train(cost)
         assert stats.mean_cost == (sum(costs) / len(costs) if costs else 0)
+
+
+class CostOnGPU:
+    """A cost that is still being computed; to look at it takes long."""
+
+    looks = 0
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __radd__(self, other: float) -> CostOnGPU:
+        return CostOnGPU(other + self.value)
+
+    def __add__(self, other: CostOnGPU) -> CostOnGPU:
+        return CostOnGPU(self.value + other.value)
+
+    def __float__(self) -> float:
+        CostOnGPU.looks += 1
+        return self.value
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_phase_at_once(loss: float, tmp_path: Path) -> None:
+    stats, _ = make(tmp_path / "a.csv")
+    stats.on_phase_start("train", 1, 1)
+    stats.on_step(step())
+    stats.on_train(1.5)
+    with pytest.raises(OptionError, match=r"The loss is NaN or infinite\. .* Use a smaller --learning_rate\.$"):
+        stats.on_train(loss)
+    with pytest.raises(OptionError, match="The loss is NaN or infinite"):
+        stats.on_phase_end()
+    assert (tmp_path / "a.csv").read_text() == HEADER + "\n"
+
+
+def test_a_loss_on_the_gpu_is_looked_at_seldom_but_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CostOnGPU, "looks", 0)
+    stats, _ = make(None)
+    for _ in range(1000):
+        stats.on_train(CostOnGPU(1.5))  # type: ignore[arg-type]
+    assert CostOnGPU.looks == 10
+    for _ in range(99):
+        stats.on_train(CostOnGPU(math.nan))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="The loss is NaN or infinite"):
+        stats.on_train(CostOnGPU(1.5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("network", "updates", "warnings"), [(FakeNetwork, 5, 1), (FakeNetwork, 0, 0), (SumNetwork, 5, 0)]
+)
+def test_a_network_that_fell_silent_is_warned_of_once(
+    network: type[FakeNetwork], updates: int, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """FakeNetwork has the same Q-values for all states."""
+    stats, agent = make(None)
+    agent.network = network()
+    agent.network.train_iterations = updates
+    for n in range(10):
+        agent.memory.add(0, 0, np.full((4, 5), n, np.uint8), False)
+    for phase in ("train", "test", "train"):
+        stats.on_phase_start(phase, 1, 1)
+        stats.on_phase_end()
+    messages = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(messages) == warnings
+    assert all("fell silent" in message and "smaller --learning_rate" in message for message in messages)
 
 
 def test_validation_states_are_drawn_once_and_copied() -> None:

@@ -368,6 +368,8 @@ class PrioritizedReplayMemory(ReplayMemory):
 
     def update(self, indexes: NDArray[np.int64], errors: NDArray[np.float32]) -> None:
         priorities = (np.abs(np.asarray(errors, np.float64)) + _LEAST) ** self._options.priority_exponent
+        if not np.isfinite(priorities).all():
+            return  # no transition could be drawn any more; the loss, which is not finite either, ends the training
         self._highest = max(self._highest, float(priorities.max()))
         self._tree[indexes] = priorities
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import secrets
 import signal
@@ -268,7 +267,6 @@ class Run:
             self._phase("random", 0, o.random_steps, agent.random)
         elif phase == "train":
             self._phase("train", epoch, o.train_steps, agent.train, already=agent.total_train_steps - self._epoch_began)
-            self._require_numbers()
             if o.train_steps and not self.memory.ready:
                 logger.warning("Nothing was learned: %d transitions make no minibatch yet", self.memory.count)
             self._epoch, self._epoch_began = epoch, agent.total_train_steps
@@ -351,18 +349,10 @@ class Run:
 
     def _save_moment(self, checkpoint: bool) -> None:
         """Saves what was played and learned since the last snapshot, as that of the epoch under way."""
-        self._require_numbers()
+        self.statistics.require_finite_loss()
         if self.memory.added.sum() != self._saved_transitions:
             broken_off = self.agent.total_train_steps > self._epoch_began
             self._save(self._epoch + broken_off, checkpoint=checkpoint)
-
-    def _require_numbers(self) -> None:
-        """Raises OptionError if this phase's learning came to weights that are no use any more."""
-        if not math.isfinite(self.statistics.mean_cost):
-            raise OptionError(
-                "learning diverged, its loss is no number any more; nothing of this epoch is saved: use a smaller "
-                "--learning_rate"
-            )
 
     def _take_over(self, start: Start, snapshot: Snapshot) -> None:
         """Goes on from a snapshot: its weights and, where training is resumed, its counters."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.agent import Agent, Callback, Step
-from simple_dqn.errors import OutputError, reason
+from simple_dqn.errors import OptionError, OutputError, reason
 from simple_dqn.files import require_writable, write_whole
 from simple_dqn.replay_memory import as_array
 
@@ -27,6 +27,11 @@ COLUMNS = (
 )  # fmt: skip
 _PHASES = ("play", "random", "train", "test")  # in the order in which they come within an epoch
 _ANEW = ("play", "test")  # begin with new games
+_UPDATES_UNCHECKED = 100  # on a GPU, because each look at the loss waits for the updates before
+_SILENT = (
+    "The network fell silent: all units of a layer are 0, so its Q-values are the same for every screen. It cannot "
+    "recover. Start again, or resume an earlier snapshot, with a smaller --learning_rate or another --random_seed."
+)
 
 
 class Statistics(Callback):
@@ -44,6 +49,7 @@ class Statistics(Callback):
         self._csv = csv
         self._start_time = time.monotonic() - (csv.total_time if csv else 0.0)
         self._validation_states: NDArray[np.uint8] | None = None
+        self._silent = False  # the network, as a warning has said
         self.phase = ""
         self._scores: dict[int, float] = {}  # so far, of each game under way; nan if it does not count
         self.on_phase_start("", 0, None)
@@ -105,8 +111,16 @@ class Statistics(Callback):
     def on_train(self, cost: float) -> None:
         self._costs = self._costs + cost
         self._num_costs += 1
+        if isinstance(self._costs, float) or self._num_costs % _UPDATES_UNCHECKED == 0:
+            self.require_finite_loss()
+
+    def require_finite_loss(self) -> None:
+        """Raises OptionError if the loss of an update of this phase is NaN or infinite: then its weights are no use."""
+        if not math.isfinite(self.mean_cost):
+            raise OptionError("The loss is NaN or infinite. This epoch was not saved. Use a smaller --learning_rate.")
 
     def on_phase_end(self) -> None:
+        self.require_finite_loss()
         now = time.monotonic()
         seconds = now - self._phase_start_time
         values = (
@@ -149,7 +163,12 @@ class Statistics(Callback):
             self._validation_states = as_array(self._agent.memory.minibatch().prestates)
         if self._validation_states is None:
             return 0.0
-        return float(self._agent.network.predict(self._validation_states).max(axis=1).mean())
+        q = self._agent.network.predict(self._validation_states)  # (states, actions)
+        if self._agent.network.train_iterations and not self._silent:
+            self._silent = bool((q == q[0]).all() and (self._validation_states != self._validation_states[0]).any())
+            if self._silent:
+                logger.warning(_SILENT)
+        return float(q.max(axis=1).mean())
 
     def _log(self, row: dict[str, Any]) -> None:
         if self.game_rewards:
