@@ -511,6 +511,14 @@ def test_scenes_explain_the_action_taken() -> None:
             np.testing.assert_allclose(one.saliency, saliency(guided.pixels)[0], atol=1e-5)
 
 
+def test_scores_on_the_page_are_exact() -> None:
+    text = page(Header("pong", "none", [1234567.0, -37037.0367], 0.1 + 0.2), [], "")
+    assert "1234567, -37037.0367, 0.3 when it was broken off" in text
+    (scene,) = film_scenes(1)
+    exact = scene._replace(moment=scene.moment._replace(score=1234567.25))
+    assert film_data(film_section([exact], 1, ["NOOP", "FIRE"]))["moments"][0][2] == 1234567.25
+
+
 def film_data(text: str) -> dict[str, Any]:
     (found,) = re.findall('<script type="application/json" id="moments">(.*)</script>', text)
     return dict(json.loads(found))

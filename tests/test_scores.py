@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from simple_dqn.agent import Step
-from simple_dqn.scores import Game, Scores, table, write_scores
+from simple_dqn.scores import Game, Scores, mean_text, score_text, table, write_scores
 
 
 def step(reward: float, terminal: bool = False, truncated: bool = False, game: int = 0) -> Step:
@@ -53,6 +54,47 @@ def test_table_of_one_game_and_of_none() -> None:
         "   max         21       1733"
     )
     assert table([]) == ""
+
+
+def test_table_of_large_and_of_small_scores() -> None:
+    assert table([Game(1234567, 2), Game(-37037.0367, 3), Game(0.1 + 0.2, 1)]).splitlines()[1:4] == [
+        "     1     1234567          2",
+        "     2 -37037.0367          3",
+        "     3         0.3          1",
+    ]
+    wide = table([Game(-12345678901234.5, 1), Game(3, 10**12)]).splitlines()
+    assert len(set(map(len, wide))) == 1, "columns stay aligned"
+    assert wide[1].split() == ["1", "-12345678901234.5", "1"]
+    assert table([Game(0.01, 1), Game(0.02, 1)]).splitlines()[3].split() == ["mean", "0.015", "1.0"]
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        (21.0, "21"),
+        (1234567.0, "1234567"),
+        (-37037.0367, "-37037.0367"),
+        (0.1 + 0.2, "0.3"),
+        (sum([0.1] * 200), "20"),
+        (1e15, "1000000000000000"),
+        (1234567890123.5, "1234567890123.5"),
+        (1e-7, "1e-07"),
+        (-0.5, "-0.5"),
+        (float("nan"), "nan"),
+    ],
+)
+def test_scores_as_text(score: float, text: str) -> None:
+    assert score_text(score) == text
+
+
+def test_means_of_small_rewards_do_not_vanish() -> None:
+    assert [mean_text(mean) for mean in (1234567.25, -20.96, 0.0, 0.0123)] == ["1234567.2", "-21.0", "0.0", "0.0123"]
+
+
+def test_files_hold_scores_exactly(tmp_path: Path) -> None:
+    write_scores(tmp_path, [Game(1234567.0, 10), Game(-37037.0367, 20), Game(0.1 + 0.2, 30)])
+    rows = (tmp_path / "scores.csv").read_text().splitlines()
+    assert rows[1:] == ["1,1234567,10", "2,-37037.0367,20", "3,0.30000000000000004,30"]
 
 
 def test_files(tmp_path: Path) -> None:

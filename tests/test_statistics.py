@@ -137,6 +137,17 @@ def test_games_of_a_checkpoint_that_does_not_tell_their_phase_do_not_count() -> 
     assert stats.game_rewards == [1]
 
 
+def test_scores_are_exact_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    stats, _ = make(None)
+    stats.on_phase_start("test", 1, 1)
+    for reward in (1234567, -37037.0367):
+        stats.on_step(step(reward, terminal=True))
+    stats.on_phase_end()
+    expected = "average_reward: 598764.98, min_game_reward: -37037.0367, max_game_reward: 1234567"
+    assert expected in caplog.text
+
+
 def test_no_game_finished_is_said_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     stats, _ = make(tmp_path / "a.csv")

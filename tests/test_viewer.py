@@ -251,6 +251,9 @@ def test_status() -> None:
     seen.on_step(step(1, truncated=True))
     seen.on_frame(Loud())
     assert "score 0  " in display.scenes[-1].status
+    seen.on_step(step(1234567.0))
+    seen.on_frame(Loud())
+    assert "score 1234567  " in display.scenes[-1].status
 
 
 # What the agent thinks

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvis.guided import Floats, Network, guided_q_value, saliency
+from simple_dqn.scores import score_text, shortest
 
 _MOST = 300  # moments
 _BYTES = 2**26  # that their states may take until the page is written
@@ -127,7 +128,7 @@ def _numbers(scene: Scene) -> list[object]:
     """What the page tells of a scene: game, step, score, action, Q-values."""
     game, step, score, action, _ = scene.moment
     q_values = [float(f"{q:.4g}") if np.isfinite(q) else None for q in scene.q_values]
-    return [game, step, float(f"{score:.6g}"), action, q_values]
+    return [game, step, shortest(float(score_text(score))), action, q_values]
 
 
 def _curve(found: Sequence[Scene]) -> str:

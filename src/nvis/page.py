@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvis.guided import Box, Floats
+from simple_dqn.scores import score_text
 
 Screens = NDArray[np.uint8]  # (history, height, width)
 _STYLE, _SCRIPT, _FILM_SCRIPT = (
@@ -90,9 +91,9 @@ darker ones down. Each picture of this kind has its own contrast. The box is all
 
 
 def _about(header: Header) -> list[tuple[str, str]]:
-    scores = [f"{score:g}" for score in header.scores]
+    scores = [score_text(score) for score in header.scores]
     if header.broken_off is not None:
-        scores.append(f"{header.broken_off:g} when it was broken off")
+        scores.append(f"{score_text(header.broken_off)} when it was broken off")
     return [
         ("Game", header.game),
         ("Snapshot", header.snapshot),

@@ -248,6 +248,8 @@ def _settings(theme: Theme) -> dict[Any, Any]:
         "axes.facecolor": theme.paper,
         "axes.grid": True,
         "axes.axisbelow": True,
+        "axes.formatter.limits": (-5, 10),  # 1234567, not 1.23 with 1e6 in a corner
+        "axes.formatter.useoffset": False,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titlesize": 14,

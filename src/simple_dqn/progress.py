@@ -9,6 +9,7 @@ import time
 from tqdm import tqdm
 
 from simple_dqn.agent import Callback, Step
+from simple_dqn.scores import mean_text
 from simple_dqn.statistics import Statistics
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,6 @@ class Progress(Callback):
 
     def _figures(self) -> str:
         s = self._statistics
-        score = f", score {s.mean_reward:.1f}" if s.num_games else ""
+        score = f", score {mean_text(s.mean_reward)}" if s.num_games else ""
         cost = f", loss {s.mean_cost:.2g}" if s.mean_cost else ""
         return f"{s.num_games} games{score}{cost}, ε {s.exploration_rate:.3f}"

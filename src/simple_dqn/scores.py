@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +36,21 @@ class Scores(Callback):
             self._under_way[step.game] = game
 
 
+def shortest(number: float) -> float | int:
+    """The number as a file holds it: exact, and whole numbers without the decimal point, as the original has them."""
+    return int(number) if math.isfinite(number) and number == int(number) else number
+
+
+def score_text(score: float) -> str:
+    """A score as people read it: whole numbers in full, others to 12 digits, because sums of fractions end in dust."""
+    return f"{score:.12g}" if abs(score) < 1e12 else str(shortest(score))
+
+
+def mean_text(mean: float, decimals: int = 1) -> str:
+    """A mean as people read it: so many decimals; three digits if it is below 0.1, because rewards may be small."""
+    return f"{mean:.3g}" if 0 < abs(mean) < 0.1 else f"{mean:.{decimals}f}"
+
+
 _FIGURES: dict[str, Callable[[Sequence[float]], float]] = {
     "mean": statistics.fmean,
     "sd": statistics.stdev,
@@ -47,16 +63,17 @@ def table(games: Sequence[Game]) -> str:
     """A line for each game, then mean, standard deviation (of a sample), least and most; "" if there is no game."""
     if not games:
         return ""
-    lines = [f"{'game':>6} {'score':>10} {'steps':>10}"]
-    lines += [f"{i:>6} {game.score:>10g} {game.steps:>10}" for i, game in enumerate(games, 1)]
+    rows = [("game", "score", "steps")]
+    rows += [(str(i), score_text(game.score), str(game.steps)) for i, game in enumerate(games, 1)]
     for name, figure in _FIGURES.items():
         if name == "sd" and len(games) == 1:
-            lines.append(f"{name:>6} {'-':>10} {'-':>10}")
+            rows.append((name, "-", "-"))
             continue
         score, steps = (figure(values) for values in zip(*games, strict=True))
-        form = ">10g" if name in ("min", "max") else ">10.1f"
-        lines.append(f"{name:>6} {score:{form}} {steps:{form}}")
-    return "\n".join(lines)
+        form = score_text if name in ("min", "max") else mean_text
+        rows.append((name, form(score), form(steps)))
+    widths = [max(least, *map(len, column)) for least, column in zip((6, 10, 10), zip(*rows, strict=True), strict=True)]
+    return "\n".join(" ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
 def write_scores(folder: Path, games: Sequence[Game]) -> None:
@@ -65,7 +82,7 @@ def write_scores(folder: Path, games: Sequence[Game]) -> None:
     Raises:
         OutputError: one could not be written.
     """
-    rows = ["game,score,steps", *(f"{i},{game.score:g},{game.steps}" for i, game in enumerate(games, 1))]
+    rows = ["game,score,steps", *(f"{i},{shortest(game.score)},{game.steps}" for i, game in enumerate(games, 1))]
     write_whole(folder / "scores.csv", ("\n".join(rows) + "\n").encode())
     scores = [game.score for game in games]
     facts = {name: figure(scores) for name, figure in _FIGURES.items() if scores and (name != "sd" or len(scores) > 1)}

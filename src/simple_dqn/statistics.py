@@ -17,6 +17,7 @@ from simple_dqn.agent import Agent, Callback, Step
 from simple_dqn.errors import OptionError, OutputError, reason
 from simple_dqn.files import require_writable, write_whole
 from simple_dqn.replay_memory import as_array
+from simple_dqn.scores import mean_text, score_text, shortest
 
 logger = logging.getLogger(__name__)
 
@@ -128,14 +129,14 @@ class Statistics(Callback):
             self.phase,
             self.num_steps,
             self.num_games,
-            _shortest(self.mean_reward),
-            _shortest(min(self.game_rewards, default=math.nan)),
-            _shortest(max(self.game_rewards, default=math.nan)),
-            _shortest(self.exploration_rate),
+            shortest(self.mean_reward),
+            shortest(min(self.game_rewards, default=math.nan)),
+            shortest(max(self.game_rewards, default=math.nan)),
+            shortest(self.exploration_rate),
             self._agent.total_train_steps,
             self._agent.memory.count,
             self._mean_q(),
-            _shortest(self.mean_cost),
+            shortest(self.mean_cost),
             self._agent.network.train_iterations,
             now - self._start_time,
             seconds,
@@ -172,10 +173,10 @@ class Statistics(Callback):
 
     def _log(self, row: dict[str, Any]) -> None:
         if self.game_rewards:
-            text = (
-                "  num_games: %(nr_games)d, average_reward: %(average_reward).2f, min_game_reward: %(min_game_reward)g,"
-            )
-            logger.info(text + " max_game_reward: %(max_game_reward)g", row)
+            mean, low, high = row["average_reward"], row["min_game_reward"], row["max_game_reward"]
+            scores = mean_text(mean, decimals=2), score_text(low), score_text(high)
+            text = "  num_games: %d, average_reward: %s, min_game_reward: %s, max_game_reward: %s"
+            logger.info(text, self.num_games, *scores)
         else:
             logger.info("  num_games: 0, so no average, minimum or maximum of game rewards (nan)")
         text = "  last_exploration_rate: %(last_exploration_rate).4f,"
@@ -294,8 +295,3 @@ def _line(values: Any) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(values)
     return text.getvalue()
-
-
-def _shortest(number: float) -> float | int:
-    """Whole numbers without the decimal point, as the original has them."""
-    return int(number) if math.isfinite(number) and number == int(number) else number

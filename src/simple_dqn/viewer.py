@@ -21,6 +21,7 @@ from simple_dqn.agent import Agent, Callback, Step
 from simple_dqn.environment import Environment, Picture, Sound, Watcher
 from simple_dqn.errors import GameError
 from simple_dqn.options import Options, option
+from simple_dqn.scores import score_text
 from simple_dqn.snapshot import Layer
 
 logger = logging.getLogger(__name__)
@@ -275,7 +276,7 @@ class Viewer(Watcher, Callback):
         pace = "max" if speed == float("inf") else f"{speed:g}x" if speed >= 1 else f"1/{1 / speed:g}x"
         lives = f"  lives {environment.lives}" if environment.lives else ""
         return (
-            f"{'YOU' if self._manual else 'agent'}  score {self._score:g}{lives}  speed {pace}"
+            f"{'YOU' if self._manual else 'agent'}  score {score_text(self._score)}{lives}  speed {pace}"
             + f"  ε {self._rate:.2f}"
             + (f"  volume {self._volume}" if self._volume < 10 else "")
             + ("  PAUSED" if self._paused else "")
