@@ -7,8 +7,7 @@ require 'GAME [LABEL]' 'breakout slow --learning_rate 0.0001' "$@"
 
 game=$1
 shift
-name=${game##*/}  # without its folder
-name=${name%.*}   # and without .bin
+label=''
 case ${1-} in
   '' | -* | @*) ;;
   */*)
@@ -16,12 +15,14 @@ case ${1-} in
     exit 2
     ;;
   *)
-    name=${name}_$1
+    label=_$1
     shift
     ;;
 esac
+name=$(name_of_game "$game" "$@")
 if [ -z "$name" ]; then
   echo "error: $game does not name a game" >&2
   exit 2
 fi
+name=$name$label
 main --save_weights_prefix "snapshots/$name" --csv_file "results/$name.csv" "$game" "$@"

@@ -16,10 +16,32 @@ require() {
   esac
 }
 
+# Prints what the names of a game's files begin with: pong for roms/pong.bin, my_pkg.envs.ns-A-v0 for my_pkg.envs:ns/A-v0.
+# The arguments are the game and the options.
+name_of_game() {
+  game=$1 kind=rom
+  shift
+  case $game in
+    *-v[0-9] | *-v[0-9][0-9]) [ -f "$game" ] || kind=gym ;;
+  esac
+  case " $* " in
+    *[\ =]gym\ *) kind=gym ;;
+  esac
+  if [ $kind = gym ]; then
+    name=${game#ale_py:}
+    printf '%s\n' "${name#ALE/}" | tr ':/' '.-' # all of it, because other modules and namespaces have games of that name
+  else
+    name=${game##*/}              # without its folder
+    printf '%s\n' "${name%.*}" # and without .bin
+  fi
+}
+
 # Prints the name in a snapshot's path: pong_slow of snapshots/pong_slow_10.pkl.
 name_of() {
-  name=${1##*/}   # without its folder
-  name=${name%.*} # and without .pkl
+  name=${1##*/} # without its folder
+  case $name in
+    *.pkl | *.prm | *.checkpoint) name=${name%.*} ;; # a name may have dots of its own
+  esac
   case ${name##*_} in
     *[!0-9]*) ;;
     *) name=${name%_*} ;; # without the epoch

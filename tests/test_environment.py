@@ -29,7 +29,7 @@ from simple_dqn.environment import (
     make_environment,
 )
 from simple_dqn.errors import GameError
-from simple_dqn.roms import find_rom, game_of
+from simple_dqn.roms import find_rom, game_of, same_game
 from simple_dqn.snapshot import plain_bytes, plain_value
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -781,6 +781,16 @@ def test_a_game_for_two_is_refused(name: str) -> None:
 )  # fmt: skip
 def test_the_game_in_a_snapshots_name(stem: str, game: str) -> None:
     assert game_of(stem) == game
+
+
+def test_games_that_are_the_same_and_environments_that_are_not() -> None:
+    assert same_game("ale", "roms/breakout.bin", "Breakout")
+    assert same_game("ale", "Space-Invaders", "my.roms/space_invaders.bin")
+    assert not same_game("ale", "my.roms/breakout.v2.bin", "my.roms/breakout.bin")
+    assert same_game("gym", "my_pkg.envs:A-v0", "my_pkg.envs:A-v0")
+    for other in ("my_pkg.envs:B-v0", "my_pkg.envs:A-v1", "my_pkg.envs:ns/A-v0"):
+        assert not same_game("gym", "my_pkg.envs:A-v0", other)
+    assert not same_game("gym", "ns/A-v0", "other/A-v0")
 
 
 def test_a_folder_called_like_a_game_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

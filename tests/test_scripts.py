@@ -243,6 +243,7 @@ def gym(name: str, snapshot: str, *options: str) -> list[str]:
     return ["--environment", "gym", "--play_games", "100", *files, "--load_weights", snapshot, *options]
 
 
+GYM = ["--environment", "gym"]
 PLAY = ["--play_games", "1", "--display_screen", "true", "--load_weights"]
 TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_weights"]
 
@@ -256,6 +257,29 @@ TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_we
         (["train.sh", "my roms/space_invaders.bin"], train("space_invaders", "my roms/space_invaders.bin")),
         (["train.sh", "pong", "slow", "--epochs", "3"], train("pong_slow", "pong", "--epochs", "3")),
         (["train.sh", "roms/pong.bin", "very slow"], train("pong_very slow", "roms/pong.bin")),
+        *(
+            (["train.sh", game, *GYM], train(name, game, *GYM))
+            for game, name in {
+                "my_pkg.envs:A-v0": "my_pkg.envs.A-v0",
+                "my_pkg.envs:B-v0": "my_pkg.envs.B-v0",
+                "my_pkg.envs:ns/A-v0": "my_pkg.envs.ns-A-v0",
+                "ns/A-v0": "ns-A-v0",
+                "other/A-v1": "other-A-v1",
+                "other/A": "other-A",
+                "A.b": "A.b",
+                "CartPole-v1": "CartPole-v1",
+                "ALE/Breakout-v5": "Breakout-v5",
+                "ale_py:ALE/Breakout-v5": "Breakout-v5",
+            }.items()
+        ),
+        (["train.sh", "ns/A", "slow", "--environment=gym"], train("ns-A_slow", "ns/A", "--environment=gym")),
+        (["train.sh", "m.e:A-v12", "slow", "@gym options"], train("m.e.A-v12_slow", "m.e:A-v12", "@gym options")),
+        (["train.sh", "pong", "gym"], train("pong_gym", "pong")),
+        (["train.sh", "./my.roms/breakout.v2.bin"], train("breakout.v2", "./my.roms/breakout.v2.bin")),
+        (["nvis.sh", "snapshots/m.e.ns-A-v0_7.pkl"], nvis("m.e.ns-A-v0", "snapshots/m.e.ns-A-v0_7.pkl")),
+        (["nvis.sh", "m.e.ns-A-v0"], nvis("m.e.ns-A-v0", "m.e.ns-A-v0")),
+        (["test_gym.sh", "snapshots/m.e.A-v0_7.pkl"], gym("m.e.A-v0", "snapshots/m.e.A-v0_7.pkl")),
+        (["record.sh", "s/m.e.A-v0_7.pkl"], record("m.e.A-v0", "m.e.A-v0_7", "s/m.e.A-v0_7.pkl")),
         (["train.sh", "pong", "@my options"], train("pong", "pong", "@my options")),
         (["train.sh", "--help"], ["--help"]),
         (["train.sh", "-h", "pong"], ["--help"]),

@@ -22,7 +22,7 @@ from simple_dqn.errors import OptionError, SnapshotError, exit_status
 from simple_dqn.options import as_word
 from simple_dqn.recorder import RecorderOptions
 from simple_dqn.replay_memory import ReplayMemoryOptions
-from simple_dqn.roms import game_of
+from simple_dqn.roms import game_of, same_game
 from simple_dqn.runner import FORGOTTEN, CommonOptions, Interrupted, MainOptions, Run, stop_on_interrupt
 from simple_dqn.start import Start, start_from_weights, start_where_it_stopped
 from simple_dqn.viewer import ViewerOptions
@@ -154,7 +154,7 @@ def _require_same_task(start: Start, given: dict[str, Any]) -> None:
     of_checkpoint = ("library", "random_seed") if start.checkpoint else ()  # it goes on with what was drawn so far
     for name in (*_TRAINED_ON, *of_checkpoint):
         before, now = recorded.get(name), given.get(name)
-        same = before == now if name != "game" else Path(str(before)).stem == Path(str(now)).stem
+        same = before == now if name != "game" else same_game(recorded.get("environment", "ale"), str(before), str(now))
         if None not in (before, now) and not same:
             advice = "; --load_weights begins another training with its weights" if name not in _SHAPES else ""
             raise OptionError(

@@ -18,6 +18,16 @@ def game_of(stem: str) -> str:
     return next((name for name in longer if name in names), parts[0])
 
 
+def same_game(environment: str, one: str, other: str) -> bool:
+    """Whether two values of `game` name the same game: a ROM's folder and ending do not matter, all of an id does."""
+    return one == other or (environment == "ale" and _name(one) == _name(other))
+
+
+def _name(game: str) -> str:
+    """The name by which ale-py ships a game, of its name or its ROM file's."""
+    return Path(game).stem.lower().replace("-", "_").replace(" ", "_")
+
+
 def find_rom(game: str) -> Path:
     """The ROM file that `game` names: a path, else the ROM that ale-py ships under the path's stem.
 
@@ -27,7 +37,7 @@ def find_rom(game: str) -> Path:
     from ale_py import ALEInterface, roms
 
     path, names = Path(game), roms.get_all_rom_ids()
-    name = path.stem.lower().replace("-", "_").replace(" ", "_")
+    name = _name(game)
     shadowed = path.is_dir() and game == name and name in names  # a folder called breakout is not meant
     if path.exists() and not path.is_file() and not shadowed:
         kind = "a folder" if path.is_dir() else "no file"

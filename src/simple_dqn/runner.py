@@ -30,6 +30,7 @@ from simple_dqn.options import Options, option
 from simple_dqn.progress import Progress
 from simple_dqn.recorder import RecorderOptions, make_recorders
 from simple_dqn.replay_memory import ReplayMemoryOptions, memory_class
+from simple_dqn.roms import same_game
 from simple_dqn.scores import Scores, table, write_scores
 from simple_dqn.snapshot import Snapshot, write_snapshot
 from simple_dqn.start import Start
@@ -196,7 +197,8 @@ class Run:
             self.agent.callbacks.append(self.viewer)
         if page.visualization_file:
             origin = str(start.path) if start else "none, the weights are random"
-            game_name = Path(self._facts["game"]).stem
+            game = self._facts["game"]
+            game_name = Path(game).stem if self._facts["options"]["environment"] == "ale" else game
             self.agent.callbacks.append(Visualization(self.agent, self.network.layers(), page, game_name, origin))
 
     def go(self) -> None:
@@ -518,15 +520,15 @@ def _require_places_of_their_own(values: dict[str, Any], start: Start | None) ->
 
 def _actions(start: Start, env_options: EnvironmentOptions) -> list[str] | None:
     """The actions that the network to start from has learned, if it was in this game; an emulator may have others."""
-    facts, game = start.facts, Path(env_options.game).stem
+    facts, game = start.facts, env_options.game
     if env_options.environment != "ale":
         return None
     if "actions" in facts:
         minimal = facts.get("options", {}).get("minimal_action_set", env_options.minimal_action_set)
-        same = Path(str(facts.get("game"))).stem == game and minimal == env_options.minimal_action_set
+        same = same_game("ale", str(facts.get("game")), game) and minimal == env_options.minimal_action_set
         return list(facts["actions"]) if same else None
     outputs = len(start.snapshot.layers[-1].params.get("W", ())) if start.snapshot and start.snapshot.layers else 0
-    if game == "pong" and env_options.minimal_action_set and outputs == len(_PONG_OF_2015):
+    if same_game("ale", game, "pong") and env_options.minimal_action_set and outputs == len(_PONG_OF_2015):
         logger.info("%s has 3 actions, those of Pong in 2015: %s", start.path, " ".join(_PONG_OF_2015))
         return list(_PONG_OF_2015)
     return None
