@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ale_py
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from simple_dqn import averaging
+from simple_dqn import averaging, gymnasium_games
 from simple_dqn.environment import (
     ALEEnvironment,
     Environment,
@@ -613,6 +615,53 @@ class Unseen(Small):
         return None
 
 
+class Odd(Small):
+    """Returns or raises `returns` from the method `where`: from step as the part of that number, from the 3rd on."""
+
+    def __init__(self, where: str, returns: Any, part: int | None = None, **_: Any) -> None:
+        super().__init__("rgb_array", channels=3 if where == "observe" else None)
+        self.where, self.returns, self.part = where, returns, part
+
+    def _odd(self, where: str, plain: Any) -> Any:
+        if where != self.where:
+            return plain
+        if isinstance(self.returns, BaseException):
+            raise self.returns
+        return self.returns
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return self._odd("reset", super().reset(seed=seed))
+
+    def step(self, action: Any) -> Any:
+        result = super().step(action)
+        if self.part is not None:
+            return (*result[: self.part], self.returns, *result[self.part + 1 :]) if self.steps >= 3 else result
+        return self._odd("step", result) if self.steps >= 3 else result
+
+    def observe(self) -> Any:
+        return self._odd("observe", super().observe())
+
+    def render(self) -> Any:
+        return self._odd("render", super().picture())
+
+    def close(self) -> None:
+        self._odd("close", None)
+
+
+@pytest.fixture
+def odd() -> Iterator[Callable[..., GymEnvironment]]:
+    """Makes an environment that is odd in one way."""
+
+    def make(where: str, returns: Any = None, part: int | None = None, **options: Any) -> GymEnvironment:
+        gymnasium.registry.pop("Odd-v0", None)
+        kwargs = dict(where=where, returns=returns, part=part)
+        gymnasium.register("Odd-v0", Odd, kwargs=kwargs)  # type: ignore[arg-type]
+        return gym("Odd-v0", **options)
+
+    yield make
+    gymnasium.registry.pop("Odd-v0", None)
+
+
 @pytest.fixture
 def registered() -> Iterator[None]:
     kinds: dict[str, tuple[type[Small], dict[str, Any]]] = {
@@ -719,7 +768,7 @@ def test_gym_actions_that_do_not_start_at_zero() -> None:
         ("SmallContinuous-v0", "needs a Discrete action space"),
         ("SmallMany-v0", "has 257 actions: at most 256"),
         ("SmallBlind-v0", "no pixels to learn from"),
-        ("SmallBroken-v0", "cannot make 'SmallBroken-v0': no such luck$"),
+        ("SmallBroken-v0", "cannot make 'SmallBroken-v0': RuntimeError: no such luck more of it \\(test_env"),
         ("SmallRgb-v9", "cannot make 'SmallRgb-v9'"),
         ("NoSuchThing-v0", "cannot make 'NoSuchThing-v0'"),
         ("no_such_package:Thing-v0", "cannot make"),
@@ -737,7 +786,138 @@ def test_gym_that_cannot_be_played(game: str, words: str) -> None:
 @pytest.mark.usefixtures("registered")
 def test_gym_that_renders_no_pictures() -> None:
     with pytest.raises(GameError, match="SmallUnseen-v0 renders no pictures"):
-        gym("SmallUnseen-v0").screen()
+        gym("SmallUnseen-v0")
+
+
+@pytest.mark.parametrize("shape", [(12, 10), (12, 10, 1), (12, 10, 3), (12, 10, 4)])
+@pytest.mark.parametrize("where", ["render", "observe"])
+def test_gym_pictures_of_every_usual_shape(where: str, shape: tuple[int, ...], odd: Any) -> None:
+    picture = np.full(shape, 50, np.uint8)
+    if shape[-1] == 4:
+        picture[..., 3] = 255  # opaque
+    env = odd(where, picture, screen_width=8, screen_height=6)
+    env.act(1)
+    assert (env.screen() == np.full((6, 8), 50)).all()
+    assert env.picture().shape == (12, 10, 3)
+    if where == "render":
+        assert (env.picture() == 50).all()
+
+
+def test_gym_observations_with_transparency_are_pictures() -> None:
+    assert gymnasium_games._is_image(Box(0, 255, (12, 10, 4), np.uint8))
+    assert not gymnasium_games._is_image(Box(0, 255, (4, 12, 10), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("returns", "words"),
+    [
+        (None, "NoneType"),
+        (np.zeros((12, 10, 3)), r"float64 of shape \(12, 10, 3\)"),
+        (np.zeros((12, 10, 3), int), "int64 of shape"),
+        (np.zeros((12, 10, 2), np.uint8), r"uint8 of shape \(12, 10, 2\)"),
+        (np.zeros((0, 0, 3), np.uint8), "uint8 of shape"),
+        ("text", "str"),
+    ],
+)
+@pytest.mark.parametrize(("where", "verb"), [("render", "renders"), ("observe", "observes")])
+def test_gym_pictures_that_are_none_are_refused_at_once(
+    where: str, verb: str, returns: Any, words: str, odd: Any
+) -> None:
+    with pytest.raises(GameError, match=f"^Odd-v0 {verb} no pictures but {words}.*: pictures are uint8 of shape"):
+        odd(where, returns)
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "words"),
+    [
+        ("reset", KeyError("level"), r"Odd-v0 failed in reset: KeyError: 'level' \(test_environment.py, line \d+\)"),
+        ("render", RuntimeError("no\n  context"), r"Odd-v0 failed in render: RuntimeError: no context \("),
+        ("render", OSError(), r"Odd-v0 failed in render: OSError \("),
+        ("observe", SystemExit(3), r"Odd-v0 failed in reset: SystemExit: 3 \("),
+        ("reset", None, "Odd-v0 returns no observation and info from reset"),
+        ("reset", (1, 2), "Odd-v0 returns no observation and info from reset"),
+    ],
+)
+def test_gym_that_fails_at_once(where: str, error: Any, words: str, odd: Any) -> None:
+    with pytest.raises(GameError, match=words) as caught:
+        odd(where, error)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("returns", "part", "words"),
+    [
+        (KeyError(35), None, r"Odd-v0 failed in step: KeyError: 35 \(test_environment.py, line \d+\)"),
+        ((0, 0.0, False, {}), None, "Odd-v0 failed in step: its step returns 4 values, as in OpenAI Gym"),
+        ((0, 0.0), None, "Odd-v0 failed in step: ValueError: not enough values"),
+        (None, 1, "Odd-v0 gives a reward of None: rewards must be finite numbers"),
+        (math.nan, 1, "a reward of nan"),
+        (-math.inf, 1, "a reward of -inf"),
+        ("1", 1, "a reward of '1'"),
+        (np.zeros(2), 1, r"a reward of array\(\[0., 0.\]\)"),
+        (np.zeros(2, bool), 2, "Odd-v0 failed in step: ValueError"),
+    ],
+)
+def test_gym_that_fails_later(returns: Any, part: int | None, words: str, odd: Any) -> None:
+    env = odd("step", returns, part)
+    assert [env.act(0), env.act(0)] == [0.5, 1.0]
+    with pytest.raises(GameError, match=words) as caught:
+        env.act(0)
+    assert "\n" not in str(caught.value)
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("returns", "number"), [(np.array([2.0]), 2), (True, 1), (np.float32(0.5), 0.5), (np.int64(-3), -3)]
+)
+def test_gym_rewards_are_numbers_of_any_kind(returns: Any, number: float, odd: Any) -> None:
+    env = odd("step", returns, part=1)
+    reward = [env.act(0) for _ in range(3)][-1]
+    assert (type(reward), reward) == (float, number)
+
+
+@pytest.mark.parametrize(("info", "lives"), [(None, 0), ({"lives": None}, 0), ({"lives": np.int64(3)}, 3)])
+def test_gym_lives_are_known_or_not(info: Any, lives: int, odd: Any) -> None:
+    env = odd("step", info, part=4)
+    for _ in range(3):
+        env.act(0)
+    assert env.lives == lives
+
+
+def test_gym_that_fails_at_closing_says_so_unless_it_has_failed_before(odd: Any) -> None:
+    env = odd("close", OSError("server gone"))
+    with pytest.raises(GameError, match="Odd-v0 failed in close: OSError: server gone"):
+        env.close()
+    env = odd("close", OSError("server gone"))
+    small(env).action_space = Discrete(1)
+    with pytest.raises(GameError, match="in step: AssertionError"):
+        env.act(2)
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("told", "rate"),
+    [
+        (0.5, 0.5),
+        (29.97, 29.97),
+        (0, 30),
+        (None, 30),
+        (-3, 30),
+        ("fast", 30),
+        (math.nan, 30),
+        (1e-9, 0.01),
+        (1e9, 1000),
+    ],
+)
+def test_gym_frames_per_second_are_what_a_film_can_tell(told: Any, rate: float) -> None:
+    assert gymnasium_games.steps_per_second(SimpleNamespace(unwrapped=None, metadata=dict(render_fps=told)), 60) == rate
+
+
+def test_gym_environment_without_a_version_is_the_newest() -> None:
+    assert gym("CartPole")._gym.unwrapped.spec.id == "CartPole-v1"
+    assert gym("ALE/Pong")._gym.unwrapped.spec.id == "ALE/Pong-v5"
+    with pytest.raises(GameError, match=r"cannot make 'cartpole'.*`CartPole`"):
+        gym("cartpole")
 
 
 def test_gym_environment_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import wave
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,35 @@ def test_film_of_a_mute_game_of_an_odd_size(tmp_path: Path) -> None:
         assert (film.streams.video[0].width, film.streams.video[0].height) == (786, 628)
         assert len(film.streams.audio) == 0
         assert len(list(film.decode(video=0))) == 7
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 29.97, 1000.0])
+def test_film_of_any_rate(rate: float, kind: str, tmp_path: Path) -> None:
+    (recorder,) = make_recorders(RecorderOptions(video_file=str(tmp_path / f"fake.{kind}")))
+    env = FakeEnvironment()
+    env.frames_per_second = rate
+    for _ in range(40):
+        recorder.on_frame(env)
+    recorder.finish()
+    with av.open(str(tmp_path / f"fake.{kind}")) as film:
+        times = [float(frame.time or 0) for frame in film.decode(video=0)]
+    assert times[-1] == pytest.approx((20 if (rate, kind) == (1000, "gif") else 39) / rate, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+def test_film_of_pictures_that_grow(kind: str, tmp_path: Path) -> None:
+    (recorder,) = make_recorders(RecorderOptions(video_file=str(tmp_path / f"fake.{kind}")))
+    env = FakeEnvironment()
+    env.frames_per_second = 30
+    for side in (20, 30, 10):
+        env.picture = partial(np.full, (side, side, 3), side, np.uint8)  # type: ignore[method-assign]
+        recorder.on_frame(env)
+    recorder.finish()
+    with av.open(str(tmp_path / f"fake.{kind}")) as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len({frame.shape for frame in frames}) == 1
+    assert [round(float(frame.mean()), -1) for frame in frames] == [20, 30, 10]
 
 
 @pytest.mark.parametrize(("height", "size"), [(1, (2, 1)), (2, (4, 2)), (3, (5, 3)), (4, (7, 4))])

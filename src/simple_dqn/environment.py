@@ -365,15 +365,20 @@ class GymEnvironment(Environment):
         self.watchers = watchers
         self._cv2: Any = cv2
         self._size = (options.screen_width, options.screen_height)
-        self._gym, self._sees_observation = gymnasium_games.make(options.game)
-        self._actions = gymnasium_games.actions(self._gym, options.game)
-        self.frames_per_second = gymnasium_games.steps_per_second(self._gym, _FRAMES_PER_SECOND)
+        env, self._sees_observation = gymnasium_games.make(options.game)
+        self._actions = gymnasium_games.actions(env, options.game)
+        self.frames_per_second = gymnasium_games.steps_per_second(env, _FRAMES_PER_SECOND)
+        self._gym = gymnasium_games.Checked(env, options.game)
         self.pixel_width = ALEEnvironment.pixel_width if hasattr(self._gym.unwrapped, "ale") else 1.0
         self._most_steps = options.max_game_seconds * self.frames_per_second
         self._steps = 0  # of this game
-        self._seed: int | None = seed
-        self._observation: Any = None
         self._terminated = self._truncated = False
+        # The first game begins here, because what cannot be seen or filmed is refused before the training.
+        self._first: Any = self._gym.reset(seed=seed)  # later games follow from it
+        self._observation: Any = self._first[0]
+        self.screen()
+        if watchers:
+            self.picture()
 
     @property
     def num_actions(self) -> int:
@@ -385,9 +390,9 @@ class GymEnvironment(Environment):
         return list(meanings) if len(meanings) == self.num_actions else super().action_names
 
     def restart(self) -> None:
-        self._observation, info = self._gym.reset(seed=self._seed)
+        self._observation, info = self._first or self._gym.reset(seed=None)
+        self._first = None
         self.lives = int(info.get("lives", 0))
-        self._seed = None  # later games follow from the first
         self._terminated = self._truncated = False
         self._steps = 0
         self._show_new_game()
@@ -398,14 +403,12 @@ class GymEnvironment(Environment):
         self._steps += 1
         self._truncated |= 0 < self._most_steps <= self._steps
         self._show()
-        return float(reward)
+        return reward
 
     def screen(self) -> Screen:
         picture = self._seen()
         if picture.ndim == 3:
-            picture = (
-                picture[..., 0] if picture.shape[-1] == 1 else self._cv2.cvtColor(picture, self._cv2.COLOR_RGB2GRAY)
-            )
+            picture = self._cv2.cvtColor(picture, self._cv2.COLOR_RGB2GRAY)
         resized: Screen = self._cv2.resize(picture, self._size)
         return resized
 
@@ -426,10 +429,7 @@ class GymEnvironment(Environment):
         self._gym.close()
 
     def _seen(self) -> Screen:
-        picture = np.asarray(self._observation if self._sees_observation else self._gym.render())
-        if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
-            raise GameError(f"{self._gym.spec.id} renders no pictures: {picture.dtype} of shape {picture.shape}")
-        return np.ascontiguousarray(picture)
+        return self._gym.observed(self._observation) if self._sees_observation else self._gym.render()
 
 
 @cache  # once a process

@@ -267,6 +267,15 @@ class Film(_FileRecorder):
         super()._discard()
 
 
+def _resized(picture: Picture, height: int, width: int) -> Picture:
+    """The picture in a film's size, which is that of the first: an environment may show larger and smaller ones."""
+    import cv2
+
+    if picture.shape[:2] == (height, width):
+        return picture
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
 class _PictureTrack:
     def __init__(self, container: Any, environment: Environment) -> None:
         self._container = container
@@ -332,7 +341,7 @@ class _GIFTrack:
 
     def __init__(self, container: Any, environment: Environment) -> None:
         self._container = container
-        self._every = -(-round(environment.frames_per_second) // _GIF_RATE)
+        self._every = max(1, -(-round(environment.frames_per_second) // _GIF_RATE))
         self._frames = 0
         self._colours: dict[int, int] = {}
         self._palette = np.zeros((256, 4), np.uint8)  # alpha, red, green, blue
@@ -350,6 +359,7 @@ class _GIFTrack:
         if (self._frames - 1) % self._every:
             return
         picture = enlarged(environment.picture(), environment.pixel_width, 1)
+        picture = _resized(picture, self._stream.height, self._stream.width)
         indexed: Any = (self._indexes(picture), self._palette)
         frame = VideoFrame.from_ndarray(indexed, "pal8")
         frame.pts, frame.time_base = (self._frames - 1) // self._every, self._time_base

@@ -218,9 +218,11 @@ class Run:
         """Frees what the run holds."""
         for watcher in self._watchers:
             watcher.close()
-        self.games.close()
-        if self._lock:
-            self._lock.close()
+        try:
+            self.games.close()
+        finally:
+            if self._lock:
+                self._lock.close()
 
     def show_scores(self) -> None:
         """Shows what the games played came to, if there are any; files are for all that were asked for."""
