@@ -393,9 +393,9 @@ def test_every_truth_value_is_checked(refuse: Callable[..., str]) -> None:
 WRONG: dict[str, tuple[list[str], str]] = {
     "no game": ([], "no game given"),
     "empty game": ([""], "no game given"),
-    "unknown game": (["pongo"], "closest are pong"),
-    "two lines": (["po\nng"], "no ROM file po ng"),
-    "missing rom": (["roms/nosuchgame.bin"], "no ROM file roms/nosuchgame.bin"),
+    "unknown game": (["pongo"], "did you mean pong?"),
+    "two lines": (["po\nng"], "there is no game po ng"),
+    "missing rom": (["roms/nosuchgame.bin"], "there is no file roms/nosuchgame.bin, and ale-py has no game nosuchgame"),
     "text as rom": (["file"], "is not an Atari 2600 game"),
     "folder as rom": (["folder"], "folder is a folder, not a ROM"),
     "long name": (["x" * 5000], "."),
@@ -566,7 +566,9 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 def test_weights_are_not_in_the_checkpoint(trained: Path, refuse: Callable[..., str]) -> None:
     checkpoint = str(trained / "snapshots" / "pong_1.checkpoint")
-    assert "not a snapshot, or a damaged one (the weights are in pong_1.pkl)" in refuse("--load_weights", checkpoint)
+    assert "not a snapshot: it is a checkpoint, and the weights are in pong_1.pkl" in refuse(
+        "--load_weights", checkpoint
+    )
 
 
 @pytest.mark.parametrize("option", ["--load_weights", "--resume"])

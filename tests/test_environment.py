@@ -313,10 +313,18 @@ def test_rom_of_two_words(game: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("game", "words"),
     [
-        ("brekout", "closest are breakout"),
-        ("roms/spaceinvaders.bin", "space_invaders"),
-        ("Breakout-v5", "add --environment gym"),
-        ("0", "games are breakout, pong, space_invaders"),
+        ("brekout", r"^there is no game brekout: did you mean breakout\?$"),
+        ("montezuma", r"did you mean montezuma_revenge\?$"),
+        (
+            "roms/spaceinvaders.bin",
+            r"^there is no file roms/spaceinvaders.bin, and ale-py has no game spaceinvaders: did you mean space_inv",
+        ),
+        ("roms/doom.bin", "^there is no file roms/doom.bin, and ale-py has no game doom: name a ROM file, or a game"),
+        ("my_game.bin", "^there is no file my_game.bin, and ale-py has no game my_game: name a ROM file, or a game"),
+        ("Breakout-v5", "^there is no game Breakout-v5: for Gymnasium's ALE/Breakout-v5 add --environment gym$"),
+        ("cartpole", "for Gymnasium's CartPole-v1 add --environment gym$"),
+        ("my_pkg.envs:A-v0", "for Gymnasium's my_pkg.envs:A-v0 add --environment gym$"),
+        ("0", "^there is no game 0: name a ROM file, or a game such as breakout, pong or space_invaders$"),
     ],
 )
 def test_unknown_game(game: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import pickle
 import pickletools
 import random
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import pytest
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.errors import OutputError, SnapshotError
 from simple_dqn.layers import Conv, Linear
+from simple_dqn.roms import find_rom
 from simple_dqn.snapshot import (
     Layer,
     Snapshot,
@@ -321,7 +325,7 @@ def test_a_missing_snapshot_names_those_there_are(tmp_path: Path) -> None:
     write_snapshot(tmp_path / "pong_1.pkl", small())
     with pytest.raises(SnapshotError, match=r"there is no snapshot .*pong_2\.pkl: in .* are pong_1\.pkl"):
         read_snapshot(tmp_path / "pong_2.pkl")
-    with pytest.raises(SnapshotError, match="cannot read snapshot"):
+    with pytest.raises(SnapshotError, match=r"is a folder: name a snapshot in it: in .* are pong_1\.pkl$"):
         read_snapshot(tmp_path)
 
 
@@ -346,3 +350,65 @@ def test_reading_a_snapshot_does_not_need_torch() -> None:
 
 
 SRC = Path(__file__).resolve().parents[1] / "src"
+
+
+def torch_file(**how: Any) -> bytes:
+    import torch
+
+    out = io.BytesIO()
+    torch.save({"weights": torch.zeros(3)}, out, **how)
+    return out.getvalue()
+
+
+def zip_file(*names: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in names:
+            archive.writestr(name, "content")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "empty"),
+        (b"#!/bin/sh\necho hello\n", "text"),
+        ("Grüße".encode("utf-16"), "text"),
+        ("Grüße an alle".encode("latin1"), "text"),
+        (b"epoch,phase,steps\n1,train,5\n", "a file of statistics"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "a picture"),
+        (gzip.compress(b"content"), "compressed: unpack it with gunzip"),
+        (zip_file("a.txt"), "a zip archive"),
+        (zip_file("data", "policy.pth", "_stable_baselines3_version"), "a model of Stable-Baselines3"),
+        (b"PK\x03\x04" + bytes(50), "a zip archive"),
+        (torch_file(), "a file of PyTorch"),
+        (torch_file(_use_new_zipfile_serialization=False), "a file of PyTorch"),
+        (find_rom("breakout").read_bytes(), "a ROM"),
+        (b"simple_dqn checkpoint 2 0\n", "a checkpoint, and the weights are in x.pkl"),
+    ],
+)
+def test_what_is_no_snapshot_is_called_by_its_name(content: bytes, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.pkl"
+    path.write_bytes(content)
+    with pytest.raises(SnapshotError, match=rf"x\.pkl is not a snapshot: it is {kind}") as caught:
+        read_snapshot(path)
+    assert "Error" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "unknown opcode"])
+def test_damaged_snapshots_are_told_in_words(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.pkl"
+    write_snapshot(path, small())
+    content = path.read_bytes()
+    half = len(content) // 2
+    changed = {"cut": content[:half], "zeros": bytes(half), "unknown opcode": content[:2] + b"\xff" + content[3:]}
+    path.write_bytes(changed[damage])
+    with pytest.raises(SnapshotError, match=r"x\.pkl is not a snapshot, or a damaged one: it ends early"):
+        read_snapshot(path)
+
+
+def test_changed_line_ends_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.pkl"
+    path.write_bytes(plain_bytes({"a": np.zeros(3)}).replace(b"\n", b"\r\n"))
+    with pytest.raises(SnapshotError, match="its line ends were changed on the way: copy the file again, as binary"):
+        read_snapshot(path)

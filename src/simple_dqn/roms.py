@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from simple_dqn.errors import GameError
@@ -48,10 +51,7 @@ def find_rom(game: str) -> Path:
             if not ALEInterface.isSupportedROM(rom):
                 raise GameError(f"{name} is a game for two, which the emulator cannot play alone: choose another")
             return rom
-        close = difflib.get_close_matches(name, names, n=3)
-        hint = f"closest are {', '.join(close)}" if close else "games are breakout, pong, space_invaders and others"
-        gym_hint = "; for a Gymnasium environment add --environment gym" if _looks_like_gym(game) else ""
-        raise GameError(f"no ROM file {game} and no game {name!r}: {hint}{gym_hint}")
+        raise GameError(_missing(game, name, names))
     # The emulator exits the whole process on a ROM it cannot read, so the file is looked at first.
     content = path.read_bytes()
     advice = f": remove it to play the {name} that ships with ale-py" if name in names else ""
@@ -65,5 +65,30 @@ def find_rom(game: str) -> Path:
     return path
 
 
-def _looks_like_gym(game: str) -> bool:
-    return bool(game) and game[-1].isdigit() and "-v" in game
+def _missing(game: str, name: str, names: Sequence[str]) -> str:
+    """What is missing, and what may have been meant: other games only if their names are really close."""
+    is_path = bool(Path(game).suffix) or os.sep in game
+    what = f"there is no file {game}" if is_path else f"there is no game {game}"
+    environment = _in_gymnasium(game)
+    if environment or re.fullmatch(r".*\S-v\d+", game):
+        return f"{what}: for Gymnasium's {environment or game} add --environment gym"
+    what += f", and ale-py has no game {name}" if is_path else ""
+    close = [other for other in names if len(name) > 3 and other.startswith(name)]
+    close = close or difflib.get_close_matches(name, names, n=3, cutoff=0.75)
+    if close:
+        return f"{what}: did you mean {' or '.join(close)}?"
+    return f"{what}: name a ROM file, or a game such as breakout, pong or space_invaders"
+
+
+def _in_gymnasium(game: str) -> str:
+    """The newest environment that Gymnasium has under this name, however it is written; nothing if there is none."""
+    import gymnasium
+
+    wanted = game.lower()
+    known = [
+        spec
+        for spec in gymnasium.registry.values()
+        if wanted in (spec.id.lower(), spec.id.lower().rpartition("/")[2], spec.name.lower())
+    ]
+    newest = max(known, key=lambda spec: (spec.namespace in (None, "ALE"), spec.version or 0), default=None)
+    return newest.id if newest else ""

@@ -369,7 +369,7 @@ class Run:
             game = start.facts.get("game")
             raise SnapshotError(f"{error}" + (f" (it was trained on {game})" if game else "")) from None
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise SnapshotError(f"{start.path} is damaged: its layers make no sense ({error!r})") from error
+            raise SnapshotError(f"{start.path} is damaged: its layers make no sense; use another one") from error
         if trained_on != self.games.action_names:
             ours = " ".join(self.games.action_names)
             logger.warning("The actions of %s are %s, here %s", start.path, " ".join(trained_on), ours)
@@ -416,7 +416,9 @@ class Run:
             if not same_games:
                 self.memory.cut()
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{checkpoint.path} is damaged: it makes no sense ({error!r})") from error
+            raise CheckpointError(
+                f"{checkpoint.path} is damaged: it makes no sense; name a snapshot to start from that"
+            ) from error
         self._stage = (phase, epoch)
         self._going_on = state["statistics"] if state["under_way"] and phase != "test" else None  # tests begin anew
         self._saved_transitions = int(self.memory.added.sum())  # nothing has been done since

@@ -6,10 +6,12 @@ read, and read by an unpickler that knows four names and runs no code, whatever 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import pickle
 import struct
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -76,25 +78,85 @@ def read_snapshot(path: Path) -> Snapshot:
         SnapshotError: there is no such file, or it is no snapshot, or a truncated or hostile one.
     """
     try:
-        with path.open("rb") as file:
-            description = plain_value(file.read())
+        content = path.read_bytes()
     except FileNotFoundError:
         raise SnapshotError(f"there is no snapshot {path}{others(path)}") from None
+    except IsADirectoryError:
+        raise SnapshotError(f"{path} is a folder: name a snapshot in it{others(path / 'any')}") from None
     except OSError as error:
         raise SnapshotError(f"cannot read snapshot {path}: {reason(error)}") from error
+    kind = _kind(path, content)
+    if kind:
+        raise SnapshotError(f"{path} is not a snapshot: it is {kind}")
+    try:
+        description = plain_value(content)
     except SnapshotError as error:
         raise SnapshotError(f"{path} is not a snapshot, and was not loaded: {error}") from None
-    except Exception as error:  # a damaged pickle fails in many ways, each with an exception of its own
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        if path.suffix == ".checkpoint":
-            why = f"the weights are in {path.with_suffix('.pkl').name}"
-        raise SnapshotError(f"{path} is not a snapshot, or a damaged one ({why})") from None
+    except Exception:  # a damaged pickle fails in many ways, each with an exception of its own
+        raise SnapshotError(
+            f"{path} is not a snapshot, or a damaged one: it ends early, or its content was changed"
+        ) from None
     try:
         layers = _own_layers(description)
         facts = description.get(_FACTS, {})
         return Snapshot(layers, tuple(description.get("train_input_shape", ())), dict(facts))
     except (KeyError, TypeError, AttributeError, ValueError, IndexError):
         raise SnapshotError(f"{path} is not a snapshot: it holds no Neon model") from None
+
+
+_KINDS = {
+    b"simple_dqn checkpoint ": "a checkpoint",
+    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "a file of PyTorch",
+    b"PK": "a zip archive",
+    b"\x1f\x8b": "compressed: unpack it with gunzip",
+    b"BZh": "compressed: unpack it with bunzip2",
+    b"\xfd7zXZ": "compressed: unpack it with unxz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd, as parts of replay memories are",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89HDF": "an HDF5 file",
+    b"version https://git-lfs": "what Git LFS has in place of a large file: git lfs pull fetches that",
+}
+
+
+def _kind(path: Path, content: bytes) -> str:
+    """What a file is that is certainly no snapshot; nothing for one that may be."""
+    if not content:
+        return "empty"
+    kind = next((kind for beginning, kind in _KINDS.items() if content.startswith(beginning)), "")
+    if kind == "a checkpoint":
+        kind += f", and the weights are in {path.with_suffix('.pkl').name}"
+    if kind == "a zip archive":
+        names = _names_in_zip(content)
+        if any(name.startswith("_stable_baselines3") or name == "policy.pth" for name in names):
+            return "a model of Stable-Baselines3, whose networks do not fit"
+        if any(name.endswith("data.pkl") for name in names):
+            return "a file of PyTorch"
+    if kind or content[:1] == pickle.PROTO:
+        return kind
+    if content[:1] not in b"(]}" and _is_text(content[:1000]):  # with these a pickle of protocol 0 may begin
+        first = content.partition(b"\n")[0]
+        return "a file of statistics" if b"epoch" in first and b"phase" in first else "text"
+    return "a ROM" if _is_rom(path) else ""
+
+
+def _names_in_zip(content: bytes) -> list[str]:
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return archive.namelist()
+    return []
+
+
+def _is_text(content: bytes) -> bool:
+    text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "ignore")
+    return len(text) > 0.4 * len(content) and all(letter.isprintable() or letter.isspace() for letter in text)
+
+
+def _is_rom(path: Path) -> bool:
+    from ale_py import ALEInterface
+
+    return bool(ALEInterface.isSupportedROM(path))
 
 
 def require_fit(found: Sequence[Layer], layers: Layers, state_shape: Shape, batch_norm: bool, name: str) -> None:
@@ -363,6 +425,8 @@ class _SafeUnpickler(pickle._Unpickler):
         del dispatch[_opcode[0]]
 
     def find_class(self, module: str, name: str) -> Any:
+        if module.endswith("\r"):
+            raise SnapshotError("its line ends were changed on the way: copy the file again, as binary")
         if (module, name) not in _ALLOWED:
             raise SnapshotError(f"it wants to run {module}.{name}, which no snapshot needs")
         return _ALLOWED[module, name]

@@ -65,6 +65,8 @@ def start_where_it_stopped(path: Path) -> Start:
             return Start(candidate, None, checkpoint)
     if number < 0 and not path.is_file():
         bare = max(files_of(prefix, "pkl"), key=number_of, default=prefix).with_suffix("")
+        if bare == prefix and path.is_dir():
+            raise OptionError(f"--resume {path} is a folder: name a snapshot in it{others(path / 'any')}")
         if bare == prefix:
             raise OptionError(f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on{others(prefix)}")
     return start_from_weights(path if path.is_file() and path.suffix != ".checkpoint" else Path(f"{bare}.pkl"))
