@@ -270,6 +270,7 @@ def refuse(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., st
     write(folder / "headless.csv", RANDOM, TEST)
     (folder / "binary.csv").write_bytes(b"\xff\xfe" * 100)
     (folder / "empty.csv").write_bytes(b"")
+    write(folder / "semicolons.csv", *(line.replace(",", ";") for line in (HEADER, *ROWS)))
 
     def contents() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -289,8 +290,11 @@ WRONG = {
     "no file": ([], "no CSV file given"),
     "missing file": (["no.csv"], "there is no file no.csv"),
     "missing folder": (["no/no.csv"], "there is no file no/no.csv"),
-    "folder": (["results"], "cannot read results: "),
+    "folder": (["results"], "results is a folder: name a CSV file in it, such as results/pong.csv"),
+    "this folder": (["."], ". is a folder: name a CSV file in it, such as binary.csv"),
+    "folder above": ([".."], ".. is a folder: name a CSV file"),
     "binary": (["binary.csv"], "cannot read binary.csv: it is no text"),
+    "semicolons": (["semicolons.csv"], "semicolons.csv: its values are not separated by ','; add --delimiter ';'"),
     "empty": (["empty.csv"], "empty.csv holds no rows yet"),
     "broken row": (["broken.csv"], "broken.csv, line 3: 3 values in place of 16"),
     "second file": (["results/pong.csv", "broken.csv"], "broken.csv, line 3"),
@@ -305,7 +309,7 @@ WRONG = {
     "delimiter": (["results/pong.csv", "--delimiter", ";;"], "--delimiter ';;': must be a single character"),
     "other delimiter": (
         ["results/pong.csv", "--delimiter", ";"],
-        "line 2: 1 values in place of 16; --delimiter says what stands between them",
+        "results/pong.csv: its values are not separated by ';'; add --delimiter ','",
     ),
     "no header": (["headless.csv"], "headless.csv, line 1: a row where .* named; --skiprows 0 counts it"),
     "format": (["results/pong.csv", "--png_file", "a.bmp"], r"--png_file a.bmp: .* must end in .png, .svg"),
@@ -360,6 +364,26 @@ def test_watching(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     assert 0 < drawings[3] == drawings[4] < drawings[5]
     assert "Waiting: there is no file later.csv" in caplog.text
     assert "Waiting: later.csv holds no rows yet" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("place", "settings"),
+    [
+        ("matplotlibrc", dict(MPLBACKEND="module://matplotlib_inline.backend_inline")),
+        ("mine/matplotlibrc", dict(MATPLOTLIBRC="mine/matplotlibrc", MPLBACKEND="no such thing")),
+        (".config/matplotlib/matplotlibrc", dict(HOME=".", MPLCONFIGDIR="/dev/null/no")),
+        (".config/matplotlib/matplotlibrc", dict(XDG_CONFIG_HOME=".config")),
+    ],
+)
+def test_no_settings_of_matplotlib_get_in_the_way(place: str, settings: dict[str, str], folder: Path) -> None:
+    path = folder / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"text.usetex: true\nfont.family: No Such Font\nsavefig.bbox: tight\nbroken\nx: \xff\n")
+    words = [sys.executable, str(LAUNCHER), "results/pong.csv", "--dpi", "20"]
+    result = subprocess.run(words, cwd=folder, env=os.environ | settings, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "The curves are in results/pong.png\n")
+    assert main(["results/pong.csv", "--dpi", "20", "--png_file", "plain.png"]) == 0
+    assert (folder / "results" / "pong.png").read_bytes() == (folder / "plain.png").read_bytes()
 
 
 def test_help_is_quick_and_the_program_runs_by_itself(folder: Path) -> None:

@@ -69,12 +69,37 @@ def test_phase_of_2015_in_which_no_game_ended(tmp_path: Path) -> None:
         ([line.replace(",", ";") for line in (HEADER, *ROWS)], 1, ";"),
         ([line.replace(",", " , ") for line in (HEADER, *ROWS, "", "  ")], 1, ","),
         (["\ufeff" + HEADER + "\r", *(row + "\r" for row in ROWS)], 1, ","),
+        (['"' + line.replace(",", '","') + '"' for line in (HEADER, *ROWS)], 1, ","),
+        ([line + ",,," for line in (HEADER, *ROWS, "," * 15)], 1, ","),
+        ([f"{i}," + line for i, line in enumerate((HEADER, *ROWS))], 1, ","),
+        (["\r".join((HEADER, *ROWS))], 1, ","),
     ],
 )
 def test_layouts(lines: list[str], skiprows: int, delimiter: str, tmp_path: Path) -> None:
     table = read(write(tmp_path / "a.csv", *lines), skiprows=skiprows, delimiter=delimiter)
     assert table.phases == ["random", "train", "test"]
     assert table.columns["steps_per_second"].tolist() == [333.3, 333.3, 400]
+
+
+@pytest.mark.parametrize("missing", ["", " ", "NA", "N/A", "#N/A", "nan", "NaN", "NULL", "None", "<NA>", "-", '""'])
+def test_cells_without_a_value_are_nan(missing: str, tmp_path: Path) -> None:
+    row = f"2,test,800,0,{missing},{missing},{missing},0.05,1000,1500,0.3,{missing},250,6.5,2,{missing}"
+    columns = read(write(tmp_path / "a.csv", HEADER, *ROWS, row)).columns
+    for name in ("average_reward", "min_game_reward", "max_game_reward", "meancost", "steps_per_second"):
+        assert np.isnan(columns[name]).tolist() == [False, False, False, True]
+    assert columns["meanq"].tolist() == [0.001, 0.2, 0.3, 0.3]
+
+
+def test_columns_that_are_not_wanted_hold_anything(tmp_path: Path) -> None:
+    odd = TRAIN.replace("4.5,3,333.3", "a while,Grüße,fast") + ",mine,mine"
+    path = tmp_path / "a.csv"
+    for encoding in ("utf-8", "latin-1"):
+        path.write_bytes("\n".join([HEADER + ",note,note", odd, ""]).encode(encoding))
+        columns = read(path).columns
+        assert columns["meanq"].tolist() == [0.2]
+        assert np.isnan(columns["epoch_time"]).all()
+        with pytest.raises(StatisticsError, match="epoch_time is 'Grüße', not a number"):
+            read(path, ["epoch_time"])
 
 
 def test_last_line_may_be_half_written(tmp_path: Path) -> None:
@@ -96,7 +121,10 @@ def test_file_without_rows(lines: list[str], tmp_path: Path) -> None:
     ("row", "message"),
     [
         (TRAIN.replace("0.2", "abc"), "line 3: meanq is 'abc', not a number"),
-        (TRAIN.replace("4.5", ""), "line 3: total_time is '', not a number"),
+        (TRAIN.replace("0.2", "0.2 or so"), "line 3: meanq is '0.2 or so', not a number"),
+        (TRAIN.replace("1,train", ",train"), "line 3: epoch is nan"),
+        (TRAIN.replace("train", ""), "line 3: phase is '', which is none of"),
+        (TRAIN.replace("train", "x" * 99), f"line 3: phase is '{'x' * 40}', which"),
         (TRAIN.replace("train", "trian"), "line 3: phase is 'trian', which is none of random, play, train, test"),
         (TRAIN.replace("1,train", "nan,train"), "line 3: epoch is nan"),
         (TRAIN.replace("1,train", "1e300,train"), "line 3: epoch is 1e+300"),

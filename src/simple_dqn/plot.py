@@ -5,6 +5,7 @@ A figure has a panel for each field and, in it, a curve for each phase of each f
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import logging
 import math
@@ -59,6 +60,11 @@ class PlotOptions(Options):
         super().__post_init__()
         if not self.csv_file or not all(self.csv_file):
             raise OptionError("no CSV file given: name one such as results/pong.csv")
+        for folder in filter(Path.is_dir, map(Path, self.csv_file)):
+            inside = min(folder.glob("*.csv"), default=None)
+            raise OptionError(
+                f"{folder} is a folder: name a CSV file" + (f" in it, such as {inside}" if inside else "")
+            )
         if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
             raise OptionError(f"--delimiter {self.delimiter!r}: must be a single character")
         if not self.field_names:
@@ -224,11 +230,13 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def picture(tables: Sequence[Table], o: PlotOptions) -> bytes:
     """The picture of those files, in the format that its name asks for."""
-    import matplotlib
+    matplotlib = _import_matplotlib()
     from matplotlib.figure import Figure
 
     kind = o.picture.suffix[1:].lower()
-    with matplotlib.rc_context(_settings(_THEMES[o.theme])), warnings.catch_warnings():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_settings(_THEMES[o.theme]))
         # A figure too small for its labels, and letters of a file's name that the font lacks, are there to be seen.
         warnings.simplefilter("ignore", UserWarning)
         figure = Figure(figsize=(o.figure_width, o.figure_height), dpi=o.dpi, layout="constrained")
@@ -238,6 +246,28 @@ def picture(tables: Sequence[Table], o: PlotOptions) -> bytes:
         data = io.BytesIO()
         figure.savefig(data, format=kind, metadata=metadata)
     return data.getvalue()
+
+
+def _import_matplotlib() -> Any:
+    """matplotlib without anybody's settings, because those may ask for a notebook, for LaTeX or for nonsense.
+
+    It reads them while it is imported, and those in the current folder first: in its own folder those are its defaults.
+    """
+    if "matplotlib" in sys.modules:
+        return sys.modules["matplotlib"]
+    found = importlib.util.find_spec("matplotlib")
+    assert found
+    assert found.origin
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it cannot keep its list of fonts, say
+    here, backend = Path.cwd(), os.environ.pop("MPLBACKEND", None)
+    os.chdir(Path(found.origin).parent / "mpl-data")
+    try:
+        import matplotlib
+    finally:
+        os.chdir(here)
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return matplotlib
 
 
 def _settings(theme: Theme) -> dict[Any, Any]:

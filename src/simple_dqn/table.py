@@ -18,6 +18,8 @@ from simple_dqn.statistics import COLUMNS
 Floats = NDArray[np.float64]
 PHASES = ("random", "play", "train", "test")
 SCORES = ("average_reward", "min_game_reward", "max_game_reward")
+_MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "-")  # what nan becomes in other programs
+_DELIMITERS = (",", ";", "\t", "|")
 _NO_GAME = 2.0**63  # the lowest score in 2015 if no game ended; the number of games was 1 then
 # What the columns are called elsewhere: in the plots of 2015 and in later copies of the original.
 RENAMED = {"phase_time": "epoch_time", "num_games": "nr_games", "mean_q": "meanq", "mean_cost": "meancost"}
@@ -47,7 +49,7 @@ def read_table(path: Path, skiprows: int, delimiter: str, wanted: Sequence[str])
 
     Raises:
         StatisticsError: it is missing, empty or damaged, or lacks a column. A last line that is only half written is
-            no damage.
+            no damage. Cells without a value are nan, and so is whatever else columns that are not wanted hold.
     """
     lines, number = _lines(path), skiprows
     if len(lines) <= skiprows:
@@ -59,8 +61,10 @@ def read_table(path: Path, skiprows: int, delimiter: str, wanted: Sequence[str])
     try:
         for line in lines[skiprows:]:
             number += 1
-            if line.strip():
-                rows.append(_row(line, delimiter, names, wanted))
+            values = _split(line, delimiter)
+            half_written = number == len(lines) and values[-1:] == [""]
+            if any(values) and not half_written:
+                rows.append(_row(values, names, wanted))
     except ValueError as error:
         if number < len(lines):  # what follows the last line end is a row still being written
             raise StatisticsError(f"{path}, line {number}: {error}") from None
@@ -73,12 +77,22 @@ def read_table(path: Path, skiprows: int, delimiter: str, wanted: Sequence[str])
 def _lines(path: Path) -> list[str]:
     """The lines of a file; the last is what follows the last line's end, as a rule nothing."""
     try:
-        return path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
+        content = path.read_bytes()
+        return _text(content).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     except FileNotFoundError:
         raise NoRows(f"there is no file {path}") from None
     except (OSError, ValueError) as error:
-        why = "it is no text" if isinstance(error, UnicodeDecodeError) else reason(error)
+        why = "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else reason(error)
         raise StatisticsError(f"cannot read {path}: {why}") from None
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if b"phase" not in content:
+            raise
+        return content.decode("latin-1")  # of somebody's own column, in a file that a spreadsheet saved
 
 
 def _columns(path: Path, skipped: Sequence[str], delimiter: str) -> tuple[str, ...]:
@@ -91,6 +105,10 @@ def _columns(path: Path, skipped: Sequence[str], delimiter: str) -> tuple[str, .
         raise StatisticsError(
             f"{path}, line {skip}: a row where the columns should be named; --skiprows {skip - 1} counts it"
         )
+    for other in _DELIMITERS:
+        if skipped and {"epoch", "phase"} <= set(_split(skipped[-1], other)):
+            word = "$'\\t'" if other == "\t" else f"'{other}'"
+            raise StatisticsError(f"{path}: its values are not separated by {delimiter!r}; add --delimiter {word}")
     return COLUMNS
 
 
@@ -110,20 +128,22 @@ def _split(line: str, delimiter: str) -> list[str]:
         raise ValueError(str(error)) from None
 
 
-def _row(line: str, delimiter: str, names: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
+def _row(values: list[str], names: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
     """The values of a row by column; ValueError says what is wrong with it."""
-    values = _split(line, delimiter)
+    if not any(values[len(names) :]):  # a spreadsheet adds empty cells
+        values = values[: len(names)]
     if len(values) != len(names):
         hint = "; --delimiter says what stands between them" if len(values) == 1 else ""
         raise ValueError(f"{len(values)} values in place of {len(names)}{hint}")
-    row: dict[str, Any] = dict(zip(names, values, strict=True))
-    if row["phase"] not in PHASES:
-        raise ValueError(f"phase is {row['phase']!r}, which is none of {', '.join(PHASES)}")
-    for name in names:
-        if name in COLUMNS or name in wanted:
-            row[name] = row[name] if name == "phase" else _number(name, row[name])
-        else:
-            del row[name]  # whatever somebody's own column holds
+    cells = dict(zip(names, values, strict=True))
+    if cells["phase"] not in PHASES:
+        raise ValueError(f"phase is {cells['phase'][:40]!r}, which is none of {', '.join(PHASES)}")
+    row: dict[str, Any] = {"phase": cells["phase"]}
+    row |= {
+        name: _number(name, text, name == "epoch" or name in wanted)
+        for name, text in cells.items()
+        if name != "phase" and (name in COLUMNS or name in wanted)
+    }
     if not abs(row["epoch"]) < 10**12:
         raise ValueError(f"epoch is {row['epoch']}")
     if row.get("min_game_reward") == _NO_GAME:
@@ -131,8 +151,12 @@ def _row(line: str, delimiter: str, names: Sequence[str], wanted: Sequence[str])
     return row
 
 
-def _number(name: str, text: str) -> float:
+def _number(name: str, text: str, needed: bool) -> float:
+    if text.lower() in _MISSING:
+        return math.nan
     try:
         return float(text)
     except ValueError:
+        if not needed:
+            return math.nan
         raise ValueError(f"{name} is {text[:40]!r}, not a number") from None
