@@ -290,6 +290,44 @@ def test_goes_on_before_a_phase_whatever_else_the_file_lacks(tmp_path: Path, unf
     assert (tmp_path / "a.csv.1").read_text() == rows(0, 1, 2, 3)
 
 
+def real_row(epoch: int, steps: int = 500) -> str:
+    values = dict.fromkeys(COLUMNS, "0") | dict(epoch=str(epoch), phase="test", steps=str(steps))
+    values |= dict(total_train_steps=str(epoch * 100), total_time=str(epoch * 10.5))
+    return ",".join((values | dict(epoch_time="3.25", steps_per_second=str(steps / 3.25))).values())
+
+
+def test_the_last_row_is_kept_although_an_editor_took_its_line_end_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([HEADER, real_row(1), real_row(2)]))
+    CSVFile(path, keep_steps=300)
+    assert path.read_text() == "\n".join([HEADER, real_row(1), real_row(2), ""])
+    path.write_text("\n".join([HEADER, real_row(1), real_row(2)])[:-14])  # 153. of 153.846...
+    CSVFile(path, keep_steps=300)
+    assert path.read_text() == "\n".join([HEADER, real_row(1), ""])
+    assert f"The last row of {path} is unfinished" in caplog.text
+
+
+@pytest.mark.parametrize("keep", [dict(keep_steps=300), dict(keep_before=(3, "train"))])
+def test_a_file_that_a_spreadsheet_saved_loses_no_row(tmp_path: Path, keep: dict[str, Any]) -> None:
+    path = tmp_path / "a.csv"
+    lines = [HEADER + ",note", real_row(1) + ",gr\xf6\xdfer", real_row(2) + ',"two\nlines"', "," * 16]
+    quoted = lines[0].replace("phase", '"phase"').replace("epoch,", '"epoch",')
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([quoted, *lines[1:]]).encode("latin1"))
+    CSVFile(path, **keep)
+    assert path.read_text() == "\n".join([HEADER, real_row(1), real_row(2), ""])
+
+
+def test_a_row_is_not_glued_to_one_whose_line_end_an_editor_took_off(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    file = CSVFile(path)
+    file.write(dict.fromkeys(COLUMNS, 1))
+    path.write_text(path.read_text().rstrip())
+    file.write(dict.fromkeys(COLUMNS, 2))
+    assert path.read_text().splitlines() == [HEADER, ",".join("1" * 16), ",".join("2" * 16)]
+
+
 @pytest.mark.parametrize("keep", [dict(keep_steps=300), dict(keep_before=(3, "train"))])
 def test_columns_that_somebody_added_are_kept_beside(tmp_path: Path, keep: dict[str, Any]) -> None:
     path = tmp_path / "a.csv"
@@ -303,6 +341,12 @@ def test_columns_that_somebody_added_are_kept_beside(tmp_path: Path, keep: dict[
 def test_a_file_without_one_of_the_columns_is_said_to_be_so(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(HEADER.replace("meanq,", "") + "\n")
     with pytest.raises(OutputError, match=r"no statistics of this program \(it has no column meanq\); move it"):
+        CSVFile(tmp_path / "a.csv", keep_steps=300)
+
+
+def test_a_file_of_semicolons_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(rows(0, 1).replace(",", ";"))
+    with pytest.raises(OutputError, match=r"\(its values are separated by ;\); save it with commas, or move it"):
         CSVFile(tmp_path / "a.csv", keep_steps=300)
 
 

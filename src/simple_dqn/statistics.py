@@ -195,6 +195,7 @@ class CSVFile:
             Without the one and the other a new file begins. An earlier one that is not kept whole stays beside it.
         random_again: with `keep_before`, the random moves that the file then ends with will be written again, too.
         done_again: whether the row of that phase, if it was broken off, will be written again whole.
+        number: an earlier file is kept as PATH.number, or with the next free number.
 
     Raises:
         OutputError: it cannot be written, or there is a file to go on from and it holds no statistics.
@@ -207,6 +208,7 @@ class CSVFile:
         keep_before: tuple[int, str] | None = None,
         random_again: bool = False,
         done_again: bool = True,
+        number: int = 1,
     ) -> None:
         require_writable(path)
         self.path = path
@@ -227,7 +229,7 @@ class CSVFile:
                 kept = [row for row in rows if int(row["total_train_steps"]) <= keep_steps]
                 whole = len(kept) == len(rows)
             if not whole or any(len(row) > len(COLUMNS) for row in rows):  # somebody's own columns
-                _set_aside(path)
+                _set_aside(path, number)
         if kept:
             self.total_time = float(kept[-1]["total_time"])
         write_whole(path, "".join(map(_line, [COLUMNS, *([row[c] for c in COLUMNS] for row in kept)])).encode())
@@ -242,6 +244,9 @@ class CSVFile:
         try:
             with self.path.open("r+b", buffering=0) as file:
                 end = file.seek(0, io.SEEK_END)
+                file.seek(max(0, end - 1))
+                if file.read(1) not in (b"\n", b""):  # an editor took it off meanwhile
+                    line = b"\n" + line
                 try:
                     if file.write(line) != len(line):
                         raise OSError("the disk is full")
@@ -254,13 +259,19 @@ class CSVFile:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a statistics file, but for a last one that a crash left unfinished."""
+    """The rows of a statistics file, except a last one that a crash left unfinished.
+
+    A spreadsheet or an editor may have saved the file since.
+    """
     lacking = ""
     try:
-        lines = path.read_text().splitlines(keepends=True)
-        reader = csv.DictReader(line for line in lines if line.endswith("\n"))
-        rows = list(reader)
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        reader = csv.DictReader(io.StringIO(text))
+        rows = [row for row in reader if any(row.values())]
         lacking = next((column for column in COLUMNS if column not in (reader.fieldnames or ())), "")
+        if rows and not text.endswith("\n") and not lacking and not _finished(rows[-1]):
+            rows.pop()
+            logger.warning("The last row of %s is unfinished, and is left out", path)
         whole = tuple(reader.fieldnames or ())[: len(COLUMNS)] == COLUMNS and all(
             int(row["total_train_steps"]) >= 0
             and float(row["total_time"]) >= 0
@@ -268,14 +279,25 @@ def _rows(path: Path) -> list[dict[str, str]]:
             and None not in row.values()
             for row in rows
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
         whole = False
     if not whole:
-        why = f" (it has no column {lacking})" if lacking else ""
+        why = f" (it has no column {lacking}); " if lacking else "; "
+        if lacking and text.startswith("epoch;"):  # as spreadsheets do where numbers have decimal commas
+            why = " (its values are separated by ;); save it with commas, or "
         raise OutputError(
-            f"cannot go on from {path}: it holds no statistics of this program{why}; move it out of the way"
+            f"cannot go on from {path}: it holds no statistics of this program{why}move it out of the way"
         )
     return rows
+
+
+def _finished(row: dict[str, str]) -> bool:
+    """Whether a row without its line end is whole: its last number must be what the numbers before it say."""
+    try:
+        seconds, speed = float(row["epoch_time"]), float(row["steps_per_second"])
+        return math.isclose(speed, int(row["steps"]) / seconds if seconds else 0.0, rel_tol=0.001)
+    except (TypeError, ValueError):
+        return False
 
 
 def _moment(row: dict[str, str]) -> tuple[int, int]:
@@ -283,8 +305,7 @@ def _moment(row: dict[str, str]) -> tuple[int, int]:
     return int(row["epoch"]), _PHASES.index(row["phase"])
 
 
-def _set_aside(path: Path) -> None:
-    n = 1
+def _set_aside(path: Path, n: int) -> None:
     while (old := path.with_name(f"{path.name}.{n}")).exists():
         n += 1
     write_whole(old, path.read_bytes())
