@@ -3,6 +3,6 @@
 set -eu
 root=$(dirname "$(readlink -f "$0" || echo "$0")")
 . "$root/scripts/usage.sh"
-require SNAPSHOT 'snapshots/breakout_77.pkl --display_screen terminal' "$@"
+require 'SNAPSHOT|GAME' 'breakout --display_screen terminal' "$@"
 
 main --play_games 1 --display_screen true --load_weights "$@"

@@ -3,6 +3,6 @@
 set -eu
 root=$(dirname "$(readlink -f "$0" || echo "$0")")
 . "$root/scripts/usage.sh"
-require 'SNAPSHOT|NAME' 'snapshots/breakout' "$@"
+require 'SNAPSHOT|NAME' 'breakout' "$@"
 
 main --resume "$@"

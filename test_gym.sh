@@ -1,11 +1,10 @@
 #!/bin/sh
 # Plays 100 episodes of the Gymnasium environment that a snapshot was trained on. Scores and a film of the first episode
-# go to results/ENVIRONMENT/ below the current folder.
+# go to results/NAME/ below the current folder.
 set -eu
 root=$(dirname "$(readlink -f "$0" || echo "$0")")
 . "$root/scripts/usage.sh"
-require SNAPSHOT 'snapshots/Breakout-v0_77.pkl' "$@"
+require 'SNAPSHOT|ENVIRONMENT' 'Breakout-v5' "$@"
 
-name=$(name_of "$1")
-main --environment gym --play_games 100 --scores_path "results/$name" \
-  --video_file "results/$name/$name.mp4" --record_games 1 --load_weights "$@"
+main --environment gym --play_games 100 --scores_path 'results/{name}' \
+  --video_file 'results/{name}/{name}.mp4' --record_games 1 --load_weights "$@"

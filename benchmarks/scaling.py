@@ -1,6 +1,6 @@
 """Shows how training speed grows with --num_envs and with threads.
 
-    scripts/python benchmarks/scaling.py --output scaling.md --plot scaling.png
+    scripts/python benchmarks/scaling.py --output results/scaling.md --plot results/scaling.png
 
 Training on Breakout at exploration 0.05, as in benchmarks/README.md; configurations take turns.
 """

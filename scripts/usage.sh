@@ -35,16 +35,3 @@ name_of_game() {
     printf '%s\n' "${name%.*}" # and without .bin
   fi
 }
-
-# Prints the name in a snapshot's path: pong_slow of snapshots/pong_slow_10.pkl.
-name_of() {
-  name=${1##*/} # without its folder
-  case $name in
-    *.pkl | *.prm | *.checkpoint) name=${name%.*} ;; # a name may have dots of its own
-  esac
-  case ${name##*_} in
-    *[!0-9]*) ;;
-    *) name=${name%_*} ;; # without the epoch
-  esac
-  printf '%s\n' "$name"
-}

@@ -23,7 +23,7 @@ from simple_dqn import main, runner
 from simple_dqn.agent import Agent
 from simple_dqn.checkpoint import Checkpoints, read_checkpoint, restore_memory
 from simple_dqn.environment import ALEEnvironment, GymEnvironment
-from simple_dqn.errors import CheckpointError, GameError, OptionError, OutputError, exit_status
+from simple_dqn.errors import CheckpointError, GameError, OptionError, OutputError, SimpleDQNError, exit_status
 from simple_dqn.files import Lock
 from simple_dqn.replay_memory import CUT, GOES_ON, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.snapshot import read_snapshot, write_snapshot
@@ -152,6 +152,114 @@ def test_stopped_within_a_phase(
     assert ended(tmp_path) == ended(expected)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def below(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name[len(folder) + 1 :]: content for name, content in files.items() if name.startswith(f"{folder}/")}
+
+
+AGAIN = ["--epochs", "1", "--random_seed", "6"]
+
+
+def test_a_new_run_over_an_older_one_s_name_keeps_them_apart(
+    straight: tuple[list[str], Path], copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    neighbours = dict.fromkeys(("b_7_3.pkl", "b_slow_1.pkl", "bb_1.pkl", "b.pkl", "b_best.pkl"), b"mine")
+    for name, content in neighbours.items():  # of other labels, or copied by hand
+        (copy / "snapshots" / name).write_bytes(content)
+    (copy / "results/b.csv.1").write_bytes(b"of an even older run")
+    before = contents(copy)
+    main.run([*straight[0], *AGAIN])
+    after = contents(copy)
+    old = {name: content for name, content in below("snapshots", before).items() if name not in neighbours}
+    assert below("snapshots/b.2", after) == old
+    assert after["results/b.csv.2"] == before["results/b.csv"]
+    assert {name: after[f"snapshots/{name}"] for name in neighbours} == neighbours
+    told = f"Moved an earlier run's b_1.pkl … ({len(old)} files) to snapshots/b.2; to go on with that run: ./resume.sh"
+    assert f"{told} snapshots/b.2/b\n" in caplog.text
+    new = [name for name in below("snapshots", after) if name not in neighbours and "/" not in name]
+    assert {name for name in new if name.endswith(".pkl")} == {"b_1.pkl"}
+    with pytest.raises(OptionError, match=r"epoch 3 was the last of 3"):
+        main.run(["--resume", "snapshots/b.2/b"])
+    main.run(["--resume", "snapshots/b.2/b", "--epochs", "4"])
+    assert [row[:2] for row in phases(copy)] == [["0", "random"], ["1", "train"], ["1", "test"]]  # not of the old one
+    assert (copy / "results/b.csv.2").read_text().count("\n") == 1 + 1 + 4 * 2
+    assert (copy / "snapshots/b.2/b_4.pkl").exists()
+    assert sorted(path.name for path in copy.glob("*/*.[0-9]")) == ["b.2", "b.csv.1", "b.csv.2"]
+
+
+def test_a_run_that_begins_with_weights_of_its_own_name_finds_them(
+    copy: Path, straight: tuple[list[str], Path]
+) -> None:
+    main.run([*straight[0], *AGAIN, "--load_weights", "snapshots/b_2.pkl"])
+    assert {path.name for path in copy.glob("snapshots/*.pkl")} == {"b_1.pkl"}
+    assert (copy / "snapshots/b.1/b_2.pkl").exists()
+
+
+def test_epochs_after_the_one_gone_on_from_move_away(copy: Path, straight: tuple[list[str], Path]) -> None:
+    """The memory's chunks that both need are in both places."""
+    before = contents(copy)
+    main.run(["--resume", "snapshots/b_2.pkl", "--learning_rate", "0.01"])
+    assert {path.name for path in copy.glob("snapshots/*.pkl")} == {"b_1.pkl", "b_2.pkl", "b_3.pkl"}
+    assert (copy / "snapshots/b_3.pkl").read_bytes() != before["snapshots/b_3.pkl"]
+    assert (copy / "snapshots/b.1/b_3.pkl").read_bytes() == before["snapshots/b_3.pkl"]
+    assert (copy / "results/b.csv.1").read_bytes() == before["results/b.csv"]
+    assert start_where_it_stopped(Path("snapshots/b.1/b")).path == Path("snapshots/b.1/b_3.checkpoint")
+    before = contents(copy)
+    main.run([*straight[0], "--start_epoch", "2", "--load_weights", "snapshots/b_2.pkl"])  # as in 2015
+    assert (copy / "snapshots/b.2/b_3.pkl").read_bytes() == before["snapshots/b_3.pkl"]
+    assert (copy / "snapshots/b_2.pkl").read_bytes() == before["snapshots/b_2.pkl"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--learning_rate", "-1"], ["--load_weights", "b_9.pkl"], ["--replay_size", "1e12", "--random_steps", "1e12"]],
+)
+def test_a_run_that_cannot_start_moves_nothing(words: list[str], copy: Path, straight: tuple[list[str], Path]) -> None:
+    before = contents(copy)
+    with pytest.raises(SimpleDQNError):
+        main.run([*straight[0], *words])
+    lock = Lock("snapshots/b")
+    with pytest.raises(OutputError, match="another run"):
+        main.run(straight[0])
+    lock.close()
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize(("cut", "links"), [(1, True), (6, True), (3, False)])
+def test_a_move_that_is_cut_short_loses_nothing(
+    cut: int, links: bool, copy: Path, straight: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, calls = below("snapshots", contents(copy)), 0
+    kind = "unlink" if links else "rename"
+    function = getattr(Path, kind)
+
+    def die(path: Path, *arguments: Any, **words: Any) -> Any:
+        nonlocal calls
+        calls += path.name in before
+        if calls == cut and path.name in before:
+            raise Killed
+        return function(path, *arguments, **words)
+
+    def no_links(*_: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, kind, die)
+        if not links:
+            patch.setattr(os, "link", no_links)
+        with pytest.raises(Killed):
+            main.run([*straight[0], *AGAIN])
+    if links:
+        assert below("snapshots/b.1", contents(copy)) == before  # whole
+    main.run([*straight[0], *AGAIN])
+    after = contents(copy)
+    assert below("snapshots/b.2", after) | below("snapshots/b.1", after) == before
+
+
 @pytest.fixture
 def copy(straight: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run whose last epoch is to be done again."""
@@ -229,8 +337,7 @@ def test_a_run_that_fails_before_its_first_step_saves_nothing(tmp_path: Path, mo
     monkeypatch.setattr(Agent, "random", fail)
     with pytest.raises(GameError):
         main.run(RUN)
-    assert (tmp_path / "snapshots" / "b_0.pkl").read_bytes() == b"of somebody else"
-    assert files(tmp_path) == ["b_0.pkl"]
+    assert contents(tmp_path / "snapshots") == {"b.1/b_0.pkl": b"of somebody else"}
 
 
 def test_another_number_of_no_ops_is_another_option(copy: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -32,7 +32,8 @@ from simple_dqn.runner import stop_on_interrupt
 from simple_dqn.snapshot import Snapshot, read_snapshot, write_snapshot
 from simple_dqn.statistics import CSVFile
 
-MAIN = Path(__file__).resolve().parent.parent / "src" / "main.py"
+ROOT = Path(__file__).resolve().parent.parent
+MAIN = ROOT / "src" / "main.py"
 HEADER = (
     "epoch,phase,steps,nr_games,average_reward,min_game_reward,max_game_reward,last_exploration_rate,"
     "total_train_steps,replay_memory_count,meanq,meancost,weight_updates,total_time,epoch_time,steps_per_second"
@@ -430,7 +431,40 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["pong", "--csv_file", "file/results.csv"],
         "cannot write file/results.csv: what should be its folder is a file",
     ),
-    "results in a folder": (["pong", "--csv_file", "folder"], "cannot write folder: it is a folder|Is a directory"),
+    "results in a folder": (
+        ["pong", "--csv_file", "folder"],
+        "--csv_file folder is a folder: .*, as in folder/pong.csv",
+    ),
+    "results in a new folder": (["pong", "--csv_file", "new/"], "--csv_file new/ is a folder: .*, as in new/pong.csv"),
+    "results in no file": (["pong", "--csv_file", ""], "--csv_file: it is empty"),
+    "film in a folder": (["pong", "--video_file", "new/"], "--video_file new/ is a folder: .*, as in new/pong.mov"),
+    "sound in a folder": (["pong", "--record_sound_filename", "new/"], "new/ is a folder: .*, as in new/pong.wav"),
+    "page in a folder": (
+        ["pong", "--play_games", "1", "--visualization_file", "new/"],
+        "--visualization_file new/ is a folder: .*, as in new/pong.html",
+    ),
+    "snapshots in a folder": (["pong", "--save_weights_prefix", "folder/"], "folder/ is a folder: .*snapshots/pong"),
+    "snapshots in a new folder": (["pong", "--save_weights_prefix", "new/"], "new/ is a folder: .*snapshots/pong"),
+    "snapshots in this folder": (["pong", "--save_weights_prefix", "."], r"--save_weights_prefix \. is a folder"),
+    "snapshots without a name": (["pong", "--save_weights_prefix", ""], "--save_weights_prefix: it is empty"),
+    "snapshots in one file": (
+        ["pong", "--save_weights_prefix", "a_1.pkl"],
+        "a_1.pkl is a snapshot's name: .*snapshots/",
+    ),
+    "no weights to begin with": (["pong", "--load_weights="], "--load_weights: it is empty"),
+    "nothing to resume": (["--resume", ""], "--resume: it is empty"),
+    "what ships": (
+        ["pong", "--csv_file", f"{ROOT}/results/pretrained/new.csv"],
+        "the files that ship are in .*/results/pretrained, and no command changes them",
+    ),
+    "snapshots of what ships": (
+        ["pong", "--save_weights_prefix", f"{ROOT}/snapshots/pretrained/pong"],
+        "the files that ship are in .*/snapshots/pretrained, and no command changes them",
+    ),
+    "screens of what ships": (
+        ["pong", "--record_screen_path", f"{ROOT}/videos/pretrained"],
+        "the files that ship are in",
+    ),
     "long file name": (["pong", "--csv_file", "x" * 300], "cannot write"),
     "snapshots below a file": (["pong", "--save_weights_prefix", "file/pong"], "cannot write file/pong_1.pkl"),
     "screens below a file": (["pong", "--record_screen_path", "file/screens"], "cannot write"),

@@ -114,6 +114,49 @@ def test_files_exist(page: str) -> None:
         assert ((ROOT / page).parent / link.split("#")[0]).exists(), link
 
 
+WHERE_FILES_GO = re.compile(r"(?:snapshots|results|videos)/[\w./{}]+|(?<!\S)[\w/]+\.(?:gif|mov|mp4|wav|html|png|csv)")
+
+
+def git(*words: str, lines: str = "") -> list[str]:
+    run = subprocess.run(["git", *words], cwd=ROOT, input=lines, capture_output=True, text=True, check=False)
+    if run.returncode > 1:
+        pytest.skip("no git repository")
+    return run.stdout.splitlines()
+
+
+@pytest.mark.parametrize("page", [*PAGES, "benchmarks/README.md"])
+def test_git_ignores_what_commands_leave(page: str) -> None:
+    """Also what their comments name."""
+    words = [word.strip(".") for block in blocks(page, "sh") for word in WHERE_FILES_GO.findall(block)]
+    words += [word for line in code(page) if "--output" in line or "--plot" in line for word in line.split()[2:]]
+    files = [word for word in words if re.search(r"[^.]\.\w+$", word) and "pretrained/" not in word]
+    files += [word.replace("{snapshot}", "pong_31").replace("{name}", "pong") for word in files]
+    if files:
+        assert set(files) - set(git("check-ignore", "--no-index", "--stdin", lines="\n".join(files))) == set()
+
+
+def test_git_ignores_what_scripts_leave() -> None:
+    texts = [path.read_text() for path in ROOT.glob("*.sh")]
+    files = {word.strip(".") for script in texts for word in WHERE_FILES_GO.findall(script) if "csv_file" not in word}
+    files |= {"snapshots/pong.1/pong_3.pkl", "results/pong.csv.1", "snapshots/pong.lock", "snapshots/pong_1.checkpoint"}
+    files |= {"snapshots/pong_100.replay", "results/Breakout-v0/scores.json", "videos/pong/000001.png"}
+    assert len(files) > 12
+    assert files - set(git("check-ignore", "--no-index", "--stdin", lines="\n".join(files))) == set()
+
+
+def test_no_command_writes_where_files_ship() -> None:
+    tracked = git("ls-files", "snapshots", "results", "videos")
+    assert len(tracked) > 10
+    assert [name for name in tracked if "/pretrained/" not in name and not name.endswith("/.gitkeep")] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_ship_are_there(page: str) -> None:
+    shown = "\n".join([text(page), main.EPILOG, *(path.read_text() for path in ROOT.glob("*.sh"))])
+    for name in re.findall(r"(?:snapshots|results|videos)/pretrained/\w+\.\w+", shown):
+        assert (ROOT / name).is_file(), name
+
+
 BENCHMARKS = {path.name for path in (ROOT / "benchmarks").glob("*.py")} - {"report.py"}  # no program
 
 

@@ -228,23 +228,12 @@ def train(name: str, game: str, *options: str) -> list[str]:
     return ["--save_weights_prefix", f"snapshots/{name}", "--csv_file", f"results/{name}.csv", game, *options]
 
 
-def nvis(name: str, snapshot: str, *options: str) -> list[str]:
-    file = f"results/{name}.html"
-    return ["--play_games", "1", "--visualization_file", file, "--load_weights", snapshot, *options]
-
-
-def record(name: str, film: str, snapshot: str, *options: str) -> list[str]:
-    files = ["--record_screen_path", f"videos/{name}", "--video_file", f"videos/{film}.mov"]
-    return ["--play_games", "1", *files, "--load_weights", snapshot, *options]
-
-
-def gym(name: str, snapshot: str, *options: str) -> list[str]:
-    files = ["--scores_path", f"results/{name}", "--video_file", f"results/{name}/{name}.mp4", "--record_games", "1"]
-    return ["--environment", "gym", "--play_games", "100", *files, "--load_weights", snapshot, *options]
-
-
-GYM = ["--environment", "gym"]
 PLAY = ["--play_games", "1", "--display_screen", "true", "--load_weights"]
+NVIS = ["--play_games", "1", "--visualization_file", "results/{name}.html", "--load_weights"]
+RECORD = ["--play_games", "1", "--record_screen_path", "videos/{name}", "--video_file", "videos/{snapshot}.mov"]
+RECORD += ["--load_weights"]
+GYM = ["--environment", "gym", "--play_games", "100", "--scores_path", "results/{name}"]
+GYM += ["--video_file", "results/{name}/{name}.mp4", "--record_games", "1", "--load_weights"]
 TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_weights"]
 
 
@@ -258,7 +247,7 @@ TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_we
         (["train.sh", "pong", "slow", "--epochs", "3"], train("pong_slow", "pong", "--epochs", "3")),
         (["train.sh", "roms/pong.bin", "very slow"], train("pong_very slow", "roms/pong.bin")),
         *(
-            (["train.sh", game, *GYM], train(name, game, *GYM))
+            (["train.sh", game, "--environment", "gym"], train(name, game, "--environment", "gym"))
             for game, name in {
                 "my_pkg.envs:A-v0": "my_pkg.envs.A-v0",
                 "my_pkg.envs:B-v0": "my_pkg.envs.B-v0",
@@ -276,10 +265,6 @@ TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_we
         (["train.sh", "m.e:A-v12", "slow", "@gym options"], train("m.e.A-v12_slow", "m.e:A-v12", "@gym options")),
         (["train.sh", "pong", "gym"], train("pong_gym", "pong")),
         (["train.sh", "./my.roms/breakout.v2.bin"], train("breakout.v2", "./my.roms/breakout.v2.bin")),
-        (["nvis.sh", "snapshots/m.e.ns-A-v0_7.pkl"], nvis("m.e.ns-A-v0", "snapshots/m.e.ns-A-v0_7.pkl")),
-        (["nvis.sh", "m.e.ns-A-v0"], nvis("m.e.ns-A-v0", "m.e.ns-A-v0")),
-        (["test_gym.sh", "snapshots/m.e.A-v0_7.pkl"], gym("m.e.A-v0", "snapshots/m.e.A-v0_7.pkl")),
-        (["record.sh", "s/m.e.A-v0_7.pkl"], record("m.e.A-v0", "m.e.A-v0_7", "s/m.e.A-v0_7.pkl")),
         (["train.sh", "pong", "@my options"], train("pong", "pong", "@my options")),
         (["train.sh", "--help"], ["--help"]),
         (["train.sh", "-h", "pong"], ["--help"]),
@@ -290,39 +275,14 @@ TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_we
         (["resume.sh", "--help"], ["--help"]),
         (["test.sh", "my snapshots/pong_1.pkl", "--seed", "1"], [*TEST, "my snapshots/pong_1.pkl", "--seed", "1"]),
         (["test.sh", "-h"], ["--help"]),
-        (["nvis.sh", "snapshots/breakout_77.pkl"], nvis("breakout", "snapshots/breakout_77.pkl")),
-        (
-            ["nvis.sh", "my snapshots/space_invaders_very slow_5.pkl", "--visualization_filters", "9"],
-            nvis(
-                "space_invaders_very slow",
-                "my snapshots/space_invaders_very slow_5.pkl",
-                "--visualization_filters",
-                "9",
-            ),
-        ),
-        (["nvis.sh", "pong_best.pkl"], nvis("pong_best", "pong_best.pkl")),
-        (["nvis.sh", "pong"], nvis("pong", "pong")),
+        (["nvis.sh", "breakout"], [*NVIS, "breakout"]),
+        (["nvis.sh", "my snapshots/pong_1.pkl", "--seed", "1"], [*NVIS, "my snapshots/pong_1.pkl", "--seed", "1"]),
         (["nvis.sh", "-h"], ["--help"]),
         (["play.sh", "my snapshots/pong_1.pkl", "--seed", "1"], [*PLAY, "my snapshots/pong_1.pkl", "--seed", "1"]),
         (["play.sh", "--help"], ["--help"]),
-        (["record.sh", "snapshots/breakout_77.pkl"], record("breakout", "breakout_77", "snapshots/breakout_77.pkl")),
-        (
-            ["record.sh", "a b/space_invaders_very slow_5.pkl", "--seed", "1"],
-            record(
-                "space_invaders_very slow",
-                "space_invaders_very slow_5",
-                "a b/space_invaders_very slow_5.pkl",
-                "--seed",
-                "1",
-            ),
-        ),
-        (["record.sh", "pong_best.pkl"], record("pong_best", "pong_best", "pong_best.pkl")),
+        (["record.sh", "my snapshots/pong_1.pkl", "--seed", "1"], [*RECORD, "my snapshots/pong_1.pkl", "--seed", "1"]),
         (["record.sh", "-h"], ["--help"]),
-        (["test_gym.sh", "snapshots/Breakout-v0_77.pkl"], gym("Breakout-v0", "snapshots/Breakout-v0_77.pkl")),
-        (
-            ["test_gym.sh", "a b/CartPole-v1.pkl", "--seed", "1"],
-            gym("CartPole-v1", "a b/CartPole-v1.pkl", "--seed", "1"),
-        ),
+        (["test_gym.sh", "a b/CartPole-v1.pkl", "--seed", "1"], [*GYM, "a b/CartPole-v1.pkl", "--seed", "1"]),
         (["test_gym.sh", "-h"], ["--help"]),
     ],
 )

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
+import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import zstandard
 
-from simple_dqn.errors import CheckpointError, SnapshotError, reason
+from simple_dqn.errors import CheckpointError, OutputError, SnapshotError, reason
 from simple_dqn.files import write_whole
 from simple_dqn.machine import num_cores
 from simple_dqn.replay_memory import ReplayMemory
@@ -118,6 +120,43 @@ class Checkpoints:
     def _needed(self) -> set[str]:
         """The chunks that a checkpoint has."""
         return {chunk.name for path in checkpoints_of(self._prefix) for chunk in _chunks_of(path)}
+
+
+def set_aside(prefix: Path, folder: Path, after: int) -> list[Path]:
+    """Moves what an earlier run saved under `prefix` after epoch `after` into `folder`; returns what moved.
+
+    Links every file there before it removes the first one here, because a move that is cut short must leave the run
+    whole in one of the two places.
+
+    Raises:
+        OutputError: the files could not be moved.
+    """
+    snapshots = [path for kind in ("pkl", "prm") for path in files_of(prefix, kind) if number_of(path) > after]
+    found = checkpoints_of(prefix)
+    gone = [path for path in found if number_of(path) > after]
+    kept = {chunk.name for path in found if path not in gone for chunk in _chunks_of(path)}
+    chunks = [path for path in files_of(prefix, "replay") if path.name not in kept]
+    moved = [*sorted(snapshots, key=number_of), *gone, *chunks]
+    shared = {chunk.name for path in gone for chunk in _chunks_of(path)} & kept
+    try:
+        if moved:
+            folder.mkdir()
+        for path in moved:
+            _link(path, folder / path.name)
+        for name in shared:
+            shutil.copyfile(prefix.parent / name, folder / name)
+        for path in moved:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot move {prefix}_*, an earlier run's files, to {folder}: {reason(error)}") from error
+    return moved
+
+
+def _link(path: Path, target: Path) -> None:
+    try:
+        os.link(path, target)
+    except OSError:  # a file system without hard links
+        path.rename(target)
 
 
 def restore_memory(memory: ReplayMemory, checkpoint: Checkpoint) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import TextIO
 
 from simple_dqn.errors import OutputError, reason
+
+ROOT = Path(__file__).resolve().parents[2]
+PRETRAINED = "pretrained"  # the folders in snapshots/, results/ and videos/ with what ships
 
 
 def write_whole(path: Path, content: bytes | bytearray) -> None:
@@ -72,6 +76,8 @@ def require_writable(path: Path) -> None:
             the attempt, no folder either.
     """
     try:
+        if ships(path):
+            raise OSError(f"the files that ship are in {path.parent}, and no command changes them: name another folder")
         if path.is_dir():
             raise IsADirectoryError("it is a folder, name a file")
         if path.exists() and not path.is_file():  # /dev/null must not become a file
@@ -83,6 +89,22 @@ def require_writable(path: Path) -> None:
             raise PermissionError("it is read-only")
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write {path}: {reason(error)}") from error
+
+
+def ships(path: Path) -> bool:
+    """Whether `path` lies in a folder of files that ship with the program, as in snapshots/pretrained."""
+    return any(folder.name == PRETRAINED and folder.parent.parent == ROOT for folder in path.resolve().parents)
+
+
+def here(path: Path) -> Path:
+    """`path` relative to the current folder, if it lies below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def free_number(*paths: str | None) -> int:
+    """The least number from 1 on that no file PATH.number has, for any of `paths`."""
+    given = [path for path in paths if path]
+    return next(n for n in itertools.count(1) if not any(os.path.lexists(f"{path}.{n}") for path in given))
 
 
 def clear_away(folder: Path, pattern: str, untouched: float = 3600) -> None:

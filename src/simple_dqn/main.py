@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -19,6 +20,7 @@ from simple_dqn.checkpoint import number_of, prefix_of
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.errors import OptionError, SnapshotError, exit_status
+from simple_dqn.files import ships
 from simple_dqn.options import as_word
 from simple_dqn.recorder import RecorderOptions
 from simple_dqn.replay_memory import ReplayMemoryOptions
@@ -38,9 +40,9 @@ _KNOWN = {f.name: f for group in GROUPS for f in fields(group)}
 _TYPES = {name: hint for group in GROUPS for name, hint in get_type_hints(group).items()}
 
 USAGE = (
-    "train.sh GAME [LABEL] [options] | resume.sh SNAPSHOT [options] | test.sh SNAPSHOT [options] | "
-    "play.sh SNAPSHOT [options] | record.sh SNAPSHOT [options] | nvis.sh SNAPSHOT [options] | "
-    "test_gym.sh SNAPSHOT [options]"
+    "train.sh GAME [LABEL] [options] | resume.sh SNAPSHOT|NAME [options] | test.sh SNAPSHOT|GAME [options] | "
+    "play.sh SNAPSHOT|GAME [options] | record.sh SNAPSHOT|GAME [options] | nvis.sh SNAPSHOT|GAME [options] | "
+    "test_gym.sh SNAPSHOT|ENVIRONMENT [options]"
 )
 DESCRIPTION = (
     "Deep Q-learning for Atari games: train an agent from pixels, go on training it, score it, watch it play, film it, "
@@ -50,13 +52,14 @@ EPILOG = """\
 examples:
   ./train.sh roms/breakout.bin                    train on Breakout
   ./train.sh pong fast --learning_rate 0.0005     train on Pong, results under the name pong_fast
+  ./resume.sh breakout                            go on where that training stopped
   ./resume.sh snapshots/breakout_10.pkl           go on from epoch 10
-  ./test.sh snapshots/breakout_77.pkl             score a snapshot
-  ./test.sh snapshots/breakout_77.pkl --play_games 30 --max_game_seconds 300
-                                                  score it as the Nature paper does
-  ./play.sh snapshots/breakout_77.pkl             watch it, and take over (the key h tells how)
-  ./record.sh snapshots/breakout_77.pkl           film it
-  ./nvis.sh snapshots/breakout_77.pkl             show what it looks for and at
+  ./test.sh breakout                              score the newest snapshot of Breakout, or the one that ships
+  ./test.sh snapshots/pretrained/breakout_117.pkl --play_games 30 --max_game_seconds 300
+                                                  score a snapshot as the Nature paper does
+  ./play.sh breakout                              watch it, and take over (the key h tells how)
+  ./record.sh breakout                            film it
+  ./nvis.sh breakout                              show what it looks for and at
 """
 
 # What a snapshot was trained on, and so the default when it is tested, played or loaded.
@@ -66,6 +69,7 @@ _TRAINED_ON = (
 )
 _STARTS = ("random_starts",)  # so too are these, which a resumed training may change
 _SHAPES = ("screen_width", "screen_height", "history_length", "batch_norm", "dueling")  # weights of one fit no other
+_NAMED = ("record_screen_path", "video_file", "visualization_file", "scores_path")  # may hold the snapshot's name
 _COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
 
 _RESUMED = _KNOWN.keys() - set(FORGOTTEN)
@@ -127,7 +131,16 @@ def _settle(given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
     news = {name: value for name, value in taken.items() if name not in given and value != _KNOWN[name].default}
     if news:
         logger.info("Options from %s: %s", start.path, " ".join(f"--{name} {value}" for name, value in news.items()))
-    return {**taken, **given}, start
+    return {**taken, **given, **_named_after(start.path, given)}, start
+
+
+def _named_after(snapshot: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """What is recorded, named after the snapshot: {snapshot} in a name stands for pong_10, say, and {name} for pong."""
+    words = {"{snapshot}": snapshot.stem, "{name}": prefix_of(snapshot).name}
+    named = {name: str(given[name]) for name in _NAMED if name in given}
+    for word, text in words.items():
+        named = {name: value.replace(word, text) for name, value in named.items()}
+    return named
 
 
 def _require_sense(start: Start) -> None:
@@ -164,14 +177,21 @@ def _require_same_task(start: Start, given: dict[str, Any]) -> None:
 
 
 def _names(start: Start) -> dict[str, Any]:
-    """Where a resumed run goes on counting and writing: snapshots/pong_10.pkl goes with results/pong.csv."""
+    """Where a resumed run goes on counting and writing: snapshots/pong_10.pkl goes with results/pong.csv.
+
+    What was set aside in snapshots/pong.1 goes with results/pong.csv.1; what ships is gone on from in ./snapshots.
+    """
     prefix, number = prefix_of(start.path), number_of(start.path)
     if prefix.name == start.path.stem:
         raise OptionError(f"--resume {start.path}: its name does not end in an epoch, as pong_10.pkl does")
+    if ships(prefix):
+        prefix = Path("snapshots", prefix.name)
     folder = prefix.parent
+    aside = re.fullmatch(re.escape(prefix.name) + r"(\.\d+)", folder.name)
+    folder = folder.parent if aside else folder
     results = folder.parent / "results" if folder.name == "snapshots" else folder
     return dict(
         start_epoch=start.facts.get("epoch", number),
         save_weights_prefix=str(prefix),
-        csv_file=str(results / f"{prefix.name}.csv"),
+        csv_file=str(results / f"{prefix.name}.csv{aside[1] if aside else ''}"),
     )

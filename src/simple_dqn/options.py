@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar, get_type_hints
 
 from simple_dqn.errors import OptionError, reason
+from simple_dqn.files import ROOT
 
-_ROOT = Path(__file__).resolve().parents[2]
 _YES, _NO = ("yes", "true", "t", "1"), ("no", "false", "f", "0")
 
 
@@ -130,14 +130,14 @@ def _words(word: str) -> list[str]:
         return [word]
     path = Path(word[1:])
     # A preset is found from other folders too.
-    path = path if path.exists() or path.is_absolute() else _ROOT / path
+    path = path if path.exists() or path.is_absolute() else ROOT / path
     try:
         text = path.read_text(encoding="utf-8")
         if "\0" in text:
             raise ValueError
         return shlex.split(text, comments=True)
     except (OSError, ValueError) as error:
-        presets = sorted(f"@presets/{p.name}" for p in (_ROOT / "presets").glob("*"))
+        presets = sorted(f"@presets/{p.name}" for p in (ROOT / "presets").glob("*"))
         why = reason(error) if isinstance(error, OSError) else "it is not a file of options"
         raise OptionError(f"cannot read options from {word[1:]}: {why}; there are {', '.join(presets)}") from None
 
@@ -172,7 +172,7 @@ def _reader(hint: Any) -> Callable[[str], Any]:
     for kind, reader in ((bool, _read_bool), (int, _read_int), (float, _read_float)):
         if hint == kind or hint == kind | None:
             return reader
-    return _read_bool_or_int if hint == bool | int else str
+    return _read_bool_or_int if hint == bool | int else _read_name
 
 
 def _metavar(hint: Any) -> str:
@@ -217,6 +217,12 @@ def _read_float(text: str) -> float:
     if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
     return number
+
+
+def _read_name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: give it a value, or leave the option out")
+    return text
 
 
 def _check_bounds(f: Field[Any], value: Any) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from simple_dqn import options
 from simple_dqn.errors import OptionError, exit_status
-from simple_dqn.files import require_writable, write_whole
+from simple_dqn.files import require_writable, ships, write_whole
 from simple_dqn.options import Options, option
 from simple_dqn.table import RENAMED, Floats, NoRows, Table, read_table
 
@@ -85,7 +85,10 @@ class PlotOptions(Options):
     @property
     def picture(self) -> Path:
         """The file to write."""
-        return Path(self.png_file or Path(self.csv_file[0]).with_suffix(".png"))
+        if self.png_file:
+            return Path(self.png_file)
+        beside = Path(self.csv_file[0]).with_suffix(".png")
+        return Path("results", beside.name) if ships(beside) else beside
 
 
 class Field(NamedTuple):

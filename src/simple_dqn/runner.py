@@ -19,11 +19,11 @@ from nvis.visualization import Visualization, VisualizationOptions
 from simple_dqn import options
 from simple_dqn.agent import Agent, AgentOptions, require_seldom_refreshes
 from simple_dqn.audience import Audience
-from simple_dqn.checkpoint import Checkpoint, Checkpoints, Chunk, prefix_of, restore_memory
+from simple_dqn.checkpoint import Checkpoint, Checkpoints, Chunk, number_of, prefix_of, restore_memory, set_aside
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, find_device
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.errors import CheckpointError, OptionError, SimpleDQNError, SnapshotError
-from simple_dqn.files import Lock, require_writable
+from simple_dqn.files import Lock, free_number, require_writable, ships
 from simple_dqn.games import ENDING_SIGNALS, leave_cores_to_games, make_games
 from simple_dqn.neon_network import NeonNetwork, find_backend
 from simple_dqn.options import Options, option
@@ -52,7 +52,7 @@ class MainOptions(Options):
     epochs: int = option(200, "epochs to run", **_STEPS)
     start_epoch: int = option(0, "epochs already run: sets the exploration rate and the snapshots' numbers", **_STEPS)
     play_games: int = option(0, "play so many games, and neither train nor test", **_STEPS)
-    load_weights: str | None = option(None, "snapshot to begin with")
+    load_weights: str | None = option(None, "snapshot to begin with, or name of a game: its newest one")
     save_weights_prefix: str | None = option(None, "snapshots are saved as PREFIX_EPOCH.pkl")
     csv_file: str | None = option(None, "file for the statistics of every phase")
     scores_path: str | None = option(None, "folder for scores.csv and scores.json of the games of --play_games")
@@ -74,6 +74,7 @@ class CommonOptions(Options):
 
 
 _PONG_OF_2015 = ("NOOP", "RIGHT", "LEFT")  # the minimal action set of ALE 0.5; today's has FIRE and both with it, too
+_FILES = {"csv_file": "csv", "visualization_file": "html", "record_sound_filename": "wav", "video_file": "mov"}
 _SCORES = ("test_score", "test_games")
 # What no snapshot remembers: where files lie and what a run shows. Equal runs make equal snapshots, wherever they run.
 FORGOTTEN = (
@@ -94,8 +95,8 @@ class Run:
     def __init__(self, values: dict[str, Any], start: Start | None) -> None:
         self.options = o = options.build(MainOptions, values)
         page = options.build(VisualizationOptions, values)
-        _require_sense(o, page, start)
         _require_places_of_their_own(values, start)
+        _require_sense(o, page, start)
         seed = _seed(options.build(CommonOptions, values))
         self._epoch = o.start_epoch  # epochs that are over
         self._stage: tuple[str, int] = ("random", 0)  # the phase under way, or the next one, and its epoch
@@ -115,7 +116,10 @@ class Run:
             self._start_from(start)
         self._lock = Lock(self._prefix) if self._prefix else None
         try:
-            self._csv = CSVFile(Path(o.csv_file), **self._rows_to_keep(start)) if o.csv_file else None
+            number = free_number(self._prefix, o.csv_file)
+            self._csv = CSVFile(Path(o.csv_file), **self._rows_to_keep(start), number=number) if o.csv_file else None
+            if self._prefix:
+                self._set_aside(Path(self._prefix), number, start)
             self._checkpoints = Checkpoints(self._prefix, self._chunks) if self._prefix and o.checkpoint else None
             self._add_callbacks(page, start)
         except BaseException:
@@ -433,7 +437,25 @@ class Run:
         now = {name: value for name, value in self._facts["options"].items() if name not in ("game", "epochs")}
         return [f"--{name}" for name, value in now.items() if value != before.get(name, value)]
 
+    def _set_aside(self, prefix: Path, number: int, start: Start | None) -> None:
+        """Moves an earlier run's files away, or the epochs after the one that this run goes on from."""
+        o, after = self.options, self.options.start_epoch or -1
+        if start and o.resume:
+            after = -1  # what is there has nothing to do with this run
+            if prefix_of(start.path).resolve() == prefix.resolve():
+                after = number_of(Path(o.resume))
+                if after < 0 or prefix_of(Path(o.resume)).name != prefix.name:
+                    return  # it goes on from the last of its name
+        folder = Path(f"{prefix}.{number}")
+        moved = set_aside(prefix, folder, after)
+        if moved:
+            names = moved[0].name + (f" … ({len(moved)} files)" if len(moved) > 1 else "")
+            again = f"./resume.sh {folder / prefix.name}"
+            logger.info("Moved an earlier run's %s to %s; to go on with that run: %s", names, folder, again)
+
     def _rows_to_keep(self, start: Start | None) -> dict[str, Any]:
+        if start and ships(start.path):  # the file of that name has another run's
+            return {}
         if start and start.checkpoint:
             phase, epoch = start.checkpoint.due
             stage = tuple(start.checkpoint.state["stage"])
@@ -511,15 +533,29 @@ def _require_sense(o: MainOptions, page: VisualizationOptions, start: Start | No
 
 
 def _require_places_of_their_own(values: dict[str, Any], start: Start | None) -> None:
-    """Raises OptionError if a file that the run writes would replace another one of the run."""
+    """Raises OptionError if a file that the run writes is a folder, or would replace another file of the run."""
+    for name, kind in _FILES.items():
+        if values.get(name) and _names_folder(values[name]):
+            example = Path(values[name]) / f"pong.{kind}"
+            raise OptionError(f"--{name} {values[name]} is a folder: name a file in it, as in {example}")
+    prefix = values.get("save_weights_prefix") or "snapshots/pong"
+    if _names_folder(prefix, existing=False) or prefix.endswith((".pkl", ".prm", ".checkpoint")):
+        what = "is a folder" if _names_folder(prefix, existing=False) else "is a snapshot's name"
+        raise OptionError(
+            f"--save_weights_prefix {prefix} {what}: give what the snapshots' names begin with, as in snapshots/pong"
+        )
     inputs = [Path(values[name]) for name in ("game", "load_weights", "resume") if values.get(name)]
     taken = {path.resolve(): str(path) for path in (*inputs, *([start.path] if start else [])) if path.is_file()}
-    for name in ("csv_file", "visualization_file", "record_sound_filename", "video_file"):
+    for name in _FILES:
         if values.get(name):
             path = Path(values[name]).resolve()
             if path in taken:
                 raise OptionError(f"--{name} {values[name]} would replace {taken[path]}: name another file")
             taken[path] = f"the file of --{name}"
+
+
+def _names_folder(path: str, existing: bool = True) -> bool:
+    return os.path.basename(path) in ("", ".", "..") or (existing and os.path.isdir(path))
 
 
 def _actions(start: Start, env_options: EnvironmentOptions) -> list[str] | None:

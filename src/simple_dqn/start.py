@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from simple_dqn.checkpoint import Checkpoint, checkpoints_of, files_of, number_of, prefix_of, read_checkpoint
-from simple_dqn.errors import CheckpointError, OptionError
+from simple_dqn.errors import CheckpointError, OptionError, SnapshotError
+from simple_dqn.files import PRETRAINED, ROOT, here
 from simple_dqn.snapshot import Snapshot, others, read_snapshot
 
 logger = logging.getLogger(__name__)
+
+_OWN = Path("snapshots")
+_SHIPPED = ROOT / "snapshots" / PRETRAINED
+_ROMS = (".bin", ".a26", ".rom")
 
 
 class Start(NamedTuple):
@@ -30,24 +35,82 @@ class Start(NamedTuple):
 
 
 def start_from_weights(path: Path) -> Start:
-    """The snapshot `path`.
+    """The snapshot that `path` names (see `find_snapshot`).
 
     Raises:
-        SnapshotError: there is none, or it is damaged.
+        SnapshotError, OptionError: there is none, or it is damaged.
     """
+    path = find_snapshot(path)
     return Start(path, read_snapshot(path), None)
+
+
+def find_snapshot(path: Path) -> Path:
+    """The snapshot that `path` names.
+
+    It is a file, or the newest of those whose names begin with `path`, as in snapshots/pong. The name of a game or a
+    training without a folder, as in pong or pong_slow, or a ROM file stands for the newest snapshot of that name in
+    ./snapshots, or else for the one that ships.
+
+    Raises:
+        SnapshotError, OptionError: there is none, or two things have that name.
+    """
+    rom = path.suffix.lower() in _ROMS
+    if path.is_file() and not rom:
+        return path
+    bare = rom or path.parent == Path()
+    name = path.stem if rom else path.name
+    prefixes = ([] if rom else [path]) + ([_OWN / name, here(_SHIPPED) / name] if bare else [])
+    for prefix in prefixes:
+        found = _newest(prefix)
+        if found:
+            ships = found.is_relative_to(here(_SHIPPED))
+            why = f"which ships with this program ({_OWN} has none of that name)" if ships else "the newest of its name"
+            logger.info("%s: using %s, %s", path, found, why)
+            return found
+    what = f"{path} is a folder, not a snapshot" if path.is_dir() else f"there is no snapshot {path}"
+    raise SnapshotError(f"{what}{_names_to_choose_from() if bare else others(path)}{_shipped_hint(path)}")
+
+
+def _shipped_hint(path: Path) -> str:
+    found = here(_SHIPPED) / path.name
+    return f"; {found} ships with this program" if path.suffix and found.is_file() else ""
+
+
+def _newest(prefix: Path) -> Path | None:
+    """The snapshot `prefix`, with or without .pkl, or the newest of PREFIX_1.pkl and so on."""
+    numbered = [path for kind in ("pkl", "prm") for path in files_of(prefix, kind)]
+    for path in (prefix, Path(f"{prefix}.pkl")):
+        if path.is_file():
+            if numbered:
+                raise OptionError(f"{prefix} may be {path} or the newest of {prefix}_*.pkl: name the file")
+            return path
+    return max(numbered, key=lambda path: (path.stat().st_mtime_ns, number_of(path)), default=None)
+
+
+def _names_to_choose_from() -> str:
+    """Words that tell which names stand for a snapshot."""
+    own, ships = (
+        ", ".join(sorted({prefix_of(path).name for path in folder.glob("*") if path.suffix in (".pkl", ".prm")}))
+        for folder in (_OWN, _SHIPPED)
+    )
+    words = [f"in {_OWN} are {own}"] if own else []
+    words += [f"with this program ship {ships}"] if ships else []
+    return f": {'; '.join(words)}" if words else ""
 
 
 def start_where_it_stopped(path: Path) -> Start:
     """The checkpoint of the snapshot `path` or, if that is damaged, the last whole one before it; else the snapshot.
 
     `path` may also be what the names of a training's snapshots begin with, as in snapshots/pong: its last checkpoint.
+    What is not in the current folder is looked for in ./snapshots, but never among the snapshots that ship.
 
     Raises:
         SnapshotError, OptionError: there is nothing to start from.
     """
     if not path.name:
         raise OptionError(f"--resume {path}: name a snapshot, or what the names of a training's snapshots begin with")
+    if path.parent == Path() and not _saved(path) and _saved(_OWN / path):
+        path = _OWN / path
     bare = path.with_suffix("") if path.suffix in (".pkl", ".prm", ".checkpoint") else path
     prefix, number = prefix_of(Path(f"{bare}.pkl")), number_of(Path(f"{bare}.pkl"))
     if bare == path and number >= 0 and files_of(bare, "pkl"):  # a training whose label is a number
@@ -68,8 +131,19 @@ def start_where_it_stopped(path: Path) -> Start:
         if bare == prefix and path.is_dir():
             raise OptionError(f"--resume {path} is a folder: name a snapshot in it{others(path / 'any')}")
         if bare == prefix:
-            raise OptionError(f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on{others(prefix)}")
-    return start_from_weights(path if path.is_file() and path.suffix != ".checkpoint" else Path(f"{bare}.pkl"))
+            ships = _newest(here(_SHIPPED) / prefix.name)
+            raise OptionError(
+                f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on{others(prefix)}"
+                + (f"; {ships} ships with this program" if ships else "")
+            )
+    path = path if path.is_file() and path.suffix != ".checkpoint" else Path(f"{bare}.pkl")
+    return Start(path, read_snapshot(path), None)
+
+
+def _saved(path: Path) -> bool:
+    """Whether `path` is a file, or what names of saved files begin with."""
+    numbered = (file for kind in ("pkl", "prm", "checkpoint") for file in files_of(path, kind))
+    return path.is_file() or Path(f"{path}.pkl").is_file() or any(numbered)
 
 
 def _warn_of_snapshots_without_checkpoints(prefix: Path, checkpoints: Sequence[Path]) -> None:

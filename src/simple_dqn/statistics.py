@@ -216,7 +216,7 @@ class CSVFile:
         self.total_time = 0.0  # seconds, of the last row kept
         rows: list[dict[str, str]] = []
         kept: list[dict[str, str]] = []
-        if path.exists() and path.stat().st_size:
+        if path.exists() and path.read_bytes().strip() not in (b"", _line(COLUMNS).strip().encode()):
             whole = False
             if keep_before is not None:
                 rows = _rows(path)
