@@ -21,6 +21,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with snapshots of two trainings of Breakout, the oldest first."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "snapshots").mkdir()
+    (tmp_path / "other/folder").mkdir(parents=True)
+    (tmp_path / "other/folder/pong_1.pkl").touch()
     for age, name in enumerate(["breakout_3", "breakout_10", "breakout_4", "breakout_slow_9", "breakout_slow_1_5"]):
         (tmp_path / f"snapshots/{name}.pkl").touch()
         os.utime(tmp_path / f"snapshots/{name}.pkl", (age, age))
@@ -74,11 +76,17 @@ def test_paths_are_short_below_the_current_folder(monkeypatch: pytest.MonkeyPatc
         ),  # no other folder
         ("snapshots/pong_31.pkl", "; .*/snapshots/pretrained/pong_31.pkl ships with this program"),
         ("pong_32.pkl", "there is no snapshot pong_32.pkl"),
+        ("other/folder", r"other/folder is a folder, not a snapshot: in other/folder are pong_1.pkl"),
     ],
 )
 def test_a_name_of_nothing_is_told_what_there_is(word: str, words: str, folder: Path) -> None:
     with pytest.raises(SnapshotError, match=words):
         find_snapshot(Path(word))
+
+
+def test_a_folder_to_resume_is_told_what_is_in_it(folder: Path) -> None:
+    with pytest.raises(OptionError, match=r"snapshots_1.pkl and so on: in snapshots are breakout_10.pkl, "):
+        start_where_it_stopped(Path("snapshots/"))
 
 
 def test_a_name_of_two_things_is_told(folder: Path) -> None:

@@ -280,10 +280,11 @@ def _arrays(params: dict[str, Any]) -> dict[str, Array]:
 
 
 def others(path: Path) -> str:
-    """Words that tell of some snapshots beside `path`, if there are any."""
-    siblings = path.parent.iterdir() if path.parent.is_dir() else ()
+    """Words that tell of some snapshots in the folder `path`, or beside the file, if there are any."""
+    folder = path if path.is_dir() else path.parent
+    siblings = folder.iterdir() if folder.is_dir() else ()
     names = sorted(p.name for p in siblings if p.suffix in (".pkl", ".prm"))
-    return f": in {path.parent} are {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else ""
+    return f": in {folder} are {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else ""
 
 
 # Writing. The pickle module would name numpy._core, which the original cannot load; would swell arrays by half, as

@@ -133,7 +133,7 @@ def start_where_it_stopped(path: Path) -> Start:
         if bare == prefix:
             ships = _newest(here(_SHIPPED) / prefix.name)
             raise OptionError(
-                f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on{others(prefix)}"
+                f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on{others(path)}"
                 + (f"; {ships} ships with this program" if ships else "")
             )
     path = path if path.is_file() and path.suffix != ".checkpoint" else Path(f"{bare}.pkl")
