@@ -229,6 +229,20 @@ def test_a_run_that_cannot_start_moves_nothing(words: list[str], copy: Path, str
     assert contents(copy) == before
 
 
+def test_a_full_disk_moves_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = contents(copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", fail)
+        patch.setattr(Path, "rename", fail)
+        with pytest.raises(OutputError, match=r"cannot move snapshots/b_\*, .*, to snapshots/b.1: No space left"):
+            checkpoints.set_aside(Path("snapshots/b"), Path("snapshots/b.1"), -1)
+    assert contents(copy) == before
+    assert not (copy / "snapshots/b.1").exists()
+
+
 @pytest.mark.parametrize(("cut", "links"), [(1, True), (6, True), (3, False)])
 def test_a_move_that_is_cut_short_loses_nothing(
     cut: int, links: bool, copy: Path, straight: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch

@@ -204,6 +204,12 @@ def test_picture_lies_beside_the_csv_file(folder: Path, caplog: pytest.LogCaptur
     assert "The curves are in results/pong.png" in caplog.text
 
 
+def test_picture_of_statistics_that_ship_lies_below_the_current_folder(folder: Path) -> None:
+    shipped = Path(__file__).resolve().parent.parent / "results" / "pretrained" / "breakout.csv"
+    assert main([str(shipped), "--dpi", "20"]) == 0
+    assert (folder / "results/breakout.png").is_file()
+
+
 def test_every_option(folder: Path) -> None:
     write(folder / "odd.csv", *(line.replace(",", ";") for line in ("first", "second", *ROWS)))
     words = ["-fields", "meanq,steps_per_second, min_game_reward", "--dpi", "50", "--skiprows=2", "--delimiter", ";"]

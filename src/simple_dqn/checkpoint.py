@@ -148,6 +148,8 @@ def set_aside(prefix: Path, folder: Path, after: int) -> list[Path]:
         for path in moved:
             path.unlink(missing_ok=True)
     except OSError as error:
+        with contextlib.suppress(OSError):  # unless something has moved
+            folder.rmdir()
         raise OutputError(f"cannot move {prefix}_*, an earlier run's files, to {folder}: {reason(error)}") from error
     return moved
 

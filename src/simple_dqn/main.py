@@ -179,7 +179,8 @@ def _require_same_task(start: Start, given: dict[str, Any]) -> None:
 def _names(start: Start) -> dict[str, Any]:
     """Where a resumed run goes on counting and writing: snapshots/pong_10.pkl goes with results/pong.csv.
 
-    What was set aside in snapshots/pong.1 goes with results/pong.csv.1; what ships is gone on from in ./snapshots.
+    A run that was set aside in snapshots/pong.1 goes with results/pong.csv.1. A run from a snapshot that ships writes
+    to ./snapshots.
     """
     prefix, number = prefix_of(start.path), number_of(start.path)
     if prefix.name == start.path.stem:
