@@ -19,7 +19,7 @@ from fakes import FakeEnvironment
 from simple_dqn.audience import Audience
 from simple_dqn.environment import Environment, EnvironmentOptions, Watcher, make_environment
 from simple_dqn.errors import OptionError, OutputError
-from simple_dqn.pixels import block, enlarged
+from simple_dqn.pixels import block, enlarged, least_height
 from simple_dqn.recorder import RecorderOptions, make_recorders
 
 
@@ -116,7 +116,8 @@ def test_gif_has_every_other_frame_in_its_own_colours(tmp_path: Path) -> None:
     assert len(decoded) == len(wanted)
     assert float(decoded[-1].time or 0) == pytest.approx((len(wanted) - 1) / 30, abs=0.011)
     for frame, picture in zip(decoded, wanted, strict=True):
-        np.testing.assert_array_equal(frame.to_ndarray(format="rgb24"), picture.repeat(2, axis=1))
+        pixels = picture.repeat(3, axis=0).repeat(5, axis=1)  # of the shape that they have in a film
+        np.testing.assert_array_equal(frame.to_ndarray(format="rgb24"), pixels)
 
 
 def test_a_recording_broken_off_leaves_what_was_there(tmp_path: Path) -> None:
@@ -255,3 +256,8 @@ def test_film_of_pictures_that_grow(kind: str, tmp_path: Path) -> None:
 def test_a_pixel_becomes_a_block(height: int, size: tuple[int, int]) -> None:
     assert block(1.75, height) == size
     assert block(1.0, height) == (height, height)
+
+
+@pytest.mark.parametrize(("pixel_width", "height", "least"), [(1.75, 3, 3), (1.75, 2, 1), (1.75, 8, 4), (1.0, 3, 1)])
+def test_the_smallest_block_of_the_same_shape(pixel_width: float, height: int, least: int) -> None:
+    assert least_height(pixel_width, height) == least

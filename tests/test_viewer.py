@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from simple_dqn.errors import GameError
 from simple_dqn.games import Games, make_board
 from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
 from simple_dqn.terminal import Terminal, blocks, changes, keys
-from simple_dqn.viewer import Mind, Saliency, Scene, Viewer, ViewerOptions, joystick, make_display, overlaid
+from simple_dqn.viewer import Mind, Saliency, Scene, Viewer, ViewerOptions, joystick, make_display, overlaid, shortened
 
 PONG = ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
 SEAQUEST = ["NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPRIGHTFIRE", "DOWNFIRE"]
@@ -43,6 +43,8 @@ class FakeDisplay:
         self.scenes: list[Scene] = []
         self.sounds: list[Sound] = []
         self.down: set[str] = set()
+        self.idle: set[str] = set()
+        self.room = 99  # lines of help
         self.fullscreen = self.closed = 0
 
     def draw(self, scene: Scene) -> None:
@@ -59,8 +61,14 @@ class FakeDisplay:
     def held(self) -> set[str]:
         return self.down
 
+    def room_for(self, help: Sequence[tuple[str, str]]) -> int:
+        return min(self.room, len(help))
+
     def toggle_fullscreen(self) -> None:
         self.fullscreen += 1
+
+    def status(self) -> str:
+        return "  ".join(self.scenes[-1].status)
 
     def close(self) -> None:
         self.closed += 1
@@ -137,7 +145,7 @@ def test_a_human_takes_over_and_gives_back() -> None:
     display.down = {"right"}
     display.typed = ["m", "left"]
     seen.on_frame(env)
-    assert display.scenes[-1].status.startswith("YOU  score 0  lives 3")
+    assert display.status().startswith("YOU  score 0  lives 3")
     assert seen.steer(0) == 0  # left and right at once are neither
     assert seen.steer(0) == 1  # held on
     seen.on_frame(env)
@@ -146,7 +154,7 @@ def test_a_human_takes_over_and_gives_back() -> None:
     display.typed = ["m"]
     seen.on_frame(env)
     assert seen.steer(1) == 1
-    assert display.scenes[-1].status.startswith("agent  ")
+    assert display.status().startswith("agent  ")
 
 
 def test_speed() -> None:
@@ -158,7 +166,7 @@ def test_speed() -> None:
         start = time.now
         for _ in range(60):
             seen.on_frame(Loud())
-        assert f"speed {shown} " in display.scenes[-1].status
+        assert f"speed {shown} " in display.status()
         assert (time.now - start) * 60 == pytest.approx(frames, abs=0.5)
 
 
@@ -211,7 +219,7 @@ def test_restart_help_fullscreen_and_quit() -> None:
     assert display.fullscreen == 1
     for _ in range(3):
         seen.on_frame(Loud())
-    assert display.scenes[-1].help == ()
+    assert not display.scenes[-1].help
     assert (seen.quit, agent.interrupted) == (True, True)
     seen.close()
     assert display.closed == 1
@@ -247,13 +255,60 @@ def test_status() -> None:
     for played in (step(2), step(5, game=1), step(1.5)):
         seen.on_step(played)
     seen.on_frame(Loud())
-    assert display.scenes[-1].status == "agent  score 3.5  lives 3  speed 1x  ε 0.05  h: help"
+    assert display.status() == "agent  score 3.5  lives 3  speed 1x  ε 0.05  h: help  q: quit"
     seen.on_step(step(1, truncated=True))
     seen.on_frame(Loud())
-    assert "score 0  " in display.scenes[-1].status
-    seen.on_step(step(1234567.0))
+    assert "score 0  " in display.status()
+
+
+def test_a_large_score_has_all_its_digits() -> None:
+    display = FakeDisplay()
+    seen, _ = watch(display)
+    for reward in (1234567, 0.1, 0.2):
+        seen.on_step(step(reward))
     seen.on_frame(Loud())
-    assert "score 1234567  " in display.scenes[-1].status
+    assert "score 1234567.3  " in display.status()
+
+
+def test_a_short_line_still_tells_how_to_quit() -> None:
+    status = ("PAUSED", "agent", "score 7", "h: help  q: quit")
+
+    def line(room: int) -> str:
+        return shortened(status, lambda line: len(line) <= room)
+
+    assert line(99) == "PAUSED  agent  score 7  h: help  q: quit"
+    assert line(31) == "PAUSED  agent  h: help  q: quit"
+    assert line(30) == "PAUSED  h: help  q: quit"
+    assert line(20) == line(5) == "h: help  q: quit"
+
+
+def test_help_has_as_many_pages_as_it_needs() -> None:
+    display = FakeDisplay()
+    display.room = 5
+    seen, _ = watch(display)
+    pages: list[tuple[str, str]] = []
+    hints = []
+    for _ in range(4):
+        display.typed = ["h"]
+        seen.on_frame(Loud())
+        pages += display.scenes[-1].help[:5]
+        hints.append(display.scenes[-1].status[-1])
+    assert pages == list(viewer.HELP)
+    assert hints == ["h: more  q: quit", "h: more  q: quit", "h: close  q: quit", "h: help  q: quit"]
+
+
+def test_keys_that_do_nothing_are_not_offered_and_do_nothing() -> None:
+    display = FakeDisplay()
+    display.idle = {"f"}
+    for env, missing in ((Loud(), {"f"}), (FakeEnvironment(), {"f", "[, ]", "arrows, space"})):
+        seen, _ = watch(display)
+        seen.meet(env)
+        display.typed = ["f", "[", "h"]
+        seen.on_frame(env)
+        offered = {keys for keys, _ in display.scenes[-1].help}
+        assert {keys for keys, _ in viewer.HELP} - offered == missing
+        assert ("volume 9" in display.status()) == ("[, ]" in offered)
+    assert display.fullscreen == 0
 
 
 # What the agent thinks
@@ -339,16 +394,21 @@ def test_what_is_hot_is_orange_and_the_rest_dark() -> None:
 def window(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    import pygame
+
     from simple_dqn.window import Window
 
     made = Window()
+    monkeypatch.setattr(pygame.display, "get_desktop_sizes", lambda: [(1920, 1080)])
     yield made
     made.close()
 
 
 def scene(picture: Any = None, **parts: Any) -> Scene:
     picture = np.random.default_rng(0).integers(256, size=(210, 160, 3), dtype=np.uint8) if picture is None else picture
-    return Scene(*{**dict(picture=picture, pixel_width=1.75, status="", help=(), mind=None), **parts}.values())
+    return Scene(
+        *{**dict(picture=picture, pixel_width=1.75, status=("h: help",), help=(), mind=None), **parts}.values()
+    )
 
 
 def shown(window: Any) -> Any:
@@ -381,6 +441,108 @@ def test_window_makes_room_for_thoughts_and_help(window: Any) -> None:
         window.toggle_fullscreen()
         window.draw(inside)
         assert shown(window).shape == (658, 1100 if inside.mind else 800, 3)
+
+
+@pytest.mark.parametrize("names", [PONG, SEAQUEST * 2])
+@pytest.mark.parametrize("screen", [(3840, 2160), (1920, 1080), (1280, 800), (1024, 768), (800, 600), (320, 240)])
+def test_window_fits_the_screen_and_keeps_its_place(
+    screen: tuple[int, int], names: list[str], window: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pygame import display
+
+    monkeypatch.setattr(display, "get_desktop_sizes", lambda: [screen])
+    set_mode = display.set_mode
+
+    def moved_by_its_frame(*how: Any) -> Any:
+        left, top = display.get_window_position()
+        made = set_mode(*how)
+        display.set_window_position((left + 1, top + 20))
+        return made
+
+    def inside() -> tuple[int, int]:
+        (left, top), (width, height) = display.get_window_position(), display.get_window_size()
+        assert 0 <= left <= left + width <= screen[0]
+        assert 0 <= top <= top + height <= screen[1] - 20
+        return left, top
+
+    one = scene()
+    window.draw(one)
+    size = display.get_window_size()
+    display.set_window_position(((screen[0] - size[0]) // 2, 24))
+    place = inside()
+    monkeypatch.setattr(display, "set_mode", moved_by_its_frame)
+    thoughtful = one._replace(mind=Mind(names, np.arange(float(len(names))), 5, np.zeros((4, 84, 84), np.uint8)))
+    for _ in range(3):
+        window.draw(thoughtful)
+        assert inside()[1] == place[1]
+        assert display.get_window_size()[0] == min(size[0] + 300, screen[0] - 16)
+        window.draw(one)
+        assert (inside(), display.get_window_size()) == (place, size)
+        window.toggle_fullscreen()
+        window.draw(thoughtful)
+        window.toggle_fullscreen()
+        window.draw(one)
+        assert (inside(), display.get_window_size()) == (place, size)
+    window.draw(thoughtful)
+    display.set_window_position((0, 26))  # by hand
+    window.draw(one)
+    assert inside() == (0, 26)
+
+
+@pytest.mark.parametrize("size", [(800, 658), (1920, 1080), (300, 200), (320, 30), (1, 1)])
+def test_window_draws_only_what_changed(size: tuple[int, int], window: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And shows the same as if it drew everything."""
+    import pygame
+
+    window.draw(scene())
+    pygame.display.set_mode(size, pygame.RESIZABLE)
+    pygame.event.clear()
+    window._drawn = None
+    one = scene(status=("score 0", "h: help"))
+    window.draw(one)
+    drawn: list[pygame.Rect] = []
+    monkeypatch.setattr(pygame.display, "update", drawn.extend)
+    monkeypatch.setattr(pygame.display, "flip", lambda: drawn.append(pygame.Rect(0, 0, *size)))
+    two = one.picture.copy()
+    two[7:9, 80:], two[100:103, 5] = 255, 0
+    for now in (one._replace(picture=two), one, one._replace(status=("score 1", "h: help")), one):
+        drawn.clear()
+        window.draw(now)
+        picture, share = shown(window), sum(rect.width * rect.height for rect in drawn) / (size[0] * size[1])
+        assert share < 0.1 or size[1] < 400
+        window._drawn = None
+        window.draw(now)
+        np.testing.assert_array_equal(shown(window), picture)
+    drawn.clear()
+    window.draw(one)
+    assert drawn == []
+    pygame.event.post(pygame.event.Event(pygame.WINDOWEXPOSED))  # another window lay over it
+    assert list(window.pressed()) == []
+    window.draw(one)
+    assert drawn == [pygame.Rect(0, 0, *size)]
+
+
+@pytest.mark.parametrize(("size", "pages"), [((800, 658), 1), ((304, 192), 1), ((240, 120), 2)])
+def test_all_of_the_help_can_be_read(size: tuple[int, int], pages: int, window: Any) -> None:
+    import pygame
+
+    one = scene(np.full((210, 160, 3), 200, np.uint8))
+    window.draw(one)
+    pygame.display.set_mode(size, pygame.RESIZABLE)
+    help: Sequence[tuple[str, str]] = viewer.HELP
+    count = 0
+    while help:
+        count += 1
+        window.draw(one._replace(help=help))
+        inked = (shown(window)[: size[1] - 28] > 210).all(axis=2)  # only letters are as bright
+        lines = np.flatnonzero(np.diff(inked.any(axis=1), prepend=False, append=False)).reshape(-1, 2)
+        assert len(lines) >= window.room_for(help)
+        assert not inked[0].any()
+        assert not inked[-1].any()
+        assert not inked[:, 0].any()
+        assert not inked[:, -1].any()
+        help = help[window.room_for(help) :]
+    assert count == pages
 
 
 def test_window_has_room_for_the_screens_beside_18_actions(window: Any) -> None:
@@ -529,18 +691,18 @@ def test_terminal_is_taken_over_and_given_back(tty: Any, monkeypatch: pytest.Mon
     before = termios.tcgetattr(there)
     shown = Terminal()
     picture = np.zeros((4, 8, 3), np.uint8)
-    shown.draw(scene(picture, pixel_width=1.0, status="agent  score 12345678901234"))
+    shown.draw(scene(picture, pixel_width=1.0, status=("agent", "score 12345", "h: help")))
     text = said(there)
-    assert text.startswith("\x1b[?1049h\x1b[?25l\x1b[2J")
+    assert text.startswith("\r\x1b[K\x1b[?1049h\x1b[?25l\x1b[2J")  # the progress bar is not to be seen afterwards
     assert "\x1b[7;8r" in text  # the log scrolls in the last two lines
     assert text.count("▀") == 20 * 5
-    assert "\x1b[6;1H\x1b[0magent  score 1234567\x1b[K" in text  # cut at the margin
-    shown.draw(scene(picture, pixel_width=1.0, status="agent"))
+    assert "\x1b[6;1H\x1b[0m\x1b[Kagent  h: help\x1b8" in text  # what there is room for
+    shown.draw(scene(picture, pixel_width=1.0, status=("agent",)))
     assert "▀" not in said(there)
     os.write(there, b"p\x1b[A")
     assert list(shown.pressed()) == ["p", "up"]
     assert "up" in shown.held()
-    mind = Mind(PONG, np.arange(6.0), 5, np.zeros((4, 84, 84), np.uint8))
+    mind = Mind(PONG, np.arange(6.0), 4, np.zeros((4, 84, 84), np.uint8))
     shown.draw(scene(picture, pixel_width=1.0, mind=mind))
     assert re.search(r"\x1b\[2;1H FIRE        1.000 ", said(there))
     shown.close()
@@ -561,7 +723,7 @@ def test_terminal_is_given_back_while_the_program_is_stopped(tty: Any, monkeypat
     monkeypatch.setattr(os, "kill", lambda *what: stops.append((what, said(there), termios.tcgetattr(there) == before)))
     signal.raise_signal(signal.SIGTSTP)
     assert stops == [((os.getpid(), signal.SIGSTOP), "\x1b[r\x1b[0m\x1b[?25h\x1b[?1049l", True)]
-    assert said(there) == "\x1b[?1049h\x1b[?25l\x1b[2J"
+    assert said(there) == "\r\x1b[K\x1b[?1049h\x1b[?25l\x1b[2J"
     shown.draw(picture)
     assert said(there).count("▀") == 20 * 5
     shown.close()
@@ -587,9 +749,106 @@ def test_a_terminal_that_has_gone_is_told(noticed: str, monkeypatch: pytest.Monk
         shown.close()
 
 
+class Page:
+    """What a terminal shows after what was written to it."""
+
+    def __init__(self, columns: int, lines: int) -> None:
+        self.columns, self.lines = columns, lines
+        self.cells = [[" "] * columns for _ in range(lines)]
+        self.row = self.column = 0
+        self.kept = self.other = (0, 0, self.cells)
+
+    def write(self, text: str) -> None:
+        for code, arguments, letter, character in re.findall(r"\x1b(\[\??([0-9;]*)([A-Za-z])|[78])|([^\x1b])", text):
+            if character == "\r":
+                self.column = 0
+            elif character == "\n":
+                self.row, self.column = self.row + 1, 0
+            elif character:
+                if self.column == self.columns:
+                    self.row, self.column = self.row + 1, 0
+                self.cells[self.row][self.column] = character
+                self.column += 1
+            elif code == "7":
+                self.kept = self.row, self.column, self.cells
+            elif code == "8":
+                self.row, self.column, _ = self.kept
+            elif letter == "H":
+                self.row, self.column = (int(number) - 1 for number in arguments.split(";"))
+            elif letter == "K":
+                column = min(self.column, self.columns - 1)
+                self.cells[self.row][column:] = " " * (self.columns - column)
+            elif code == "[2J":
+                self.cells[:] = [[" "] * self.columns for _ in range(self.lines)]
+            elif code == "[?1049h":
+                self.other = self.row, self.column, self.cells
+                self.cells = [[" "] * self.columns for _ in range(self.lines)]
+            elif code == "[?1049l":
+                self.row, self.column, self.cells = self.other
+
+    def text(self) -> list[str]:
+        return ["".join(line).rstrip() for line in self.cells]
+
+
+def paged(monkeypatch: pytest.MonkeyPatch, columns: int, lines: int) -> tuple[Terminal, Page]:
+    """A terminal of this size, and what it shows."""
+    shown, page = Terminal(), Page(columns, lines)
+    monkeypatch.setattr(terminal, "_INTERVAL", 0)
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((columns, lines)))
+    monkeypatch.setattr(shown, "_open", lambda: None)
+    monkeypatch.setattr(shown, "_write", page.write)
+    return shown, page
+
+
+@pytest.mark.parametrize("size", [(80, 24), (40, 12), (20, 6), (200, 60), (37, 5)])
+def test_a_terminal_of_any_size_shows_all_of_the_help_and_how_to_quit(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, page = paged(monkeypatch, *size)
+    status = ("agent", "score 12", "lives 3", "speed 1x", "ε 0.05", "h: more  q: quit")
+    one = scene(status=status)
+    shown.draw(one)
+    help: Sequence[tuple[str, str]] = viewer.HELP
+    words: list[str] = []
+    while help:
+        shown.draw(one._replace(help=help))
+        assert page.text()[size[1] - 3].endswith("h: more  q: quit")
+        count = shown.room_for(help)
+        words += " ".join(page.text()[: size[1] - 3]).replace("▀", "").replace(":", "").split()
+        help = help[count:]
+    assert words == " ".join(f"{keys} {text}" for keys, text in viewer.HELP).split()
+
+
+def test_nothing_is_left_of_the_help_or_of_thoughts_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, page = paged(monkeypatch, 80, 24)
+    mind = Mind(PONG, np.arange(6.0), 5, np.zeros((4, 84, 84), np.uint8))
+    one = scene()
+    shown.draw(one)
+    bare = page.text()
+    for now in (one._replace(help=viewer.HELP), one._replace(mind=mind), one._replace(help=viewer.HELP[:1]), one):
+        shown.draw(now)
+        left_over = page.text()
+        monkeypatch.setattr(shown, "_cells", None)  # all is drawn
+        shown.draw(now)
+        assert left_over == page.text()
+    assert page.text() == bare
+
+
+def test_what_follows_a_game_in_a_terminal_has_a_line_of_its_own(tty: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, page = tty(monkeypatch), Page(20, 8)
+    sys.stdout.write(b"play: 0step [00:00]")  # type: ignore[arg-type]  # the progress bar, which has no end of line
+    shown = Terminal()
+    shown.draw(scene(np.zeros((4, 8, 3), np.uint8)))
+    shown.close()
+    sys.stdout.write(b"num_games: 1")  # type: ignore[arg-type]
+    page.write(said(there))
+    assert page.text()[0] == "num_games: 1"
+
+
 def test_thoughts_in_a_terminal() -> None:
     mind = Mind(["NOOP", "RIGHTFIRE"], np.array([-1.0, 0.25]), 1, np.zeros((4, 84, 84), np.uint8))
-    assert terminal._thoughts(mind) == [" NOOP       -1.000 █    ", ">RIGHTFIRE   0.250 █████"]
+    assert terminal._thoughts(mind, 2) == [" NOOP       -1.000 █    ", ">RIGHTFIRE   0.250 █████"]
+    assert terminal._thoughts(mind, 1) == [">RIGHTFIRE   0.250 █████"]  # the one that counts
 
 
 # Where

@@ -12,6 +12,11 @@ def block(pixel_width: float, height: int) -> tuple[int, int]:
     return max(1, math.floor(pixel_width * height + 0.5)), height
 
 
+def least_height(pixel_width: float, height: int) -> int:
+    """The least height of a block that has the same shape as one of `height`."""
+    return height // math.gcd(*block(pixel_width, height))
+
+
 def enlarged(picture: Picture, pixel_width: float, height: int) -> Picture:
     """`picture` with each pixel `height` pixels high."""
     across, down = block(pixel_width, height)

@@ -27,7 +27,7 @@ from simple_dqn.environment import Environment, Picture, Watcher
 from simple_dqn.errors import OptionError, OutputError, reason
 from simple_dqn.files import GrowingFile, clear_away, require_writable
 from simple_dqn.options import Options, option
-from simple_dqn.pixels import enlarged
+from simple_dqn.pixels import enlarged, least_height
 
 logger = logging.getLogger(__name__)
 
@@ -276,10 +276,14 @@ def _resized(picture: Picture, height: int, width: int) -> Picture:
     return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
+def _film_scale(environment: Environment) -> int:
+    return max(1, _FILM_HEIGHT // environment.picture().shape[0])
+
+
 class _PictureTrack:
     def __init__(self, container: Any, environment: Environment) -> None:
         self._container = container
-        self._scale = max(1, _FILM_HEIGHT // environment.picture().shape[0])
+        self._scale = _film_scale(environment)
         height, width, _ = self._shape(environment)
         rate = Fraction(environment.frames_per_second).limit_denominator(1001)
         self._stream = stream = container.add_stream("libx264", rate=rate, options=_X264)
@@ -337,7 +341,10 @@ class _SoundTrack:
 
 
 class _GIFTrack:
-    """Pictures of at most 256 colours, as many a second as a GIF can tell: every other one of 60."""
+    """Pictures of at most 256 colours, as many a second as a GIF can tell: every other one of 60.
+
+    The pixels have the shape that they have in a film. They are as small as that allows, because GIFs are large.
+    """
 
     def __init__(self, container: Any, environment: Environment) -> None:
         self._container = container
@@ -348,7 +355,10 @@ class _GIFTrack:
         self._palette[:, 0] = 255
         rate = Fraction(environment.frames_per_second / self._every).limit_denominator(1001)
         self._stream = stream = container.add_stream("gif", rate=rate)
-        height, width, _ = enlarged(environment.picture(), environment.pixel_width, 1).shape
+        self._scale = least_height(environment.pixel_width, _film_scale(environment))
+        picture = environment.picture()
+        self._size = picture.shape[:2]
+        height, width, _ = enlarged(picture, environment.pixel_width, self._scale).shape
         stream.width, stream.height, stream.pix_fmt, stream.time_base = width, height, "pal8", 1 / rate
         self._time_base = 1 / rate
 
@@ -358,9 +368,9 @@ class _GIFTrack:
         self._frames += 1
         if (self._frames - 1) % self._every:
             return
-        picture = enlarged(environment.picture(), environment.pixel_width, 1)
-        picture = _resized(picture, self._stream.height, self._stream.width)
-        indexed: Any = (self._indexes(picture), self._palette)
+        picture = _resized(environment.picture(), *self._size)
+        indexes = enlarged(self._indexes(picture), environment.pixel_width, self._scale)
+        indexed: Any = (indexes, self._palette)
         frame = VideoFrame.from_ndarray(indexed, "pal8")
         frame.pts, frame.time_base = (self._frames - 1) // self._every, self._time_base
         self._container.mux(self._stream.encode(frame))

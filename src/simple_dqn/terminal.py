@@ -9,14 +9,15 @@ import re
 import select
 import signal
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from simple_dqn.environment import Picture, Sound
-from simple_dqn.viewer import Mind, Scene
+from simple_dqn.viewer import HELP, Mind, Scene, shortened
 
 _LOG_LINES = 2  # at the bottom, where what goes to the log and the progress bar scrolls by
 _INTERVAL = 1 / 30  # seconds between two pictures, at least: a line to a far-off machine is slow
@@ -24,6 +25,7 @@ _HELD = 0.3  # seconds that a key counts as down: terminals tell of presses, and
 _SEQUENCES = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "right", b"\x1b[D": "left"}
 _SEQUENCES |= {b"\x1bO" + name[-1:]: key for name, key in _SEQUENCES.items()}
 _NAMES = {" ": "space", "\x1b": "escape"}
+_KEYS = 13  # columns of the longest keys in the help
 _PANEL = 24  # columns of the agent's thoughts, beside the picture where there is room
 
 
@@ -35,10 +37,13 @@ class Terminal:
     as the key "hangup".
     """
 
+    idle: Collection[str] = frozenset(("[", "]", "f"))
+
     def __init__(self) -> None:
         self._settings: Any = None
         self._gone = False
         self._cells: Any = None  # what is on the screen
+        self._side_size = (0, 0)  # width and height of what covers the picture
         self._shown = float("-inf")
         self._times: dict[str, float] = {}  # when which key was pressed last
         self._size = os.terminal_size((0, 0))
@@ -70,11 +75,17 @@ class Terminal:
         if size != self._size:
             self._size, self._cells = size, None
             text = f"\x1b[2J\x1b[{max(1, size.lines - _LOG_LINES + 1)};{size.lines}r\x1b[{size.lines};1H"
-        rows = max(1, size.lines - _LOG_LINES - 1)
-        text += "\x1b7" + self._picture(scene, size.columns, rows)
-        text += self._side(scene, size.columns, rows)
-        text += f"\x1b[{rows + 1};1H\x1b[0m{scene.status[: size.columns]}\x1b[K\x1b8"
+        rows = self._rows()
+        side = self._side(scene, size.columns, rows)  # before the picture, which it may uncover
+        text += "\x1b7" + self._picture(scene, size.columns, rows) + side
+        status = shortened(scene.status, lambda line: len(line) <= size.columns)
+        # Cleared first because the cursor stays on a line's last character: clearing after it would take that away.
+        text += f"\x1b[{rows + 1};1H\x1b[0m\x1b[K{status[: size.columns]}\x1b8"
         self._write(text)
+
+    def _rows(self) -> int:
+        """Lines of the picture: all but the status and the log."""
+        return max(1, self._size.lines - _LOG_LINES - 1)
 
     def play(self, sound: Sound, frames_per_second: float) -> None:
         """A terminal has no sound."""
@@ -91,6 +102,10 @@ class Terminal:
     def held(self) -> set[str]:
         now = time.monotonic()
         return {key for key, pressed in self._times.items() if now - pressed < _HELD}
+
+    def room_for(self, help: Sequence[tuple[str, str]]) -> int:
+        taken = np.cumsum([len(help_lines(*line, self._size.columns)) for line in help])
+        return max(1, int((taken <= self._rows()).sum()))
 
     def toggle_fullscreen(self) -> None:
         """A terminal's size is its own."""
@@ -121,7 +136,8 @@ class Terminal:
         import tty
 
         tty.setcbreak(sys.stdin.fileno())
-        self._write("\x1b[?1049h\x1b[?25l\x1b[2J")  # another page, no cursor
+        # The progress bar may be on the line; it would still be there when the page is given back, before what follows.
+        self._write("\r\x1b[K\x1b[?1049h\x1b[?25l\x1b[2J")  # another page, no cursor
         self._size = os.terminal_size((0, 0))  # all is to be drawn
 
     def _give_back(self) -> None:
@@ -162,27 +178,34 @@ class Terminal:
 
     def _side(self, scene: Scene, columns: int, rows: int) -> str:
         """Help or thoughts, at the right: beside the picture, or over it where there is no room."""
-        lines = [f"{key:>13}  {text}" for key, text in scene.help] or (_thoughts(scene.mind) if scene.mind else [])
-        if not lines:
-            if getattr(self, "_had_side", False):
-                self._cells, self._had_side = None, False
-            return ""
-        self._had_side = True
-        width = min(columns, max(_PANEL, *map(len, lines)))
-        left = max(1, columns - width + 1)
-        return "\x1b[0m" + "".join(
-            f"\x1b[{i + 1};{left}H{line[:width]:<{width}}" for i, line in enumerate(lines[:rows])
-        )
+        if scene.help:
+            lines = [line for item in scene.help[: self.room_for(scene.help)] for line in help_lines(*item, columns)]
+        else:
+            lines = _thoughts(scene.mind, rows) if scene.mind else []
+        lines = lines[:rows]
+        width = min(columns, max(_PANEL, *map(len, lines))) if lines else 0
+        before, self._side_size = self._side_size, (width, len(lines))
+        if width < before[0] or len(lines) < before[1]:
+            self._cells = None
+        left = columns - width + 1
+        return "\x1b[0m" + "".join(f"\x1b[{i + 1};{left}H{line[:width]:<{width}}" for i, line in enumerate(lines))
 
 
-def _thoughts(mind: Mind) -> list[str]:
-    """A line for every action: its name, Q-value and bar; that chosen is marked."""
+def help_lines(keys: str, text: str, columns: int) -> list[str]:
+    """A line of help, or several where the terminal is too narrow for it."""
+    if columns >= _KEYS + 2 + max(len(text) for _, text in HELP):
+        return [f"{keys:>{_KEYS}}  {text}"]
+    return textwrap.wrap(f"{keys}: {text}", max(1, columns))
+
+
+def _thoughts(mind: Mind, rows: int) -> list[str]:
+    """A line for every action, or for as many as fit: its name, Q-value and bar; that chosen is marked."""
     low, high = float(np.min(mind.q)), float(np.max(mind.q))
     lines = []
     for i, (name, q) in enumerate(zip(mind.names, mind.q.tolist(), strict=True)):
         bar = "█" * (1 + round(4 * (q - low) / (high - low)) if high > low else 5)
         lines.append(f"{'>' if i == mind.chosen else ' '}{name[:9]:<9} {q:7.3f} {bar:<5}")
-    return lines
+    return lines[max(0, mind.chosen + 1 - rows) :][:rows]
 
 
 def keys(typed: bytes) -> Iterator[str]:

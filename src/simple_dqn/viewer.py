@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -69,13 +69,17 @@ class Scene(NamedTuple):
 
     picture: Picture
     pixel_width: float  # in heights
-    status: str
-    help: Sequence[tuple[str, str]]  # keys and what they do; none unless asked for
+    status: Sequence[str]  # parts, the most important first, but the keys for help and quitting last; see `shortened`
+    help: Sequence[tuple[str, str]]  # keys and what they do, from this page on; empty unless asked for
     mind: Mind | None
 
 
 class Display(Protocol):
     """Shows scenes, plays sounds and has keys."""
+
+    @property
+    def idle(self) -> Collection[str]:
+        """The keys of HELP that do nothing here."""
 
     def draw(self, scene: Scene) -> None:
         """Shows `scene`.
@@ -92,6 +96,9 @@ class Display(Protocol):
 
     def held(self) -> set[str]:
         """The keys that are down now, by the same names."""
+
+    def room_for(self, help: Sequence[tuple[str, str]]) -> int:
+        """How many lines of `help`, from the first on, can be read at once: at least one."""
 
     def toggle_fullscreen(self) -> None:
         """Fills the screen, or no longer."""
@@ -146,7 +153,8 @@ class Viewer(Watcher, Callback):
         self._agent: Agent | None = None
         self._explain: Explain | None = None
         self._environment: Environment | None = None
-        self._manual = self._paused = self._stepping = self._help = self._thoughtful = self._restart = False
+        self._manual = self._paused = self._stepping = self._thoughtful = self._restart = False
+        self._help: Sequence[tuple[str, str]] = ()  # the lines of this page and of those after it
         self._speed = _SPEEDS.index(1)
         self._volume = 10  # of 10
         self._taps: set[str] = set()  # keys pressed since the last step: none is too short to count
@@ -199,6 +207,8 @@ class Viewer(Watcher, Callback):
             self._press(key)
 
     def _press(self, key: str) -> None:
+        if key in self._idle():
+            return
         if key in ("a", "s"):
             self._speed = min(max(self._speed + (1 if key == "s" else -1), 0), len(_SPEEDS) - 1)
         elif key in ("[", "]"):
@@ -212,7 +222,11 @@ class Viewer(Watcher, Callback):
         elif key == "r":
             self._restart, self._stepping = True, self._paused
         elif key == "h":
-            self._help = not self._help
+            if self._help:
+                self._help = self._help[self._display.room_for(self._help) :]
+            else:
+                idle = self._idle()
+                self._help = [(keys, text) for keys, text in HELP if not idle.issuperset(keys.split(", "))]
         elif key == "v":
             self._thoughtful = not self._thoughtful
             self._mind = self._heat = None
@@ -227,6 +241,15 @@ class Viewer(Watcher, Callback):
         elif key in _JOYSTICK or key.isdigit():
             self._taps.add(key)
         self._drawn = float("-inf")  # what a key did is to be seen
+
+    def _idle(self) -> set[str]:
+        """Keys of HELP that do nothing in this game on this display."""
+        idle = set(self._display.idle)
+        if self._environment and not self._environment.sound().size:
+            idle |= {"[", "]"}
+        if self._environment and not any(joystick({key}, self._environment.action_names) for key in _JOYSTICK):
+            idle |= {"arrows", "space"}
+        return idle
 
     def _leave(self) -> None:
         if self._agent:
@@ -268,20 +291,25 @@ class Viewer(Watcher, Callback):
         picture = environment.picture()
         if self._heat is not None:
             picture = overlaid(picture, self._heat)
-        help = HELP if self._help else ()
-        return Scene(picture, environment.pixel_width, self._status(environment), help, self._mind)
+        return Scene(picture, environment.pixel_width, self._status(environment), self._help, self._mind)
 
-    def _status(self, environment: Environment) -> str:
+    def _status(self, environment: Environment) -> list[str]:
         speed = _SPEEDS[self._speed]
         pace = "max" if speed == float("inf") else f"{speed:g}x" if speed >= 1 else f"1/{1 / speed:g}x"
-        lives = f"  lives {environment.lives}" if environment.lives else ""
-        return (
-            f"{'YOU' if self._manual else 'agent'}  score {score_text(self._score)}{lives}  speed {pace}"
-            + f"  ε {self._rate:.2f}"
-            + (f"  volume {self._volume}" if self._volume < 10 else "")
-            + ("  PAUSED" if self._paused else "")
-            + "  h: help"
+        hint = "help"
+        if self._help:
+            hint = "more" if self._display.room_for(self._help) < len(self._help) else "close"
+        parts = (
+            "PAUSED" if self._paused else "",
+            "YOU" if self._manual else "agent",
+            f"score {score_text(self._score)}",
+            f"lives {environment.lives}" if environment.lives else "",
+            f"speed {pace}",
+            f"volume {self._volume}" if self._volume < 10 else "",
+            f"ε {self._rate:.2f}",
+            f"h: {hint}  q: quit",
         )
+        return [part for part in parts if part]
 
     def _think(self) -> None:
         """Has the agent's thoughts shown, if somebody wants to see them and there are any yet."""
@@ -310,6 +338,12 @@ def joystick(keys: set[str], names: Sequence[str]) -> int:
     moves = (vertical + horizontal, horizontal or turned, vertical)
     wanted = [move + fire for move in moves] + list(moves) + [fire]
     return next((names.index(name) for name in wanted if name and name in names), 0)
+
+
+def shortened(status: Sequence[str], fits: Callable[[str], bool]) -> str:
+    """The parts of `status` that fit on a line: the last, and before it as many of the first as there is room for."""
+    lines = ["  ".join([*status[:count], status[-1]]) for count in range(len(status))]
+    return next((line for line in reversed(lines) if fits(line)), status[-1])
 
 
 def overlaid(picture: Picture, heat: NDArray[np.floating[Any]]) -> Picture:

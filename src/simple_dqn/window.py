@@ -7,22 +7,33 @@ import contextlib
 import ctypes
 import logging
 import os
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from simple_dqn.environment import Sound
+from simple_dqn.environment import Picture, Sound
 from simple_dqn.errors import GameError
 from simple_dqn.pixels import block
-from simple_dqn.viewer import Mind, Scene
+from simple_dqn.viewer import Mind, Scene, shortened
 
 logger = logging.getLogger(__name__)
 
 _SCALE = 630  # height of the picture in a fresh window, at most; Atari's 210 rows, three times
 _BAR, _PANEL = 28, 300  # height of the status line, width of the agent's thoughts
+_TEXT, _SMALL_TEXT, _LEAST_TEXT = (
+    24,
+    14,
+    8,
+)  # heights of letters: usual, where room is short, where even that is too large
 _BACKGROUND, _INK, _DIM, _ACCENT = (16, 16, 20), (235, 235, 235), (120, 120, 130), (255, 170, 60)
+_ATTEMPTS = 3  # at giving the window its size and place
+_LEAST_SCREEN = 16  # pixels: on smaller ones nothing can be seen
 _MOST_SOUND = 6  # frames that may wait to be heard: more would come too late
+
+_Point = tuple[int, int]
 
 
 class Window:
@@ -46,31 +57,38 @@ class Window:
             pygame.display.quit()  # nobody could see what SDL falls back on
             raise GameError(f"cannot open {where}")
         pygame.font.init()
-        self._font = pygame.font.Font(None, 24)
+        self._fonts: dict[int, Any] = {}
+        self._font = self._font_of(_TEXT)
         self._screen: Any = None
         self._loss = _NoLoss()
         self._speaker: _Speaker | None = None
         self._deaf = False
-        self._thoughtful = False
-        self._windowed: tuple[int, int] | None = None  # the size to go back to from the full screen
+        self._windowed: tuple[_Point, _Point] | None = None  # place and size to go back to from the full screen
+        self._roomy: tuple[int, int, int] | None = (
+            None  # by how much it grew and moved for thoughts, and to which left edge
+        )
+        self._drawn: tuple[Scene, _Point] | None = None  # what the window shows, and its size
+
+    @property
+    def idle(self) -> Collection[str]:
+        return {"[", "]"} if self._deaf else ()
 
     def draw(self, scene: Scene) -> None:
         if self._screen is None:
             self._open(scene)
-        if bool(scene.mind) != self._thoughtful:
+        if not self._windowed and bool(scene.mind) != bool(self._roomy):
             self._make_room(bool(scene.mind))
         self._screen = self._pygame.display.get_surface()  # of the size that the window has now
-        width, height = self._screen.get_size()
-        panel = min(_PANEL, width // 2) if scene.mind else 0
-        self._screen.fill(_BACKGROUND)
-        self._draw_picture(scene, width - panel, height - _BAR)
-        self._text(scene.status, (8, height - _BAR + 6))
-        if scene.mind:
-            self._draw_mind(scene.mind, width - panel + 8, panel - 16, height - _BAR)
-        if scene.help:
-            self._draw_help(scene, width - panel, height - _BAR)
-        self._pygame.display.flip()
+        size = self._screen.get_size()
+        before, self._drawn = self._drawn, (scene, size)
+        if before and before[1] == size and _differ_little(before[0], scene):
+            self._draw_changes(scene, before[0])
+        else:
+            self._draw_all(scene)
         self._loss.check()
+
+    def room_for(self, help: Sequence[tuple[str, str]]) -> int:
+        return self._fit_help(help)[1]
 
     def play(self, sound: Sound, frames_per_second: float) -> None:
         if self._deaf:
@@ -91,6 +109,8 @@ class Window:
         for event in pygame.event.get():
             if event.type == pygame.QUIT:
                 yield "q"
+            elif event.type in (pygame.VIDEOEXPOSE, pygame.WINDOWEXPOSED, pygame.WINDOWSIZECHANGED):
+                self._drawn = None
             elif event.type == pygame.KEYDOWN:
                 name = pygame.key.name(event.key)
                 typed = event.unicode.lower()
@@ -105,13 +125,12 @@ class Window:
 
     def toggle_fullscreen(self) -> None:
         """By hand: SDL's own way keeps the window's size, and warns."""
-        pygame = self._pygame
-        windowed, self._windowed = self._windowed, None
+        windowed, self._windowed, self._drawn = self._windowed, None, None
         if windowed:
-            pygame.display.set_mode(windowed, pygame.RESIZABLE)
+            self._place(*windowed)
         else:
-            self._windowed = self._screen.get_size()
-            pygame.display.set_mode((0, 0), pygame.FULLSCREEN)
+            self._windowed = self._pygame.display.get_window_position(), self._screen.get_size()
+            self._pygame.display.set_mode((0, 0), self._pygame.FULLSCREEN)
 
     def close(self) -> None:
         if self._speaker:
@@ -123,75 +142,198 @@ class Window:
 
     def _open(self, scene: Scene) -> None:
         pygame = self._pygame
+        if pygame.display.get_driver() == "x11":
+            # SDL would use OpenGL, even without a GPU: 20 times slower than shared memory, and for the whole window.
+            os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
         rows, columns, _ = scene.picture.shape
-        across, down = block(scene.pixel_width, max(1, _SCALE // rows))
-        self._screen = pygame.display.set_mode((columns * across, rows * down + _BAR), pygame.RESIZABLE)
+        width, height = self._room()
+        width, height = fitting(rows, columns, scene.pixel_width, width, min(height - _BAR, max(_SCALE, rows)))
+        self._screen = pygame.display.set_mode((width, height + _BAR), pygame.RESIZABLE)
         pygame.display.set_caption("Simple DQN")
         if pygame.display.get_driver() == "x11":
             self._loss = _Loss(pygame.display.get_wm_info()["display"])
 
-    def _make_room(self, thoughtful: bool) -> None:
-        """The picture keeps its size as the thoughts come and go, unless the window fills the screen."""
-        self._thoughtful = thoughtful
-        width, height = self._windowed or self._screen.get_size()
-        size = max(_PANEL, width + (_PANEL if thoughtful else -_PANEL)), height
-        if self._windowed:  # for when it is a window again
-            self._windowed = size
-        else:
-            self._screen = self._pygame.display.set_mode(size, self._pygame.RESIZABLE)
+    def _room(self) -> tuple[int, int]:
+        """Width and height that a window may have on any of the screens, beside its frame and the desktop's bars."""
+        sizes = self._pygame.display.get_desktop_sizes()
+        width, height = min(width for width, _ in sizes), min(height for _, height in sizes)
+        return width - 16, height - max(height // 8, 48)
 
-    def _draw_picture(self, scene: Scene, width: int, height: int) -> None:
-        """As large as it fits: in whole pixels, or smaller and smooth where not even one fits."""
+    def _make_room(self, thoughtful: bool) -> None:
+        """The picture keeps its size and place as the thoughts come and go, if the screen has room for both."""
+        display = self._pygame.display
+        (left, top), (width, height) = display.get_window_position(), self._screen.get_size()
+        if thoughtful:
+            grown = max(0, min(_PANEL, self._room()[0] - width))
+            screens = sum(across for across, _ in display.get_desktop_sizes())  # side by side, if several
+            moved = max(0, left - max(0, screens - 8 - width - grown))
+            self._roomy = grown, moved, left - moved
+        else:
+            assert self._roomy
+            grown, moved, left_then = -self._roomy[0], -self._roomy[1], self._roomy[2]
+            if left != left_then:  # the window was moved by hand meanwhile
+                moved = 0
+            self._roomy = None
+        self._place((left - moved, top), (max(1, width + grown), height))
+
+    def _place(self, place: _Point, size: _Point) -> None:
+        """Changes the window's size and sees to its place, as the size alone would move it by its frame.
+
+        Another time if need be: a window manager that is busy still gives it the full screen, say.
+        """
+        pygame = self._pygame
+        for attempt in range(_ATTEMPTS):
+            time.sleep(0.05 * attempt)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # that it got another size
+                pygame.display.set_mode(size, pygame.RESIZABLE)
+            pygame.display.set_window_position(place)
+            pygame.event.pump()
+            if (pygame.display.get_window_position(), pygame.display.get_window_size()) == (place, size):
+                return
+
+    def _draw_all(self, scene: Scene) -> None:
+        width, height = self._screen.get_size()
+        panel = self._panel(scene)
+        self._screen.fill(_BACKGROUND)
+        self._draw_picture(scene, [(0, len(scene.picture))])
+        self._draw_status(scene)
+        if scene.mind:
+            self._draw_mind(scene.mind, width - panel + 8, panel - 16, height - _BAR)
+        if scene.help:
+            self._draw_help(scene.help, width, height - _BAR)
+        self._pygame.display.flip()
+
+    def _draw_changes(self, scene: Scene, before: Scene) -> None:
+        """Draws only what differs: little in most games, while all of a large window takes long."""
+        changed = self._draw_picture(scene, changed_rows(before.picture, scene.picture))
+        if scene.status != before.status:
+            changed.append(self._draw_status(scene))
+        self._pygame.display.update(changed)
+
+    def _panel(self, scene: Scene) -> int:
+        return min(_PANEL, self._screen.get_width() // 2) if scene.mind else 0
+
+    def _draw_picture(self, scene: Scene, runs: Sequence[tuple[int, int]]) -> list[Any]:
+        """Draws these runs of the picture's rows, first and after the last; the places of the window that it drew on.
+
+        As large as the picture fits: in whole pixels, or smaller and smooth, and then all of it, if not even one fits.
+        """
         pygame = self._pygame
         rows, columns, _ = scene.picture.shape
+        width, height = self._screen.get_width() - self._panel(scene), self._screen.get_height() - _BAR
         size = fitting(rows, columns, scene.pixel_width, width, height)
-        surface = pygame.image.frombuffer(np.ascontiguousarray(scene.picture).tobytes(), (columns, rows), "RGB")
+        left, top = (width - size[0]) // 2, (height - size[1]) // 2
+        if left < 0 or top < 0:  # somebody has made the window too small for any picture
+            return []
         whole = size[0] % columns == 0 and size[1] % rows == 0
-        scaled = (pygame.transform.scale if whole else pygame.transform.smoothscale)(surface, size)
-        self._screen.blit(scaled, ((width - size[0]) // 2, (height - size[1]) // 2))
+        if not whole and runs:
+            runs = [(0, rows)]
+        places = []
+        for first, after in runs:
+            start, end = first * size[1] // rows, after * size[1] // rows
+            place = pygame.Rect(left, top + start, size[0], end - start)
+            pixels = np.ascontiguousarray(scene.picture[first:after]).tobytes()
+            surface = pygame.image.frombuffer(pixels, (columns, after - first), "RGB").convert(self._screen)
+            scale = pygame.transform.scale if whole else pygame.transform.smoothscale
+            scale(surface, place.size, self._screen.subsurface(place))
+            places.append(place)
+        return places
+
+    def _draw_status(self, scene: Scene) -> Any:
+        """Draws the line at the bottom; where it is."""
+        width, height = self._screen.get_size()
+        bar = self._pygame.Rect(0, height - _BAR, width, _BAR)
+        self._screen.fill(_BACKGROUND, bar)
+        self._text(shortened(scene.status, lambda line: self._font.size(line)[0] <= width - 16), (8, height - _BAR + 6))
+        return bar
 
     def _draw_mind(self, mind: Mind, left: int, width: int, height: int) -> None:
         """Bars from the lowest to the highest Q-value, and the screens of the state, the newest last."""
-        line = self._font.get_linesize()
-        self._text("Q-values", (left, 8), _DIM)
         low, high = float(np.min(mind.q)), float(np.max(mind.q))
-        top = 8 + line + 4
         bar, gap = (5, 3) if len(mind.names) <= 9 else (3, 0)  # all 18 actions leave room for the screens
+        for size in range(_TEXT, _LEAST_TEXT - 1, -2):
+            font = self._font_of(size)
+            line = font.get_linesize()
+            across = max(font.size(f"{name} {q:.3f}")[0] for name, q in zip(mind.names, mind.q.tolist(), strict=True))
+            if across <= width and 12 + line + len(mind.names) * (line + bar + gap) <= height:
+                break
+        self._text("Q-values", (left, 8), _DIM, font)
+        top = 8 + line + 4
         for i, (name, q) in enumerate(zip(mind.names, mind.q.tolist(), strict=True)):
             colour = _ACCENT if i == mind.chosen else _DIM
             share = (q - low) / (high - low) if high > low else 1.0
             self._pygame.draw.rect(self._screen, colour, (left, top + line - 4, max(2, int(width * share)), bar))
-            self._text(name, (left, top - 4), _INK if i == mind.chosen else _DIM)
-            number = self._font.render(f"{q:.3f}", True, _INK)
+            self._text(name, (left, top - 4), _INK if i == mind.chosen else _DIM, font)
+            number = font.render(f"{q:.3f}", True, _INK)
             self._screen.blit(number, (left + width - number.get_width(), top - 4))
             top += line + bar + gap
-        self._text("what it sees, the newest last", (left, top + 6), _DIM)
-        self._draw_state(mind, left, top + line + 10, width, height)
+        self._draw_state(mind, left, top + 6, width, height, font)
 
-    def _draw_state(self, mind: Mind, left: int, top: int, width: int, height: int) -> None:
+    def _draw_state(self, mind: Mind, left: int, top: int, width: int, height: int, font: Any) -> None:
         pygame = self._pygame
+        caption, line = "what it sees, the newest last", font.get_linesize() + 4
         rows = -(-len(mind.state) // 2)
-        each = min(width // 2 - 4, (height - top) // rows - 8)
-        if each < 1:
+        each = min(width // 2 - 4, (height - top - line) // rows - 8)
+        if each < _LEAST_SCREEN:
             return
+        if font.size(caption)[0] <= width:
+            self._text(caption, (left, top), _DIM, font)
+        top += line
         for i, screen in enumerate(mind.state):
             place = (left + i % 2 * (each + 8), top + i // 2 * (each + 8))
             grey = np.repeat(screen[..., None], 3, axis=2).tobytes()
             surface = pygame.image.frombuffer(grey, screen.shape[::-1], "RGB")
             self._screen.blit(pygame.transform.scale(surface, (each, each)), place)
 
-    def _draw_help(self, scene: Scene, width: int, height: int) -> None:
-        pygame = self._pygame
-        line = self._font.get_linesize() + 4
-        box = pygame.Surface((380, line * len(scene.help) + 24), pygame.SRCALPHA)
+    def _draw_help(self, help: Sequence[tuple[str, str]], width: int, height: int) -> None:
+        size, count = self._fit_help(help)
+        font = self._font_of(size)
+        line, (column, right) = self._line(size), self._help_columns(help, size)
+        box = self._pygame.Surface((right, line * count + size), self._pygame.SRCALPHA)
         box.fill((0, 0, 0, 215))
-        for i, (keys, text) in enumerate(scene.help):
-            box.blit(self._font.render(keys, True, _ACCENT), (16, 12 + i * line))
-            box.blit(self._font.render(text, True, _INK), (160, 12 + i * line))
+        for i, (keys, text) in enumerate(help[:count]):
+            box.blit(font.render(keys, True, _ACCENT), (size // 2, size // 2 + i * line))
+            box.blit(font.render(text, True, _INK), (column, size // 2 + i * line))
         self._screen.blit(box, ((width - box.get_width()) // 2, (height - box.get_height()) // 2))
 
-    def _text(self, text: str, place: tuple[int, int], colour: tuple[int, int, int] = _INK) -> None:
-        self._screen.blit(self._font.render(text, True, colour), place)
+    def _fit_help(self, help: Sequence[tuple[str, str]]) -> tuple[int, int]:
+        """Height of the letters, and how many lines of `help` there is room for: all, unless letters get too small."""
+        width, height = self._screen.get_size()
+        for size in range(_TEXT, _LEAST_TEXT - 1, -2):
+            count = (height - _BAR - size) // (self._line(size))
+            if self._help_columns(help, size)[1] <= width and (count >= len(help) or size <= _SMALL_TEXT):
+                break
+        return size, max(1, min(count, len(help)))
+
+    def _help_columns(self, help: Sequence[tuple[str, str]], size: int) -> tuple[int, int]:
+        """Where what the keys do begins, and where it ends, with letters of `size`."""
+        keys, texts = (max(self._font_of(size).size(text)[0] for text in column) for column in zip(*help, strict=True))
+        return size // 2 + keys + size, size // 2 + keys + size + texts + size // 2
+
+    def _line(self, size: int) -> int:
+        return int(self._font_of(size).get_linesize()) + size // 6
+
+    def _font_of(self, size: int) -> Any:
+        if size not in self._fonts:
+            self._fonts[size] = self._pygame.font.Font(None, size)
+        return self._fonts[size]
+
+    def _text(self, text: str, place: _Point, colour: tuple[int, int, int] = _INK, font: Any = None) -> None:
+        self._screen.blit((font or self._font).render(text, True, colour), place)
+
+
+def _differ_little(a: Scene, b: Scene) -> bool:
+    """Whether they differ in the status and in pixels alone."""
+    same_shape = (a.picture.shape, a.pixel_width) == (b.picture.shape, b.pixel_width)
+    return same_shape and a.mind is b.mind and not a.help and not b.help
+
+
+def changed_rows(before: Picture, after: Picture) -> list[tuple[int, int]]:
+    """The runs of rows in which two pictures of one shape differ, each as its first row and the one after its last."""
+    differ = (before != after).any(axis=(1, 2))
+    edges = np.flatnonzero(np.diff(differ, prepend=False, append=False))
+    return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
 
 
 def fitting(rows: int, columns: int, pixel_width: float, width: int, height: int) -> tuple[int, int]:
