@@ -487,6 +487,10 @@ def test_window_fits_the_screen_and_keeps_its_place(
     display.set_window_position((0, 26))  # by hand
     window.draw(one)
     assert inside() == (0, 26)
+    window.draw(thoughtful)
+    display.set_mode((200, 100), 0)  # by hand
+    window.draw(one)
+    assert display.get_window_size() == (200, 100)
 
 
 @pytest.mark.parametrize("size", [(800, 658), (1920, 1080), (300, 200), (320, 30), (1, 1)])

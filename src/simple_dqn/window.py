@@ -23,11 +23,7 @@ logger = logging.getLogger(__name__)
 
 _SCALE = 630  # height of the picture in a fresh window, at most; Atari's 210 rows, three times
 _BAR, _PANEL = 28, 300  # height of the status line, width of the agent's thoughts
-_TEXT, _SMALL_TEXT, _LEAST_TEXT = (
-    24,
-    14,
-    8,
-)  # heights of letters: usual, where room is short, where even that is too large
+_TEXT, _SMALL_TEXT, _LEAST_TEXT = 24, 14, 8  # letters: usual, where room is short, where even those are too large
 _BACKGROUND, _INK, _DIM, _ACCENT = (16, 16, 20), (235, 235, 235), (120, 120, 130), (255, 170, 60)
 _ATTEMPTS = 3  # at giving the window its size and place
 _LEAST_SCREEN = 16  # pixels: on smaller ones nothing can be seen
@@ -64,9 +60,7 @@ class Window:
         self._speaker: _Speaker | None = None
         self._deaf = False
         self._windowed: tuple[_Point, _Point] | None = None  # place and size to go back to from the full screen
-        self._roomy: tuple[int, int, int] | None = (
-            None  # by how much it grew and moved for thoughts, and to which left edge
-        )
+        self._roomy: tuple[_Point, _Point] | None = None  # left edge and width before and after it grew for thoughts
         self._drawn: tuple[Scene, _Point] | None = None  # what the window shows, and its size
 
     @property
@@ -130,6 +124,7 @@ class Window:
             self._place(*windowed)
         else:
             self._windowed = self._pygame.display.get_window_position(), self._screen.get_size()
+            self._pygame.display.set_window_position((0, 0))  # without a window manager the full screen begins there
             self._pygame.display.set_mode((0, 0), self._pygame.FULLSCREEN)
 
     def close(self) -> None:
@@ -160,21 +155,25 @@ class Window:
         return width - 16, height - max(height // 8, 48)
 
     def _make_room(self, thoughtful: bool) -> None:
-        """The picture keeps its size and place as the thoughts come and go, if the screen has room for both."""
+        """The picture keeps its size and place as the thoughts come and go, if the screen has room for both.
+
+        A window that was moved or resized by hand meanwhile stays so.
+        """
         display = self._pygame.display
         (left, top), (width, height) = display.get_window_position(), self._screen.get_size()
+        before = left, width
         if thoughtful:
-            grown = max(0, min(_PANEL, self._room()[0] - width))
+            width += max(0, min(_PANEL, self._room()[0] - width))
             screens = sum(across for across, _ in display.get_desktop_sizes())  # side by side, if several
-            moved = max(0, left - max(0, screens - 8 - width - grown))
-            self._roomy = grown, moved, left - moved
+            left = min(left, max(0, screens - 8 - width))
+            self._roomy = before, (left, width)
         else:
             assert self._roomy
-            grown, moved, left_then = -self._roomy[0], -self._roomy[1], self._roomy[2]
-            if left != left_then:  # the window was moved by hand meanwhile
-                moved = 0
+            (left_then, width_then), made = self._roomy
+            left, width = left_then if left == made[0] else left, width_then if width == made[1] else width
             self._roomy = None
-        self._place((left - moved, top), (max(1, width + grown), height))
+        if (left, width) != before:
+            self._place((left, top), (width, height))
 
     def _place(self, place: _Point, size: _Point) -> None:
         """Changes the window's size and sees to its place, as the size alone would move it by its frame.
@@ -301,7 +300,7 @@ class Window:
         """Height of the letters, and how many lines of `help` there is room for: all, unless letters get too small."""
         width, height = self._screen.get_size()
         for size in range(_TEXT, _LEAST_TEXT - 1, -2):
-            count = (height - _BAR - size) // (self._line(size))
+            count = (height - _BAR - size) // self._line(size)
             if self._help_columns(help, size)[1] <= width and (count >= len(help) or size <= _SMALL_TEXT):
                 break
         return size, max(1, min(count, len(help)))
