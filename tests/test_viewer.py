@@ -526,6 +526,22 @@ def test_window_draws_only_what_changed(size: tuple[int, int], window: Any, monk
     assert drawn == [pygame.Rect(0, 0, *size)]
 
 
+@pytest.mark.parametrize(("set_to", "kept"), [(None, "0"), ("1", "1")])
+def test_window_needs_no_opengl_on_x11(
+    set_to: str | None, kept: str, window: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU that takes 20 times as long; who asks for it has it."""
+    import pygame
+
+    monkeypatch.setenv("SDL_FRAMEBUFFER_ACCELERATION", set_to or "")  # to be as before afterwards
+    if set_to is None:
+        monkeypatch.delenv("SDL_FRAMEBUFFER_ACCELERATION")
+    monkeypatch.setattr(pygame.display, "get_driver", lambda: "x11")
+    monkeypatch.setattr(pygame.display, "get_wm_info", lambda: {"display": None})
+    window.draw(scene())
+    assert os.environ["SDL_FRAMEBUFFER_ACCELERATION"] == kept
+
+
 @pytest.mark.parametrize(("size", "pages"), [((800, 658), 1), ((304, 192), 1), ((240, 120), 2)])
 def test_all_of_the_help_can_be_read(size: tuple[int, int], pages: int, window: Any) -> None:
     import pygame
