@@ -530,7 +530,7 @@ def test_window_draws_only_what_changed(size: tuple[int, int], window: Any, monk
 def test_window_needs_no_opengl_on_x11(
     set_to: str | None, kept: str, window: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a GPU that takes 20 times as long; who asks for it has it."""
+    """Without a GPU that takes 20 times as long. A value that the user has set is kept."""
     import pygame
 
     monkeypatch.setenv("SDL_FRAMEBUFFER_ACCELERATION", set_to or "")  # to be as before afterwards

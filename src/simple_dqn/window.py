@@ -223,7 +223,7 @@ class Window:
         width, height = self._screen.get_width() - self._panel(scene), self._screen.get_height() - _BAR
         size = fitting(rows, columns, scene.pixel_width, width, height)
         left, top = (width - size[0]) // 2, (height - size[1]) // 2
-        if left < 0 or top < 0:  # somebody has made the window too small for any picture
+        if left < 0 or top < 0:  # the window is too small for any picture
             return []
         whole = size[0] % columns == 0 and size[1] % rows == 0
         if not whole and runs:
