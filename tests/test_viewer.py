@@ -526,6 +526,24 @@ def test_window_draws_only_what_changed(size: tuple[int, int], window: Any, monk
     assert drawn == [pygame.Rect(0, 0, *size)]
 
 
+@pytest.mark.parametrize("size", [(304, 192), (640, 448), (150, 100)])
+def test_thoughts_leave_the_status_alone_in_a_small_window(size: tuple[int, int], window: Any) -> None:
+    import pygame
+
+    one = scene(status=("h: help  q: quit",))
+    window.draw(one)
+    mind = Mind([f"ACTION{n}" for n in range(18)], np.arange(18.0), 12, np.zeros((4, 84, 84), np.uint8))
+    bars = []
+    for now in (one, one._replace(mind=mind)):
+        window.draw(now)
+        pygame.display.set_mode(size, pygame.RESIZABLE)
+        window._drawn = None
+        window.draw(now)
+        bars.append(shown(window)[-28:])
+    np.testing.assert_array_equal(*bars)
+    assert (shown(window)[:-28] == (255, 170, 60)).all(axis=2).any()  # the chosen action is among those shown
+
+
 @pytest.mark.parametrize(("set_to", "kept"), [(None, "0"), ("1", "1")])
 def test_window_needs_no_opengl_on_x11(
     set_to: str | None, kept: str, window: Any, monkeypatch: pytest.MonkeyPatch

@@ -248,18 +248,23 @@ class Window:
         return bar
 
     def _draw_mind(self, mind: Mind, left: int, width: int, height: int) -> None:
-        """Bars from the lowest to the highest Q-value, and the screens of the state, the newest last."""
+        """Bars from the lowest to the highest Q-value, and the screens of the state, the newest last.
+
+        Where there is no room for all actions, some about the chosen one.
+        """
         low, high = float(np.min(mind.q)), float(np.max(mind.q))
         bar, gap = (5, 3) if len(mind.names) <= 9 else (3, 0)  # all 18 actions leave room for the screens
         for size in range(_TEXT, _LEAST_TEXT - 1, -2):
             font = self._font_of(size)
             line = font.get_linesize()
             across = max(font.size(f"{name} {q:.3f}")[0] for name, q in zip(mind.names, mind.q.tolist(), strict=True))
-            if across <= width and 12 + line + len(mind.names) * (line + bar + gap) <= height:
+            count = max(1, (height - 12 - line) // (line + bar + gap))
+            if across <= width and (count >= len(mind.names) or size <= _SMALL_TEXT):
                 break
         self._text("Q-values", (left, 8), _DIM, font)
         top = 8 + line + 4
-        for i, (name, q) in enumerate(zip(mind.names, mind.q.tolist(), strict=True)):
+        first = max(0, mind.chosen + 1 - count)
+        for i, (name, q) in list(enumerate(zip(mind.names, mind.q.tolist(), strict=True)))[first : first + count]:
             colour = _ACCENT if i == mind.chosen else _DIM
             share = (q - low) / (high - low) if high > low else 1.0
             self._pygame.draw.rect(self._screen, colour, (left, top + line - 4, max(2, int(width * share)), bar))
