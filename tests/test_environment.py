@@ -508,27 +508,35 @@ def test_a_game_has_108_000_frames_unless_told_otherwise() -> None:
 
 @pytest.mark.parametrize("watched", [True, False])
 @pytest.mark.parametrize("mode", ["train", "test"])
-def test_breakout_that_stopped_is_cut_and_begins_again(
-    mode: Mode, watched: bool, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("game", "clock"),
+    [
+        ("breakout", {91: 255}),  # the high byte of a count of frames, which ends the game when it overflows
+        ("pitfall", {88: 0, 89: 3}),  # minutes and seconds left
+    ],
+)
+def test_a_game_that_stopped_with_lives_left_is_cut_and_begins_again(
+    game: str, clock: dict[int, int], mode: Mode, watched: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Breakout counts its frames from the reset and ends its game when the count overflows."""
     _tell_of_stop.cache_clear()
-    env = make_environment(EnvironmentOptions(game="breakout", max_game_seconds=0), 1, [Eye()] if watched else [])
+    env = make_environment(EnvironmentOptions(game=game, max_game_seconds=0), 1, [Eye()] if watched else [])
     assert isinstance(env, ALEEnvironment)
     env.mode = mode
     for _ in range(2):
         env.restart()
-        env.act(RIGHT)
-        env._ale.setRAM(91, 255)  # the count's high byte, as after 18 minutes
+        lives = env.lives
+        env.act(0)
+        for byte, value in clock.items():
+            env._ale.setRAM(byte, value)
         steps = 1
         while not env.is_terminal():
-            assert steps < 200, "Breakout stands still for ever"
-            env.act((RIGHT, LEFT)[steps % 2])
+            assert steps < 200, f"{game} stands still for ever"
+            env.act((RIGHT, LEFT)[steps % 2] if game == "breakout" else 0)
             steps += 1
-        assert (env.truncated, env.lives) == (True, 5)
+        assert (env.truncated, env.lives) == (True, lives)
     env.restart()
     assert (env.is_terminal(), env.truncated, frames_played(env)) == (False, False, 0)
-    assert caplog.text.count("breakout stopped") == 1
+    assert caplog.text.count(f"{game} stopped") == 1
 
 
 def test_a_time_limit_shorter_than_a_frame_is_one() -> None:

@@ -25,10 +25,11 @@ logger = logging.getLogger(__name__)
 _FRAMES_PER_SECOND = 60  # of an Atari in America
 _SAMPLES_PER_FRAME = 512  # of the emulator's sound, 8 bits each
 _SILENCE = 128
-# RAM byte that is 0 only when no game is on. Breakout counts frames from the reset in 16 bits and ends its game when
-# the count overflows, lives or not. The emulator sees no end, and only the console's RESET brings a ball.
-_GAME_ON = {"breakout": 52}
-_STEPS_PER_LOOK = 64  # at that byte, because a look takes 2 µs
+# Bytes of RAM that are all 0 only when no game is on. These cartridges end a game with lives left, which the emulator
+# does not see, and only the console's RESET begins another one. Breakout counts frames from the reset in 16 bits and
+# ends its game when the count overflows. Pitfall has a clock of 20 minutes.
+_GAME_ON = {"breakout": [52], "pitfall": [88, 89]}
+_STEPS_PER_LOOK = 64  # at these bytes, because a look takes 2 µs
 Mode = Literal["train", "test"]
 Screen = NDArray[np.uint8]
 Picture = NDArray[np.uint8]  # (height, width, 3) red, green and blue
@@ -276,7 +277,7 @@ class ALEEnvironment(Environment):
             self._show()
         self._life_lost = self.lives < lives
         if self._game_on is not None and len(self._played) % _STEPS_PER_LOOK == 0 and self.lives:
-            self._stopped = not self._ale.getRAM()[self._game_on]
+            self._stopped = not self._ale.getRAM()[self._game_on].any()
             if self._stopped:
                 _tell_of_stop(self._name)
         return reward
@@ -435,7 +436,7 @@ class GymEnvironment(Environment):
 @cache  # once a process
 def _tell_of_stop(game: str) -> None:
     logger.warning(
-        "%s stopped with lives left, as it does after 65,536 frames: such games are cut, new ones begin", game
+        "%s stopped with lives left, as its cartridge does after a time: the game is cut, a new one begins", game
     )
 
 
