@@ -923,10 +923,43 @@ def test_gym_that_fails_at_closing_says_so_unless_it_has_failed_before(odd: Any)
         (math.nan, 30),
         (1e-9, 0.01),
         (1e9, 1000),
+        ([1], 30),
     ],
 )
 def test_gym_frames_per_second_are_what_a_film_can_tell(told: Any, rate: float) -> None:
     assert gymnasium_games.steps_per_second(SimpleNamespace(unwrapped=None, metadata=dict(render_fps=told)), 60) == rate
+
+
+@pytest.mark.parametrize("lacking", ["action_space", "observation_space"])
+def test_gym_that_lacks_a_space(lacking: str, monkeypatch: pytest.MonkeyPatch, odd: Any) -> None:
+    plain = Odd.__init__
+
+    def init(self: Odd, **arguments: Any) -> None:
+        plain(self, **arguments)
+        delattr(self, lacking)
+
+    monkeypatch.setattr(Odd, "__init__", init)
+    with pytest.raises(
+        GameError, match=f"cannot make 'Odd-v0': AttributeError: 'Odd' object has no attribute '{lacking}'"
+    ):
+        odd("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("meanings", "names"),
+    [
+        (lambda: ["a", "b", "c"], ["a", "b", "c"]),
+        (lambda: [7, 8, 9], ["7", "8", "9"]),
+        (lambda: ["a"], ["0", "1", "2"]),
+        (lambda: None, ["0", "1", "2"]),
+        (lambda: 1 // 0, ["0", "1", "2"]),
+        ("a b c", ["0", "1", "2"]),
+    ],
+)
+def test_gym_action_names_are_words_or_numbers(meanings: Any, names: list[str], odd: Any) -> None:
+    env = odd("nowhere")
+    small(env).get_action_meanings = meanings  # type: ignore[attr-defined]
+    assert env.action_names == names
 
 
 def test_gym_environment_without_a_version_is_the_newest() -> None:

@@ -387,8 +387,7 @@ class GymEnvironment(Environment):
 
     @property
     def action_names(self) -> list[str]:
-        meanings: Sequence[str] = getattr(self._gym.unwrapped, "get_action_meanings", list)()
-        return list(meanings) if len(meanings) == self.num_actions else super().action_names
+        return gymnasium_games.action_names(self._gym, self.num_actions) or super().action_names
 
     def restart(self) -> None:
         self._observation, info = self._first or self._gym.reset(seed=None)

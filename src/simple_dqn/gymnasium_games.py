@@ -102,6 +102,8 @@ def _info(info: Any) -> dict[str, Any]:
 def _failure(error: BaseException) -> str:
     """What an error of somebody's own code is, and where it arose, in a line."""
     words = " ".join(f"{type(error).__name__}: {error}".split())
+    if isinstance(error, SyntaxError):  # it says where it is
+        return words
     *_, last = traceback.extract_tb(error.__traceback__)
     return f"{words[:300].rstrip(': ')} ({last.filename.rpartition('/')[2]}, line {last.lineno})"
 
@@ -141,9 +143,10 @@ def _find(game: str, render_mode: str) -> Any:
             except UnregisteredEnv:
                 _import_packages_with_environments()
                 spec = _spec(game)
-            if render_mode in _render_modes(spec):
-                return gymnasium.make(spec.id, render_mode=render_mode, disable_env_checker=True)
-            return gymnasium.make(spec.id, disable_env_checker=True)
+            mode: dict[str, Any] = dict(render_mode=render_mode) if render_mode in _render_modes(spec) else {}
+            env = gymnasium.make(spec.id, disable_env_checker=True, **mode)
+            _ = env.action_space, env.observation_space  # which some lack
+            return env
         except (Exception, SystemExit) as error:  # an environment's own code may fail in any way
             known = isinstance(error, Error | ImportError)
             reason = str(error).strip().split("\n")[0] if known and str(error).strip() else _failure(error)
@@ -202,6 +205,14 @@ def actions(env: Any, game: str) -> range:
     return range(int(space.start), int(space.start + space.n))
 
 
+def action_names(env: Any, number: int) -> list[str] | None:
+    """What the environment calls its actions; None if it has no names for so many."""
+    with contextlib.suppress(Exception):  # an environment's own code may fail in any way
+        names = [str(name) for name in env.unwrapped.get_action_meanings()]
+        return names if len(names) == number else None
+    return None
+
+
 def steps_per_second(env: Any, atari_frames: int) -> float:
     """As the environment says; those of the Arcade Learning Environment all say 30, whatever their frame skip is.
 
@@ -212,6 +223,6 @@ def steps_per_second(env: Any, atari_frames: int) -> float:
         return atari_frames / float(np.mean(skip if isinstance(skip, int) else range(*skip)))
     try:
         rate = float(env.metadata.get("render_fps"))
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         return 30.0
     return min(max(rate, 0.01), 1000.0) if rate > 0 and math.isfinite(rate) else 30.0  # as a film can tell it
