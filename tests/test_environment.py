@@ -819,9 +819,10 @@ def test_gym_pictures_of_every_usual_shape(where: str, shape: tuple[int, ...], o
         assert (env.picture() == 50).all()
 
 
-def test_gym_observations_with_transparency_are_pictures() -> None:
-    assert gymnasium_games._is_image(Box(0, 255, (12, 10, 4), np.uint8))
-    assert not gymnasium_games._is_image(Box(0, 255, (4, 12, 10), np.uint8))
+def test_gym_observations_of_four_channels_may_be_four_screens() -> None:
+    kinds = {(12, 10): True, (12, 10, 1): True, (12, 10, 3): True, (12, 10, 4): False, (4, 12, 10): False}
+    for shape, is_image in kinds.items():
+        assert gymnasium_games._is_image(Box(0, 255, shape, np.uint8)) == is_image
 
 
 @pytest.mark.parametrize(
@@ -850,8 +851,8 @@ def test_gym_pictures_that_are_none_are_refused_at_once(
         ("render", RuntimeError("no\n  context"), r"Odd-v0 failed in render: RuntimeError: no context \("),
         ("render", OSError(), r"Odd-v0 failed in render: OSError \("),
         ("observe", SystemExit(3), r"Odd-v0 failed in reset: SystemExit: 3 \("),
-        ("reset", None, "Odd-v0 returns no observation and info from reset"),
-        ("reset", (1, 2), "Odd-v0 returns no observation and info from reset"),
+        ("reset", None, "Odd-v0 must return observation and info from reset"),
+        ("reset", (1, 2), "Odd-v0 must return observation and info from reset"),
     ],
 )
 def test_gym_that_fails_at_once(where: str, error: Any, words: str, odd: Any) -> None:

@@ -39,7 +39,9 @@ class Checked:
         with self._blaming("reset"):
             result = self._env.reset(seed=seed)
             if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-                raise GameError(f"{self._game} returns no observation and info from reset, as Gymnasium wants them")
+                raise GameError(
+                    f"{self._game} must return observation and info from reset, as Gymnasium has it since 0.26"
+                )
             return result[0], _info(result[1])
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -100,7 +102,7 @@ def _info(info: Any) -> dict[str, Any]:
 
 
 def _failure(error: BaseException) -> str:
-    """What an error of somebody's own code is, and where it arose, in a line."""
+    """An error of an environment's own code, and where it arose, in one line."""
     words = " ".join(f"{type(error).__name__}: {error}".split())
     if isinstance(error, SyntaxError):  # it says where it is
         return words
@@ -183,10 +185,9 @@ def _import_packages_with_environments() -> None:
 
 
 def _is_image(space: Any) -> bool:
+    """Whether observations are pictures. Four channels may be four screens, so the agent sees the rendering instead."""
     shape = list(getattr(space, "shape", None) or ())
-    return getattr(space, "dtype", None) == np.uint8 and (
-        len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
-    )
+    return getattr(space, "dtype", None) == np.uint8 and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)))
 
 
 def actions(env: Any, game: str) -> range:

@@ -252,9 +252,9 @@ def picture(tables: Sequence[Table], o: PlotOptions) -> bytes:
 
 
 def _import_matplotlib() -> Any:
-    """matplotlib without anybody's settings, because those may ask for a notebook, for LaTeX or for nonsense.
+    """Import matplotlib without the user's settings, because those may ask for a notebook or for LaTeX.
 
-    It reads them while it is imported, and those in the current folder first: in its own folder those are its defaults.
+    It reads settings while it is imported, first those in the current folder. In its own folder these are the defaults.
     """
     if "matplotlib" in sys.modules:
         return sys.modules["matplotlib"]

@@ -42,7 +42,7 @@ def shortest(number: float) -> float | int:
 
 
 def score_text(score: float) -> str:
-    """A score as people read it: whole numbers in full, others to 12 digits, because sums of fractions end in dust."""
+    """A score as people read it: whole numbers in full, others to 12 digits, because sums have rounding errors."""
     return f"{score:.12g}" if abs(score) < 1e12 else str(shortest(score))
 
 

@@ -92,7 +92,7 @@ def _text(content: bytes) -> str:
     except UnicodeDecodeError:
         if b"phase" not in content:
             raise
-        return content.decode("latin-1")  # of somebody's own column, in a file that a spreadsheet saved
+        return content.decode("latin-1")  # a spreadsheet saved the file, and a comment has an umlaut
 
 
 def _columns(path: Path, skipped: Sequence[str], delimiter: str) -> tuple[str, ...]:
