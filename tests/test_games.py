@@ -163,7 +163,7 @@ def test_watchers_see_and_steer_the_first_game_in_this_process(monkeypatch: pyte
 
 
 def test_what_is_wrong_in_a_process_is_told_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(GameError, match="no game 'pongo'"):
+    with pytest.raises(GameError, match="no game pongo"):
         make(2, monkeypatch, cores=8, game="pongo")
 
 
