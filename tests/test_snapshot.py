@@ -325,7 +325,7 @@ def test_a_missing_snapshot_names_those_there_are(tmp_path: Path) -> None:
     write_snapshot(tmp_path / "pong_1.pkl", small())
     with pytest.raises(SnapshotError, match=r"there is no snapshot .*pong_2\.pkl: in .* are pong_1\.pkl"):
         read_snapshot(tmp_path / "pong_2.pkl")
-    with pytest.raises(SnapshotError, match=r"is a folder: name a snapshot in it: in .* are pong_1\.pkl$"):
+    with pytest.raises(SnapshotError, match=r"is a folder, not a snapshot: in .* are pong_1\.pkl$"):
         read_snapshot(tmp_path)
 
 

@@ -85,7 +85,9 @@ def test_a_name_of_nothing_is_told_what_there_is(word: str, words: str, folder: 
 
 
 def test_a_folder_to_resume_is_told_what_is_in_it(folder: Path) -> None:
-    with pytest.raises(OptionError, match=r"snapshots_1.pkl and so on: in snapshots are breakout_10.pkl, "):
+    with pytest.raises(
+        OptionError, match=r"--resume snapshots is a folder, not a snapshot: in snapshots are breakout_10.pkl, "
+    ):
         start_where_it_stopped(Path("snapshots/"))
 
 

@@ -82,7 +82,7 @@ def read_snapshot(path: Path) -> Snapshot:
     except FileNotFoundError:
         raise SnapshotError(f"there is no snapshot {path}{others(path)}") from None
     except IsADirectoryError:
-        raise SnapshotError(f"{path} is a folder: name a snapshot in it{others(path / 'any')}") from None
+        raise SnapshotError(f"{path} is a folder, not a snapshot{others(path)}") from None
     except OSError as error:
         raise SnapshotError(f"cannot read snapshot {path}: {reason(error)}") from error
     kind = _kind(path, content)

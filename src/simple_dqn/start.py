@@ -129,7 +129,7 @@ def start_where_it_stopped(path: Path) -> Start:
     if number < 0 and not path.is_file():
         bare = max(files_of(prefix, "pkl"), key=number_of, default=prefix).with_suffix("")
         if bare == prefix and path.is_dir():
-            raise OptionError(f"--resume {path} is a folder: name a snapshot in it{others(path / 'any')}")
+            raise OptionError(f"--resume {path} is a folder, not a snapshot{others(path)}")
         if bare == prefix:
             ships = _newest(here(_SHIPPED) / prefix.name)
             raise OptionError(
