@@ -178,7 +178,7 @@ def test_a_new_run_over_an_older_one_s_name_keeps_them_apart(
     assert below("snapshots/b.2", after) == old
     assert after["results/b.csv.2"] == before["results/b.csv"]
     assert {name: after[f"snapshots/{name}"] for name in neighbours} == neighbours
-    told = f"Moved an earlier run's b_1.pkl … ({len(old)} files) to snapshots/b.2; to go on with that run: ./resume.sh"
+    told = f"Moved an earlier run's b_1.pkl … ({len(old)} files) to snapshots/b.2. Continue that run with ./resume.sh"
     assert f"{told} snapshots/b.2/b\n" in caplog.text
     new = [name for name in below("snapshots", after) if name not in neighbours and "/" not in name]
     assert {name for name in new if name.endswith(".pkl")} == {"b_1.pkl"}

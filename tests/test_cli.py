@@ -810,7 +810,7 @@ def test_gymnasium_scores_are_those_of_whole_games(
 
 
 @pytest.mark.parametrize(("words", "steps"), [([], {30}), (["--random_starts", "9"], {21, 22, 23, 24, 25, 26})])
-def test_games_start_as_in_the_training_unless_told_otherwise(
+def test_games_start_as_in_the_training_unless_options_differ(
     words: list[str], steps: set[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)

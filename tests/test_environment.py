@@ -494,7 +494,7 @@ def test_an_end_at_the_time_limit_is_an_end() -> None:
         assert (env._ale.game_truncated(), env.truncated) == (True, truncated)
 
 
-def test_a_game_has_108_000_frames_unless_told_otherwise() -> None:
+def test_a_game_has_108_000_frames_by_default() -> None:
     """30 minutes at 60 frames a second (Machado et al. 2018), in the emulator and in Gymnasium's Atari games."""
     for options, frames in (({}, 108_000), (dict(max_game_seconds=0), 0), (dict(max_game_seconds=7200), 432_000)):
         assert ale("pong", **options)._ale.getInt("max_num_frames_per_episode") == frames
@@ -927,7 +927,7 @@ def test_gym_that_fails_at_closing_says_so_unless_it_has_failed_before(odd: Any)
         ([1], 30),
     ],
 )
-def test_gym_frames_per_second_are_what_a_film_can_tell(told: Any, rate: float) -> None:
+def test_gym_frame_rates_are_limited_to_those_of_films(told: Any, rate: float) -> None:
     assert gymnasium_games.steps_per_second(SimpleNamespace(unwrapped=None, metadata=dict(render_fps=told)), 60) == rate
 
 

@@ -387,7 +387,7 @@ def zip_file(*names: str) -> bytes:
         (b"simple_dqn checkpoint 2 0\n", "a checkpoint, and the weights are in x.pkl"),
     ],
 )
-def test_what_is_no_snapshot_is_called_by_its_name(content: bytes, kind: str, tmp_path: Path) -> None:
+def test_the_error_says_what_a_file_is_instead_of_a_snapshot(content: bytes, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "x.pkl"
     path.write_bytes(content)
     with pytest.raises(SnapshotError, match=rf"x\.pkl is not a snapshot: it is {kind}") as caught:
@@ -396,7 +396,7 @@ def test_what_is_no_snapshot_is_called_by_its_name(content: bytes, kind: str, tm
 
 
 @pytest.mark.parametrize("damage", ["cut", "zeros", "unknown opcode"])
-def test_damaged_snapshots_are_told_in_words(damage: str, tmp_path: Path) -> None:
+def test_damage_of_a_snapshot_is_described(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "x.pkl"
     write_snapshot(path, small())
     content = path.read_bytes()
@@ -407,7 +407,7 @@ def test_damaged_snapshots_are_told_in_words(damage: str, tmp_path: Path) -> Non
         read_snapshot(path)
 
 
-def test_changed_line_ends_are_told(tmp_path: Path) -> None:
+def test_changed_line_ends_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x.pkl"
     path.write_bytes(plain_bytes({"a": np.zeros(3)}).replace(b"\n", b"\r\n"))
     with pytest.raises(SnapshotError, match="its line ends were changed on the way: copy the file again, as binary"):

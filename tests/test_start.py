@@ -67,7 +67,7 @@ def test_paths_are_short_below_the_current_folder(monkeypatch: pytest.MonkeyPatc
     [
         (
             "nosuchgame",
-            "nosuchgame: in snapshots are breakout, breakout_slow, breakout_slow_1; with this program ship ",
+            "nosuchgame: in snapshots are breakout, breakout_slow, breakout_slow_1; this program ships ",
         ),
         ("snapshots", "snapshots is a folder, not a snapshot: in snapshots are breakout, "),
         (
@@ -79,19 +79,19 @@ def test_paths_are_short_below_the_current_folder(monkeypatch: pytest.MonkeyPatc
         ("other/folder", r"other/folder is a folder, not a snapshot: in other/folder are pong_1.pkl"),
     ],
 )
-def test_a_name_of_nothing_is_told_what_there_is(word: str, words: str, folder: Path) -> None:
+def test_an_unknown_name_gets_the_list_of_names(word: str, words: str, folder: Path) -> None:
     with pytest.raises(SnapshotError, match=words):
         find_snapshot(Path(word))
 
 
-def test_a_folder_to_resume_is_told_what_is_in_it(folder: Path) -> None:
+def test_resuming_a_folder_lists_its_snapshots(folder: Path) -> None:
     with pytest.raises(
         OptionError, match=r"--resume snapshots is a folder, not a snapshot: in snapshots are breakout_10.pkl, "
     ):
         start_where_it_stopped(Path("snapshots/"))
 
 
-def test_a_name_of_two_things_is_told(folder: Path) -> None:
+def test_an_ambiguous_name_is_refused(folder: Path) -> None:
     (folder / "snapshots/breakout_slow_1.pkl").touch()
     with pytest.raises(OptionError, match=r"breakout_slow_1.pkl or the newest of snapshots/breakout_slow_1_\*.pkl"):
         find_snapshot(Path("breakout_slow_1"))

@@ -344,7 +344,7 @@ def test_a_file_without_one_of_the_columns_is_said_to_be_so(tmp_path: Path) -> N
         CSVFile(tmp_path / "a.csv", keep_steps=300)
 
 
-def test_a_file_of_semicolons_is_said_to_be_so(tmp_path: Path) -> None:
+def test_the_error_names_semicolons(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(rows(0, 1).replace(",", ";"))
     with pytest.raises(OutputError, match=r"\(its values are separated by ;\); save it with commas, or move it"):
         CSVFile(tmp_path / "a.csv", keep_steps=300)

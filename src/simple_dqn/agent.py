@@ -65,7 +65,7 @@ class Callback:
     """Is told what happens; subclasses override what they care for."""
 
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
-        """A phase of so many steps begins (None: nobody knows how many)."""
+        """A phase of so many steps begins (None: unknown)."""
 
     def on_begin(self) -> None:
         """The games of the phase are there: the agent's `state` is the one that it will act in first."""
@@ -167,9 +167,9 @@ class Agent:
             self._play(range(number))
 
     def play(self, games: int) -> None:
-        """Plays `games` games to their end, each place a fixed share of them; nothing is stored or learned.
+        """Plays `games` games to their end; nothing is stored or learned.
 
-        A place plays its games one after another. The shares are fixed because taking the first games that end would
+        Each place plays a fixed share of them, one after another, because taking the games that end first would
         favour short ones.
         """
         self._begin("test")
@@ -242,7 +242,7 @@ class Agent:
         return steps
 
     def _choose_actions(self, places: Sequence[int], exploration_rate: float) -> list[int]:
-        """ε-greedy for the games at `places`: at random with probability ε, else that of the highest Q-value."""
+        """Choose ε-greedily for the games at `places`: at random with probability ε, else the highest Q-value."""
         actions = [
             int(self._rng.integers(self.games.num_actions)) if self._rng.random() < exploration_rate else None
             for _ in places

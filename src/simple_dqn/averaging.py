@@ -102,8 +102,8 @@ class LastFrames:
 def average_after_reset(rom: Path, before: Any, out: NDArray[np.uint8]) -> None:
     """Fill `out` with the grey levels of the first screen after a reset of the emulator in state `before`.
 
-    The screen averages two frames within the reset, of which the emulator shows only the last. So one that averages
-    plays the reset again.
+    The screen averages two frames of the reset, but the emulator shows only the last one. So a second emulator, which
+    averages, repeats the reset.
     """
     ale = _averaging_emulator(rom)
     ale.restoreState(before)
@@ -116,7 +116,7 @@ def _averaging_emulator(rom: Path) -> Any:
     import ale_py
 
     ale = ale_py.ALEInterface()
-    ale.setInt("random_seed", 0)  # any, but not the clock
+    ale.setInt("random_seed", 0)  # fixed, because the default is the clock
     ale.setBool("color_averaging", True)
     ale.loadROM(rom)
     return ale

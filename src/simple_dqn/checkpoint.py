@@ -125,8 +125,8 @@ class Checkpoints:
 def set_aside(prefix: Path, folder: Path, after: int) -> list[Path]:
     """Moves what an earlier run saved under `prefix` after epoch `after` into `folder`; returns what moved.
 
-    Links every file there before it removes the first one here, because a move that is cut short must leave the run
-    whole in one of the two places.
+    Links all files before it removes the first one. So a move that is interrupted leaves the run complete in one of the
+    two places.
 
     Raises:
         OutputError: the files could not be moved.
@@ -148,7 +148,7 @@ def set_aside(prefix: Path, folder: Path, after: int) -> list[Path]:
         for path in moved:
             path.unlink(missing_ok=True)
     except OSError as error:
-        with contextlib.suppress(OSError):  # unless something has moved
+        with contextlib.suppress(OSError):  # not empty if a file has moved
             folder.rmdir()
         raise OutputError(f"cannot move {prefix}_*, an earlier run's files, to {folder}: {reason(error)}") from error
     return moved

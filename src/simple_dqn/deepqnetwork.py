@@ -38,9 +38,9 @@ logger = logging.getLogger(__name__)
 class DeepQNetworkOptions(Options):
     title = "Deep Q-learning network"
     learning_rate: float = option(0.00025, "step size of RMSProp and Adam", above=0, at_most=1000)
-    learning_rate_end: float = option(0.0, "step size at the end of its decay", at_least=0, at_most=1000)
+    learning_rate_end: float = option(0.0, "step size after --learning_rate_decay_steps", at_least=0, at_most=1000)
     learning_rate_decay_steps: int = option(
-        0, "training steps over which it changes linearly to that; 0: it stays", at_least=0, at_most=10**12
+        0, "training steps until --learning_rate_end, linearly; 0: constant", at_least=0, at_most=10**12
     )
     discount_rate: float = option(0.99, "worth of a reward one step later", at_least=0, at_most=1)
     batch_size: int = option(32, "transitions in a minibatch", at_least=1, at_most=10**6)
@@ -157,7 +157,7 @@ class DeepQNetwork:
         backend: where and in which precision it runs.
         seed: of the initial weights, as `numpy.random.RandomState(seed)` draws them.
         use_target: keep a target network apart; without it the network is its own target.
-        threads: how many compute on the CPU, at most; all there are if None.
+        threads: at most this many on the CPU; None: one for each core.
 
     Raises:
         OptionError: the backend is not there, the network does not fit the screens or the memory, or there is no target
@@ -188,7 +188,7 @@ class DeepQNetwork:
         # The optimizers' averages of what no gradient reaches any more decay into numbers that processors multiply some
         # hundred times more slowly (a step of RMSProp: 7.7 ms, not 1.3). Other threads take this over as they start.
         torch.set_flush_denormal(True)
-        most = min(threads or num_cores(), torch.get_num_threads())  # the latter knows OMP_NUM_THREADS, but no quota
+        most = min(threads or num_cores(), torch.get_num_threads())  # PyTorch heeds OMP_NUM_THREADS, but no quota
         if most < torch.get_num_threads():
             torch.set_num_threads(most)
         self.device = find_device(backend)

@@ -53,7 +53,7 @@ class EnvironmentOptions(Options):
     screen_width: int = option(84, "width of a screen after the resize, pixels", at_least=1, at_most=4096)
     screen_height: int = option(84, "height of a screen after the resize, pixels", at_least=1, at_most=4096)
     max_game_seconds: float = option(
-        1800.0, "seconds of play, at the game's natural speed, after which a game is broken off; 0: no limit",
+        1800.0, "time limit of a game, in seconds of play at natural speed; 0: no limit",
         at_least=0, at_most=10**6,
     )  # fmt: skip
 
@@ -95,7 +95,7 @@ class Environment(ABC):
         watchers: see every frame, if `_show` is called after each.
         frames_per_second: at the game's natural speed.
         pixel_width: of a picture's pixel as it should be seen, in heights.
-        lives: left; 0 where nobody counts them.
+        lives: left; 0 if they are unknown.
     """
 
     mode: Mode = "train"
@@ -322,7 +322,7 @@ class ALEEnvironment(Environment):
         """Plays `action` until it has been repeated often enough or the game is over; yields the rewards."""
         for _ in range(self._repeats):
             over = self._ale.game_over()
-            reward = self._ale.act(self._actions[action])  # even if over, because it draws random numbers
+            reward = self._ale.act(self._actions[action])  # even after the end, because each call draws random numbers
             if not over:
                 if self._frames:
                     self._frames.add()
@@ -374,7 +374,7 @@ class GymEnvironment(Environment):
         self._most_steps = options.max_game_seconds * self.frames_per_second
         self._steps = 0  # of this game
         self._terminated = self._truncated = False
-        # The first game begins here, because what cannot be seen or filmed is refused before the training.
+        # The first game begins here, so that unusable pictures are refused before the training.
         self._first: Any = self._gym.reset(seed=seed)  # later games follow from it
         self._observation: Any = self._first[0]
         self.screen()
@@ -435,7 +435,7 @@ class GymEnvironment(Environment):
 @cache  # once a process
 def _tell_of_stop(game: str) -> None:
     logger.warning(
-        "%s stopped with lives left, as its cartridge does after a time: the game is cut, a new one begins", game
+        "%s stopped with lives left, as its cartridge does after a time. This game is cut; a new one begins.", game
     )
 
 

@@ -76,5 +76,5 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _print_error(text: str) -> None:
     """Prints an error as one line, whatever is in it: a file's name may have several."""
-    with contextlib.suppress(OSError):  # nobody may be listening
+    with contextlib.suppress(OSError):  # stderr may be a closed pipe
         print("error:", text.replace("\n", " "), file=sys.stderr)

@@ -102,7 +102,7 @@ def here(path: Path) -> Path:
 
 
 def free_number(*paths: str | None) -> int:
-    """The least number from 1 on that no file PATH.number has, for any of `paths`."""
+    """The smallest number from 1 on for which PATH.number exists for none of `paths`."""
     given = [path for path in paths if path]
     return next(n for n in itertools.count(1) if not any(os.path.lexists(f"{path}.{n}") for path in given))
 

@@ -128,7 +128,7 @@ class Game:
         self.environment.mode = state["mode"]
         self._state.screens[...] = state["screens"]
         self._started = state["started"]
-        return not self.environment.is_terminal()  # as it is under a time limit that is shorter now
+        return not self.environment.is_terminal()  # because the time limit may be shorter now
 
     def _end(self) -> int:
         if self.environment.is_terminal():
@@ -203,9 +203,9 @@ class Games:
             game.begin(mode, anew)
 
     def start(self, actions: Sequence[int | None]) -> Sequence[int | None]:
-        """Has the first `len(actions)` games play, but for those whose action is None; `finish` must follow.
+        """Starts a step of the first `len(actions)` games, except those whose action is None; `finish` must follow.
 
-        Returns the actions that they play: those chosen, unless somebody else has the joystick.
+        Returns the actions that they play: those chosen, unless a user has the joystick.
         """
         self._actions = [
             None if action is None else game.steer(action) for game, action in zip(self.games, actions, strict=False)
@@ -240,7 +240,7 @@ class GameWorkers(Games):
     The processes end with this object, or at the latest with this process, however it ends.
 
     Args:
-        make: makes the environment of game number so-and-so; the processes call it.
+        make: makes the environment of game i, from 0; the processes call it.
         processes: how many, at most one a game.
         in_turn: the network computes when they do not play.
         number, state_shape, random_starts, rngs: as for `Games` and `make_board`.

@@ -23,7 +23,7 @@ _OLD_API = (
 
 
 class Checked:
-    """An environment whose faults are one line: what it raises, or returns wrongly, becomes a GameError.
+    """An environment whose exceptions and wrong return values become a GameError of one line.
 
     Args:
         env: the environment, with Gymnasium's methods.
@@ -59,7 +59,7 @@ class Checked:
             return self._picture(observation, "observes")
 
     def close(self) -> None:
-        if not self._failed:  # else that is what the user should read
+        if not self._failed:  # because the user should read the first error
             with self._blaming("close"):
                 self._env.close()
 
@@ -102,7 +102,7 @@ def _info(info: Any) -> dict[str, Any]:
 
 
 def _failure(error: BaseException) -> str:
-    """An error of an environment's own code, and where it arose, in one line."""
+    """Text of an exception in an environment's own code, with file and line, in one line."""
     words = " ".join(f"{type(error).__name__}: {error}".split())
     if isinstance(error, SyntaxError):  # it says where it is
         return words
@@ -226,4 +226,4 @@ def steps_per_second(env: Any, atari_frames: int) -> float:
         rate = float(env.metadata.get("render_fps"))
     except (AttributeError, TypeError, ValueError):
         return 30.0
-    return min(max(rate, 0.01), 1000.0) if rate > 0 and math.isfinite(rate) else 30.0  # as a film can tell it
+    return min(max(rate, 0.01), 1000.0) if rate > 0 and math.isfinite(rate) else 30.0  # the rates that a film can have

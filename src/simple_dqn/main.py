@@ -67,7 +67,7 @@ _TRAINED_ON = (
     *(f.name for f in fields(EnvironmentOptions) if f.name != "max_game_seconds"),
     *("history_length", "batch_norm", "dueling"),
 )
-_STARTS = ("random_starts",)  # so too are these, which a resumed training may change
+_STARTS = ("random_starts",)  # likewise, but a resumed training may change it
 _SHAPES = ("screen_width", "screen_height", "history_length", "batch_norm", "dueling")  # weights of one fit no other
 _NAMED = ("record_screen_path", "video_file", "visualization_file", "scores_path")  # may hold the snapshot's name
 _COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
@@ -135,7 +135,7 @@ def _settle(given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
 
 
 def _named_after(snapshot: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """What is recorded, named after the snapshot: {snapshot} in a name stands for pong_10, say, and {name} for pong."""
+    """The options in `_NAMED`, with {snapshot} replaced by pong_10, for example, and {name} by pong."""
     words = {"{snapshot}": snapshot.stem, "{name}": prefix_of(snapshot).name}
     named = {name: str(given[name]) for name in _NAMED if name in given}
     for word, text in words.items():

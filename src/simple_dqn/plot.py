@@ -261,7 +261,7 @@ def _import_matplotlib() -> Any:
     found = importlib.util.find_spec("matplotlib")
     assert found
     assert found.origin
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it cannot keep its list of fonts, say
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # for example that it cannot save its list of fonts
     here, backend = Path.cwd(), os.environ.pop("MPLBACKEND", None)
     os.chdir(Path(found.origin).parent / "mpl-data")
     try:

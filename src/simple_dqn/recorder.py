@@ -268,7 +268,7 @@ class Film(_FileRecorder):
 
 
 def _resized(picture: Picture, height: int, width: int) -> Picture:
-    """The picture in a film's size, which is that of the first: an environment may show larger and smaller ones."""
+    """Resize a picture to the film's size, that of the first one, because an environment may change its size."""
     import cv2
 
     if picture.shape[:2] == (height, width):
@@ -341,9 +341,9 @@ class _SoundTrack:
 
 
 class _GIFTrack:
-    """Pictures of at most 256 colours, as many a second as a GIF can tell: every other one of 60.
+    """Pictures of at most 256 colours, at a rate that a GIF can have: every other one of 60 a second.
 
-    The pixels have the shape that they have in a film. They are as small as that allows, because GIFs are large.
+    Pixels have the same shape as in a film. They are as small as that allows, because GIFs are large.
     """
 
     def __init__(self, container: Any, environment: Environment) -> None:

@@ -282,7 +282,7 @@ class ReplayMemory:
         self._rng.bit_generator.state = state["rng"]
 
     def transitions(self, lane: int, numbers: range) -> list[NDArray[Any]]:
-        """Actions, rewards and screens of the transitions that were added to `lane` as number so-and-so, from 0."""
+        """Actions, rewards and screens of the transitions that `lane` received as these numbers, from 0."""
         places = self._places(lane, numbers)
         return [self.actions[places], self.rewards[places], as_array(self.screens[places])]
 
@@ -369,7 +369,7 @@ class PrioritizedReplayMemory(ReplayMemory):
     def update(self, indexes: NDArray[np.int64], errors: NDArray[np.float32]) -> None:
         priorities = (np.abs(np.asarray(errors, np.float64)) + _LEAST) ** self._options.priority_exponent
         if not np.isfinite(priorities).all():
-            return  # no transition could be drawn any more; the loss, which is not finite either, ends the training
+            return  # because else nothing could be drawn any more; the loss is not finite either and ends the training
         self._highest = max(self._highest, float(priorities.max()))
         self._tree[indexes] = priorities
 

@@ -27,7 +27,7 @@ def same_game(environment: str, one: str, other: str) -> bool:
 
 
 def _name(game: str) -> str:
-    """The name by which ale-py ships a game, of its name or its ROM file's."""
+    """The name that ale-py has for a game, from the game's name or its ROM file."""
     return Path(game).stem.lower().replace("-", "_").replace(" ", "_")
 
 
@@ -66,7 +66,7 @@ def find_rom(game: str) -> Path:
 
 
 def _missing(game: str, name: str, names: Sequence[str]) -> str:
-    """What is missing, and what may have been meant: other games only if their names are really close."""
+    """What is missing and what to type instead; other games only if their names are close."""
     is_path = bool(Path(game).suffix) or os.sep in game
     what = f"there is no file {game}" if is_path else f"there is no game {game}"
     environment = _in_gymnasium(game)
@@ -81,7 +81,7 @@ def _missing(game: str, name: str, names: Sequence[str]) -> str:
 
 
 def _in_gymnasium(game: str) -> str:
-    """The newest environment that Gymnasium has under this name, however it is written; nothing if there is none."""
+    """The newest Gymnasium environment of this name, in upper or lower case; empty if there is none."""
     import gymnasium
 
     wanted = game.lower()

@@ -48,11 +48,11 @@ class MainOptions(Options):
     random_steps: int = option(50_000, "random moves that fill the replay memory before learning starts", **_STEPS)
     train_steps: int = option(250_000, "training steps per epoch", **_STEPS)
     test_steps: int = option(125_000, "test steps after each epoch", **_STEPS)
-    test_games: int = option(0, "whole games per test, in place of --test_steps; 0: steps", **_STEPS)
+    test_games: int = option(0, "whole games per test, instead of --test_steps; 0: --test_steps", **_STEPS)
     epochs: int = option(200, "epochs to run", **_STEPS)
     start_epoch: int = option(0, "epochs already run: sets the exploration rate and the snapshots' numbers", **_STEPS)
     play_games: int = option(0, "play so many games, and neither train nor test", **_STEPS)
-    load_weights: str | None = option(None, "snapshot to begin with, or name of a game: its newest one")
+    load_weights: str | None = option(None, "snapshot to begin with, or a game's name for its newest one")
     save_weights_prefix: str | None = option(None, "snapshots are saved as PREFIX_EPOCH.pkl")
     csv_file: str | None = option(None, "file for the statistics of every phase")
     scores_path: str | None = option(None, "folder for scores.csv and scores.json of the games of --play_games")
@@ -373,7 +373,7 @@ class Run:
             game = start.facts.get("game")
             raise SnapshotError(f"{error}" + (f" (it was trained on {game})" if game else "")) from None
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise SnapshotError(f"{start.path} is damaged: its layers make no sense; use another one") from error
+            raise SnapshotError(f"{start.path} is damaged: its layers do not fit together. Use another one.") from error
         if trained_on != self.games.action_names:
             ours = " ".join(self.games.action_names)
             logger.warning("The actions of %s are %s, here %s", start.path, " ".join(trained_on), ours)
@@ -421,7 +421,7 @@ class Run:
                 self.memory.cut()
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
-                f"{checkpoint.path} is damaged: it makes no sense; name a snapshot to start from that"
+                f"{checkpoint.path} is damaged: its values do not fit together. Name a snapshot (.pkl) instead."
             ) from error
         self._stage = (phase, epoch)
         self._going_on = state["statistics"] if state["under_way"] and phase != "test" else None  # tests begin anew
@@ -441,20 +441,20 @@ class Run:
         """Moves an earlier run's files away, or the epochs after the one that this run goes on from."""
         o, after = self.options, self.options.start_epoch or -1
         if start and o.resume:
-            after = -1  # what is there has nothing to do with this run
+            after = -1  # because the files there are another run's
             if prefix_of(start.path).resolve() == prefix.resolve():
                 after = number_of(Path(o.resume))
                 if after < 0 or prefix_of(Path(o.resume)).name != prefix.name:
-                    return  # it goes on from the last of its name
+                    return  # because it continues from the last epoch
         folder = Path(f"{prefix}.{number}")
         moved = set_aside(prefix, folder, after)
         if moved:
             names = moved[0].name + (f" … ({len(moved)} files)" if len(moved) > 1 else "")
             again = f"./resume.sh {folder / prefix.name}"
-            logger.info("Moved an earlier run's %s to %s; to go on with that run: %s", names, folder, again)
+            logger.info("Moved an earlier run's %s to %s. Continue that run with %s", names, folder, again)
 
     def _rows_to_keep(self, start: Start | None) -> dict[str, Any]:
-        if start and ships(start.path):  # the file of that name has another run's
+        if start and ships(start.path):  # because the CSV file of that name belongs to another run
             return {}
         if start and start.checkpoint:
             phase, epoch = start.checkpoint.due

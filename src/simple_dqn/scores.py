@@ -47,7 +47,7 @@ def score_text(score: float) -> str:
 
 
 def mean_text(mean: float, decimals: int = 1) -> str:
-    """A mean as people read it: so many decimals; three digits if it is below 0.1, because rewards may be small."""
+    """A mean as people read it: rounded to `decimals`, or to three digits below 0.1, because rewards may be small."""
     return f"{mean:.3g}" if 0 < abs(mean) < 0.1 else f"{mean:.{decimals}f}"
 
 

@@ -122,7 +122,7 @@ _KINDS = {
 
 
 def _kind(path: Path, content: bytes) -> str:
-    """What a file is that is certainly no snapshot; nothing for one that may be."""
+    """What the file is if it is certainly not a snapshot; empty if it may be one."""
     if not content:
         return "empty"
     kind = next((kind for beginning, kind in _KINDS.items() if content.startswith(beginning)), "")
@@ -136,7 +136,7 @@ def _kind(path: Path, content: bytes) -> str:
             return "a file of PyTorch"
     if kind or content[:1] == pickle.PROTO:
         return kind
-    if content[:1] not in b"(]}" and _is_text(content[:1000]):  # with these a pickle of protocol 0 may begin
+    if content[:1] not in b"(]}" and _is_text(content[:1000]):  # because a pickle of protocol 0 may begin with these
         first = content.partition(b"\n")[0]
         return "a file of statistics" if b"epoch" in first and b"phase" in first else "text"
     return "a ROM" if _is_rom(path) else ""
@@ -280,7 +280,7 @@ def _arrays(params: dict[str, Any]) -> dict[str, Array]:
 
 
 def others(path: Path) -> str:
-    """Words that tell of some snapshots in the folder `path`, or beside the file, if there are any."""
+    """The end of an error: names of snapshots in the folder `path`, or beside the file; empty if there are none."""
     folder = path if path.is_dir() else path.parent
     siblings = folder.iterdir() if folder.is_dir() else ()
     names = sorted(p.name for p in siblings if p.suffix in (".pkl", ".prm"))

@@ -47,9 +47,9 @@ def start_from_weights(path: Path) -> Start:
 def find_snapshot(path: Path) -> Path:
     """The snapshot that `path` names.
 
-    It is a file, or the newest of those whose names begin with `path`, as in snapshots/pong. The name of a game or a
-    training without a folder, as in pong or pong_slow, or a ROM file stands for the newest snapshot of that name in
-    ./snapshots, or else for the one that ships.
+    `path` is a file, or the beginning of snapshots' names (snapshots/pong), of which the newest is taken. The name of a
+    game (pong) or a training (pong_slow), or a ROM file, means the newest snapshot of that name in ./snapshots. If
+    there is none, it means the one that ships.
 
     Raises:
         SnapshotError, OptionError: there is none, or two things have that name.
@@ -88,21 +88,21 @@ def _newest(prefix: Path) -> Path | None:
 
 
 def _names_to_choose_from() -> str:
-    """Words that tell which names stand for a snapshot."""
+    """The end of an error: the names that mean a snapshot; empty if there are none."""
     own, ships = (
         ", ".join(sorted({prefix_of(path).name for path in folder.glob("*") if path.suffix in (".pkl", ".prm")}))
         for folder in (_OWN, _SHIPPED)
     )
     words = [f"in {_OWN} are {own}"] if own else []
-    words += [f"with this program ship {ships}"] if ships else []
+    words += [f"this program ships {ships}"] if ships else []
     return f": {'; '.join(words)}" if words else ""
 
 
 def start_where_it_stopped(path: Path) -> Start:
     """The checkpoint of the snapshot `path` or, if that is damaged, the last whole one before it; else the snapshot.
 
-    `path` may also be what the names of a training's snapshots begin with, as in snapshots/pong: its last checkpoint.
-    What is not in the current folder is looked for in ./snapshots, but never among the snapshots that ship.
+    `path` may also be the beginning of a training's snapshots' names, as in snapshots/pong: then its last checkpoint is
+    taken. A name that is not in the current folder is looked for in ./snapshots, but never among those that ship.
 
     Raises:
         SnapshotError, OptionError: there is nothing to start from.
@@ -141,7 +141,7 @@ def start_where_it_stopped(path: Path) -> Start:
 
 
 def _saved(path: Path) -> bool:
-    """Whether `path` is a file, or what names of saved files begin with."""
+    """Whether `path` is a file, or the beginning of saved files' names."""
     numbered = (file for kind in ("pkl", "prm", "checkpoint") for file in files_of(path, kind))
     return path.is_file() or Path(f"{path}.pkl").is_file() or any(numbered)
 

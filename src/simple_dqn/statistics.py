@@ -50,7 +50,7 @@ class Statistics(Callback):
         self._csv = csv
         self._start_time = time.monotonic() - (csv.total_time if csv else 0.0)
         self._validation_states: NDArray[np.uint8] | None = None
-        self._silent = False  # the network, as a warning has said
+        self._silent = False  # whether a warning has said that the network fell silent
         self.phase = ""
         self._scores: dict[int, float] = {}  # so far, of each game under way; nan if it does not count
         self.on_phase_start("", 0, None)
@@ -245,7 +245,7 @@ class CSVFile:
             with self.path.open("r+b", buffering=0) as file:
                 end = file.seek(0, io.SEEK_END)
                 file.seek(max(0, end - 1))
-                if file.read(1) not in (b"\n", b""):  # an editor took it off meanwhile
+                if file.read(1) not in (b"\n", b""):  # because an editor may have removed the line end
                     line = b"\n" + line
                 try:
                     if file.write(line) != len(line):
@@ -292,7 +292,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _finished(row: dict[str, str]) -> bool:
-    """Whether a row without its line end is whole: its last number must be what the numbers before it say."""
+    """Whether a row without its line end is complete: its last number must follow from the others."""
     try:
         seconds, speed = float(row["epoch_time"]), float(row["steps_per_second"])
         return math.isclose(speed, int(row["steps"]) / seconds if seconds else 0.0, rel_tol=0.001)

@@ -48,8 +48,8 @@ def read_table(path: Path, skiprows: int, delimiter: str, wanted: Sequence[str])
         wanted: columns that must be there.
 
     Raises:
-        StatisticsError: it is missing, empty or damaged, or lacks a column. A last line that is only half written is
-            no damage. Cells without a value are nan, and so is whatever else columns that are not wanted hold.
+        StatisticsError: it is missing, empty or damaged, or lacks a column. A last line that is half
+            written is left out. Cells without a value are nan. In other columns than `wanted`, text is nan, too.
     """
     lines, number = _lines(path), skiprows
     if len(lines) <= skiprows:

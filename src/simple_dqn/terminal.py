@@ -136,7 +136,7 @@ class Terminal:
         import tty
 
         tty.setcbreak(sys.stdin.fileno())
-        # The progress bar may be on the line; it would still be there when the page is given back, before what follows.
+        # Clear the progress bar first, because the terminal shows its line again after the game.
         self._write("\r\x1b[K\x1b[?1049h\x1b[?25l\x1b[2J")  # another page, no cursor
         self._size = os.terminal_size((0, 0))  # all is to be drawn
 

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 HELP = (
     ("m", "take over, give back"),
     ("arrows, space", "joystick and button"),
-    ("0 to 9", "play action so-and-so"),
+    ("0 to 9", "play that action"),
     ("a, s", "slower, faster"),
     ("[, ]", "volume"),
     ("p", "pause"),
@@ -138,7 +138,7 @@ class Viewer(Watcher, Callback):
         clock, sleep: seconds, for tests.
 
     Attributes:
-        quit: somebody wants to see no more.
+        quit: the user closed the display.
     """
 
     def __init__(
@@ -236,7 +236,7 @@ class Viewer(Watcher, Callback):
         elif key in ("q", "escape"):
             self.quit = True
             self._leave()
-        elif key == "hangup":  # not somebody's wish: the run is as if interrupted
+        elif key == "hangup":  # no user asked for it: the run ends as if interrupted
             self._leave()
         elif key in _JOYSTICK or key.isdigit():
             self._taps.add(key)
@@ -312,7 +312,7 @@ class Viewer(Watcher, Callback):
         return [part for part in parts if part]
 
     def _think(self) -> None:
-        """Has the agent's thoughts shown, if somebody wants to see them and there are any yet."""
+        """Shows the agent's thoughts, if the user wants to see them and there are any yet."""
         agent = self._agent
         if not self._thoughtful or not agent or self._action is None:
             return
@@ -341,7 +341,7 @@ def joystick(keys: set[str], names: Sequence[str]) -> int:
 
 
 def shortened(status: Sequence[str], fits: Callable[[str], bool]) -> str:
-    """The parts of `status` that fit on a line: the last, and before it as many of the first as there is room for."""
+    """The parts of `status` that fit on a line: the last one, and before it as many of the first as fit."""
     lines = ["  ".join([*status[:count], status[-1]]) for count in range(len(status))]
     return next((line for line in reversed(lines) if fits(line)), status[-1])
 

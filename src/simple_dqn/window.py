@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 _SCALE = 630  # height of the picture in a fresh window, at most; Atari's 210 rows, three times
 _BAR, _PANEL = 28, 300  # height of the status line, width of the agent's thoughts
-_TEXT, _SMALL_TEXT, _LEAST_TEXT = 24, 14, 8  # letters: usual, where room is short, where even those are too large
+_TEXT, _SMALL_TEXT, _LEAST_TEXT = 24, 14, 8  # heights of letters
 _BACKGROUND, _INK, _DIM, _ACCENT = (16, 16, 20), (235, 235, 235), (120, 120, 130), (255, 170, 60)
-_ATTEMPTS = 3  # at giving the window its size and place
+_ATTEMPTS = 3  # to set the size and place of the window
 _LEAST_SCREEN = 16  # pixels: on smaller ones nothing can be seen
 _MOST_SOUND = 6  # frames that may wait to be heard: more would come too late
 
@@ -50,7 +50,7 @@ class Window:
         except pygame.error as error:
             raise GameError(f"cannot open {where}: {error}") from None
         if pygame.display.get_driver() in ("offscreen", "dummy") and "SDL_VIDEODRIVER" not in os.environ:
-            pygame.display.quit()  # nobody could see what SDL falls back on
+            pygame.display.quit()  # because SDL may fall back on an invisible display
             raise GameError(f"cannot open {where}")
         pygame.font.init()
         self._fonts: dict[int, Any] = {}
@@ -59,8 +59,8 @@ class Window:
         self._loss = _NoLoss()
         self._speaker: _Speaker | None = None
         self._deaf = False
-        self._windowed: tuple[_Point, _Point] | None = None  # place and size to go back to from the full screen
-        self._roomy: tuple[_Point, _Point] | None = None  # left edge and width before and after it grew for thoughts
+        self._windowed: tuple[_Point, _Point] | None = None  # place and size before the full screen
+        self._roomy: tuple[_Point, _Point] | None = None  # (left edge, width) without and with thoughts
         self._drawn: tuple[Scene, _Point] | None = None  # what the window shows, and its size
 
     @property
@@ -130,7 +130,7 @@ class Window:
     def close(self) -> None:
         if self._speaker:
             self._speaker.close()
-        if self._loss.lost:  # there is nobody to take leave of: Xlib would end the program at once
+        if self._loss.lost:  # the X server is gone, and Xlib would end the program at once
             atexit.unregister(self._pygame.quit)
         else:
             self._pygame.quit()
@@ -176,9 +176,9 @@ class Window:
             self._place((left, top), (width, height))
 
     def _place(self, place: _Point, size: _Point) -> None:
-        """Changes the window's size and sees to its place, as the size alone would move it by its frame.
+        """Sets the window's size and place; the place because a new size would move the window by its frame.
 
-        Another time if need be: a window manager that is busy still gives it the full screen, say.
+        Tries again if a busy window manager has not followed yet.
         """
         pygame = self._pygame
         for attempt in range(_ATTEMPTS):
@@ -214,9 +214,13 @@ class Window:
         return min(_PANEL, self._screen.get_width() // 2) if scene.mind else 0
 
     def _draw_picture(self, scene: Scene, runs: Sequence[tuple[int, int]]) -> list[Any]:
-        """Draws these runs of the picture's rows, first and after the last; the places of the window that it drew on.
+        """Draws some rows of the picture as large as it fits; returns the rectangles of the window that it drew on.
 
-        As large as the picture fits: in whole pixels, or smaller and smooth, and then all of it, if not even one fits.
+        The scale is a whole number. If the window is too small for that, all of the picture is drawn, smoothed.
+
+        Args:
+            scene: with the picture.
+            runs: first row and the one after the last of each run of rows.
         """
         pygame = self._pygame
         rows, columns, _ = scene.picture.shape
@@ -240,7 +244,7 @@ class Window:
         return places
 
     def _draw_status(self, scene: Scene) -> Any:
-        """Draws the line at the bottom; where it is."""
+        """Draws the status line; returns its rectangle."""
         width, height = self._screen.get_size()
         bar = self._pygame.Rect(0, height - _BAR, width, _BAR)
         self._screen.fill(_BACKGROUND, bar)
@@ -250,7 +254,7 @@ class Window:
     def _draw_mind(self, mind: Mind, left: int, width: int, height: int) -> None:
         """Bars from the lowest to the highest Q-value, and the screens of the state, the newest last.
 
-        Where there is no room for all actions, some about the chosen one.
+        If there is no room for all actions, those around the chosen one are shown.
         """
         low, high = float(np.min(mind.q)), float(np.max(mind.q))
         bar, gap = (5, 3) if len(mind.names) <= 9 else (3, 0)  # all 18 actions leave room for the screens
@@ -302,7 +306,7 @@ class Window:
         self._screen.blit(box, ((width - box.get_width()) // 2, (height - box.get_height()) // 2))
 
     def _fit_help(self, help: Sequence[tuple[str, str]]) -> tuple[int, int]:
-        """Height of the letters, and how many lines of `help` there is room for: all, unless letters get too small."""
+        """Height of the letters, and number of lines of `help` that fit: all, unless the letters get too small."""
         width, height = self._screen.get_size()
         for size in range(_TEXT, _LEAST_TEXT - 1, -2):
             count = (height - _BAR - size) // self._line(size)
@@ -311,7 +315,7 @@ class Window:
         return size, max(1, min(count, len(help)))
 
     def _help_columns(self, help: Sequence[tuple[str, str]], size: int) -> tuple[int, int]:
-        """Where what the keys do begins, and where it ends, with letters of `size`."""
+        """Left and right edge of the column of explanations, with letters of `size`."""
         keys, texts = (max(self._font_of(size).size(text)[0] for text in column) for column in zip(*help, strict=True))
         return size // 2 + keys + size, size // 2 + keys + size + texts + size // 2
 
@@ -328,13 +332,13 @@ class Window:
 
 
 def _differ_little(a: Scene, b: Scene) -> bool:
-    """Whether they differ in the status and in pixels alone."""
+    """Whether two scenes differ only in the status and in pixels."""
     same_shape = (a.picture.shape, a.pixel_width) == (b.picture.shape, b.pixel_width)
     return same_shape and a.mind is b.mind and not a.help and not b.help
 
 
 def changed_rows(before: Picture, after: Picture) -> list[tuple[int, int]]:
-    """The runs of rows in which two pictures of one shape differ, each as its first row and the one after its last."""
+    """Runs of rows in which two pictures of one shape differ: first row, and the one after the last."""
     differ = (before != after).any(axis=(1, 2))
     edges = np.flatnonzero(np.diff(differ, prepend=False, append=False))
     return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
