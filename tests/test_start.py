@@ -91,6 +91,12 @@ def test_resuming_a_folder_lists_its_snapshots(folder: Path) -> None:
         start_where_it_stopped(Path("snapshots/"))
 
 
+def test_resuming_an_unknown_name_lists_the_names_of_trainings(folder: Path) -> None:
+    words = r"no snapshots seaquest_1.pkl and so on: in snapshots are breakout, breakout_slow, breakout_slow_1$"
+    with pytest.raises(OptionError, match=words):
+        start_where_it_stopped(Path("seaquest"))
+
+
 def test_an_ambiguous_name_is_refused(folder: Path) -> None:
     (folder / "snapshots/breakout_slow_1.pkl").touch()
     with pytest.raises(OptionError, match=r"breakout_slow_1.pkl or the newest of snapshots/breakout_slow_1_\*.pkl"):

@@ -87,14 +87,14 @@ def _newest(prefix: Path) -> Path | None:
     return max(numbered, key=lambda path: (path.stat().st_mtime_ns, number_of(path)), default=None)
 
 
-def _names_to_choose_from() -> str:
+def _names_to_choose_from(*, shipped: bool = True) -> str:
     """The end of an error: the names that mean a snapshot; empty if there are none."""
     own, ships = (
         ", ".join(sorted({prefix_of(path).name for path in folder.glob("*") if path.suffix in (".pkl", ".prm")}))
         for folder in (_OWN, _SHIPPED)
     )
     words = [f"in {_OWN} are {own}"] if own else []
-    words += [f"this program ships {ships}"] if ships else []
+    words += [f"this program ships {ships}"] if ships and shipped else []
     return f": {'; '.join(words)}" if words else ""
 
 
@@ -132,8 +132,9 @@ def start_where_it_stopped(path: Path) -> Start:
             raise OptionError(f"--resume {path} is a folder, not a snapshot{others(path)}")
         if bare == prefix:
             ships = _newest(here(_SHIPPED) / prefix.name)
+            names = _names_to_choose_from(shipped=False) if path.parent == Path() else others(path)
             raise OptionError(
-                f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on{others(path)}"
+                f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on{names}"
                 + (f"; {ships} ships with this program" if ships else "")
             )
     path = path if path.is_file() and path.suffix != ".checkpoint" else Path(f"{bare}.pkl")
