@@ -10,6 +10,7 @@ import pytest
 from simple_dqn.errors import OptionError, SnapshotError
 from simple_dqn.files import here
 from simple_dqn.main import _settle
+from simple_dqn.snapshot import Snapshot, write_snapshot
 from simple_dqn.start import find_snapshot, start_where_it_stopped
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +45,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_name_stands_for_the_newest_snapshot_of_exactly_that_name(word: str, found: str, folder: Path) -> None:
     assert find_snapshot(Path(word)) == Path(found)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("my_pkg.envs:ns/A-v0", "my_pkg.envs.ns-A-v0"),
+        ("my_pkg.envs:A-v0", "my_pkg.envs.A-v0"),
+        ("ALE/Breakout-v5", "Breakout-v5"),
+        ("ale_py:ALE/Breakout-v5", "Breakout-v5"),
+    ],
+)
+def test_an_environment_s_id_stands_for_its_newest_snapshot(word: str, name: str, folder: Path) -> None:
+    (folder / f"snapshots/{name}_1.pkl").touch()
+    assert find_snapshot(Path(word)) == Path(f"snapshots/{name}_1.pkl")
 
 
 @pytest.mark.parametrize("word", ["pong", "roms/pong.bin", "pong_31", "pong_31.pkl"])
@@ -120,3 +135,11 @@ def test_a_training_that_goes_on_from_what_ships_writes_to_the_current_folder(fo
     values, _ = _settle({"resume": str(SHIPPED / "pong_31.pkl")})
     assert values["start_epoch"] == 31
     assert (values["save_weights_prefix"], values["csv_file"]) == ("snapshots/pong", "results/pong.csv")
+
+
+def test_epochs_that_a_run_set_aside_left_behind_go_with_their_own_statistics(folder: Path) -> None:
+    for path in ("snapshots/b.2", "snapshots/b.2/b.13"):
+        (folder / path).mkdir()
+    write_snapshot(folder / "snapshots/b.2/b.13/b_3.pkl", Snapshot([], (), {}))
+    values, _ = _settle({"resume": "snapshots/b.2/b.13/b"})
+    assert (values["save_weights_prefix"], values["csv_file"]) == ("snapshots/b.2/b.13/b", "results/b.csv.2.13")

@@ -187,12 +187,12 @@ def _names(start: Start) -> dict[str, Any]:
         raise OptionError(f"--resume {start.path}: its name does not end in an epoch, as pong_10.pkl does")
     if ships(prefix):
         prefix = Path("snapshots", prefix.name)
-    folder = prefix.parent
-    aside = re.fullmatch(re.escape(prefix.name) + r"(\.\d+)", folder.name)
-    folder = folder.parent if aside else folder
+    folder, numbers = prefix.parent, ""
+    while aside := re.fullmatch(re.escape(prefix.name) + r"(\.\d+)", folder.name):  # epochs of it may be aside, too
+        folder, numbers = folder.parent, aside[1] + numbers
     results = folder.parent / "results" if folder.name == "snapshots" else folder
     return dict(
         start_epoch=start.facts.get("epoch", number),
         save_weights_prefix=str(prefix),
-        csv_file=str(results / f"{prefix.name}.csv{aside[1] if aside else ''}"),
+        csv_file=str(results / f"{prefix.name}.csv{numbers}"),
     )

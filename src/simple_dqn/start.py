@@ -48,8 +48,8 @@ def find_snapshot(path: Path) -> Path:
     """The snapshot that `path` names.
 
     `path` is a file, or the beginning of snapshots' names (snapshots/pong), of which the newest is taken. The name of a
-    game (pong) or a training (pong_slow), or a ROM file, means the newest snapshot of that name in ./snapshots. If
-    there is none, it means the one that ships.
+    game (pong) or a training (pong_slow), a ROM file, or an environment's id means the newest snapshot of that name in
+    ./snapshots. If there is none, it means the one that ships.
 
     Raises:
         SnapshotError, OptionError: there is none, or two things have that name.
@@ -57,8 +57,11 @@ def find_snapshot(path: Path) -> Path:
     rom = path.suffix.lower() in _ROMS
     if path.is_file() and not rom:
         return path
-    bare = rom or path.parent == Path()
-    name = path.stem if rom else path.name
+    bare = rom or path.parent == Path() or not path.parent.is_dir()
+    # What train.sh makes of an environment's id: scripts/usage.sh.
+    name = (
+        path.stem if rom else str(path).removeprefix("ale_py:").removeprefix("ALE/").replace(":", ".").replace("/", "-")
+    )
     prefixes = ([] if rom else [path]) + ([_OWN / name, here(_SHIPPED) / name] if bare else [])
     for prefix in prefixes:
         found = _newest(prefix)
