@@ -1098,9 +1098,9 @@ def test_an_environment_of_gymnasium_cannot_tell_where_it_is() -> None:
 @pytest.mark.usefixtures("registered")
 def test_gym_games_of_limited_time_and_their_frames() -> None:
     eye = Eye()
-    env = make_environment(EnvironmentOptions(game="SmallState-v0", environment="gym", max_game_seconds=0.1), 1, [eye])
+    env = make_environment(EnvironmentOptions(game="SmallState-v0", environment="gym", max_game_seconds=0.05), 1, [eye])
     env.restart()
-    for _ in range(3):  # at 30 frames a second
+    for _ in range(3):  # a step counts as one frame of 60 a second
         assert not env.is_terminal()
         env.act(0)
     assert (env.is_terminal(), env.truncated, env.frames_per_second) == (True, True, 30)
@@ -1108,6 +1108,21 @@ def test_gym_games_of_limited_time_and_their_frames() -> None:
     np.testing.assert_array_equal(eye.pictures[-1], env.picture())
     assert env.picture().shape == (12, 10, 3)
     assert env.sound().size == 0
+
+
+def test_games_on_a_grid_are_not_cut_because_few_pictures_a_second_show_them() -> None:
+    env = gym("CliffWalking-v1")  # 4 a second; at random a game takes 7000 steps, and some take 20,000
+    env.restart()
+    for _ in range(7201):
+        env.act(0)
+    assert (env.frames_per_second, env.is_terminal()) == (4, False)
+
+
+def test_a_step_of_gym_atari_counts_as_the_frames_that_it_takes() -> None:
+    env = make_environment(EnvironmentOptions(game="ALE/Pong-v5", environment="gym", max_game_seconds=0.2), 1)
+    env.restart()
+    ends = [env.act(0) or env.is_terminal() for _ in range(3)]  # of 4 frames each
+    assert (ends, env.truncated) == ([False, False, True], True)
 
 
 def test_gym_atari_looks_and_moves_like_atari() -> None:

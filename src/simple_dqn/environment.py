@@ -53,7 +53,7 @@ class EnvironmentOptions(Options):
     screen_width: int = option(84, "width of a screen after the resize, pixels", at_least=1, at_most=4096)
     screen_height: int = option(84, "height of a screen after the resize, pixels", at_least=1, at_most=4096)
     max_game_seconds: float = option(
-        1800.0, "time limit of a game, in seconds of play at natural speed; 0: no limit",
+        1800.0, "time limit of a game, in seconds of 60 frames (or 60 steps of Gymnasium); 0: no limit",
         at_least=0, at_most=10**6,
     )  # fmt: skip
 
@@ -370,8 +370,10 @@ class GymEnvironment(Environment):
         self._actions = gymnasium_games.actions(env, options.game)
         self.frames_per_second = gymnasium_games.steps_per_second(env, _FRAMES_PER_SECOND)
         self._gym = gymnasium_games.Checked(env, options.game)
-        self.pixel_width = ALEEnvironment.pixel_width if hasattr(self._gym.unwrapped, "ale") else 1.0
-        self._most_steps = options.max_game_seconds * self.frames_per_second
+        atari = hasattr(self._gym.unwrapped, "ale")
+        self.pixel_width = ALEEnvironment.pixel_width if atari else 1.0
+        # Elsewhere a step counts as a frame, because 4 pictures a second do not mean that a game has few steps.
+        self._most_steps = options.max_game_seconds * (self.frames_per_second if atari else _FRAMES_PER_SECOND)
         self._steps = 0  # of this game
         self._terminated = self._truncated = False
         # The first game begins here, so that unusable pictures are refused before the training.
