@@ -6,6 +6,7 @@ sees one frame in four.
 
 from __future__ import annotations
 
+import atexit
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,6 @@ def _averaging_emulator(rom: Path) -> Any:
     ale.setBool("color_averaging", True)
     ale.loadROM(rom)
     return ale
+
+
+atexit.register(_averaging_emulator.cache_clear)  # because nanobind reports objects that outlive the interpreter
