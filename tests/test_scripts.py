@@ -1,6 +1,7 @@
 """The shell scripts: scripts/python makes .venv, the others turn their arguments into those of main.py."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -344,7 +345,7 @@ def test_profiling(script: str, steps: str, echo_project: Path, tmp_path: Path) 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
 def test_profiling_beside_a_file_with_the_name_of_a_standard_module(echo_project: Path, tmp_path: Path) -> None:
     root = shutil.copytree(echo_project, tmp_path / "project")
-    (root / "scripts" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (root / "scripts" / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     (root / "src").mkdir(exist_ok=True)
     (root / "src" / "main.py").write_text("print('profiled')\n")
     (tmp_path / "profile.py").write_text("raise SystemExit('the wrong one')\n")
