@@ -310,13 +310,15 @@ def test_the_last_row_is_kept_although_an_editor_took_its_line_end_off(
 
 
 @pytest.mark.parametrize("keep", [dict(keep_steps=300), dict(keep_before=(3, "train"))])
-def test_a_file_that_a_spreadsheet_saved_loses_no_row(tmp_path: Path, keep: dict[str, Any]) -> None:
+def test_a_file_that_a_spreadsheet_saved_loses_nothing(tmp_path: Path, keep: dict[str, Any]) -> None:
     path = tmp_path / "a.csv"
-    lines = [HEADER + ",note", real_row(1) + ",gr\xf6\xdfer", real_row(2) + ',"two\nlines"', "," * 16]
+    lines = [HEADER + ",note", real_row(1) + ",gr\xf6\xdfer", real_row(2) + ',"two\nlines"']
     quoted = lines[0].replace("phase", '"phase"').replace("epoch,", '"epoch",')
-    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([quoted, *lines[1:]]).encode("latin1"))
-    CSVFile(path, **keep)
-    assert path.read_text() == "\n".join([HEADER, real_row(1), real_row(2), ""])
+    saved = "\r\n".join([quoted, *lines[1:], "," * 16])
+    for content in (saved.encode("latin1"), saved.encode("utf-8-sig")):
+        path.write_bytes(content)
+        CSVFile(path, **keep)
+        assert path.read_text(encoding="utf-8") == "\n".join([*lines, ""])
 
 
 def test_a_row_is_not_glued_to_one_whose_line_end_an_editor_took_off(tmp_path: Path) -> None:
@@ -329,18 +331,38 @@ def test_a_row_is_not_glued_to_one_whose_line_end_an_editor_took_off(tmp_path: P
 
 
 @pytest.mark.parametrize("keep", [dict(keep_steps=300), dict(keep_before=(3, "train"))])
-def test_columns_that_somebody_added_are_kept_beside(tmp_path: Path, keep: dict[str, Any]) -> None:
+def test_columns_of_the_user_stay_in_place(tmp_path: Path, keep: dict[str, Any]) -> None:
     path = tmp_path / "a.csv"
-    own = "".join(f"{line},mine\n" for line in rows(0, 1, 2).splitlines())
-    path.write_text(own)
-    CSVFile(path, **keep)
-    assert path.read_text() == rows(0, 1, 2)
-    assert (tmp_path / "a.csv.1").read_text() == own
+    header, *lines = rows(0, 1, 2).splitlines()
+    lines = [f"{n},{line},mine,{n}" for n, line in enumerate(lines)]
+    earlier = "\n".join([f"nr,{header},note,note", *lines, ""])
+    path.write_text(earlier)
+    CSVFile(path, **keep).write(dict.fromkeys(COLUMNS, 7))
+    assert path.read_text() == earlier + "," + "7," * 16 + ",\n"
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_without_one_of_the_columns_is_said_to_be_so(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text(HEADER.replace("meanq,", "") + "\n")
-    with pytest.raises(OutputError, match=r"no statistics of this program \(it has no column meanq\); move it"):
+@pytest.mark.parametrize("keep", [dict(keep_steps=300), dict(keep_before=(3, "train"))])
+def test_a_column_that_an_older_file_lacks_is_empty_in_its_rows(tmp_path: Path, keep: dict[str, Any]) -> None:
+    path = tmp_path / "a.csv"
+    without = [line.rsplit(",", 1)[0] for line in rows(0, 1, 2).splitlines()]
+    path.write_text("\n".join(without))  # an editor took the last line end off
+    CSVFile(path, **keep).write(dict.fromkeys(COLUMNS, 7))
+    assert path.read_text().splitlines() == [HEADER, *(f"{line}," for line in without[1:]), ",".join("7" * 16)]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rows_shorter_or_longer_than_the_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"{HEADER},note\n{real_row(1)}\n{real_row(2)},good,really\n")
+    CSVFile(path, keep_steps=300)
+    assert path.read_text() == f"{HEADER},note,\n{real_row(1)},,\n{real_row(2)},good,really\n"
+
+
+@pytest.mark.parametrize("column", ["epoch", "phase", "total_train_steps", "total_time"])
+def test_a_file_without_a_column_that_resuming_needs_is_refused(tmp_path: Path, column: str) -> None:
+    (tmp_path / "a.csv").write_text(HEADER.replace(column, "mine") + "\n")
+    with pytest.raises(OutputError, match=rf"no statistics of this program \(it has no column {column}\); move it"):
         CSVFile(tmp_path / "a.csv", keep_steps=300)
 
 

@@ -102,6 +102,23 @@ def test_columns_that_are_not_wanted_hold_anything(tmp_path: Path) -> None:
             read(path, ["epoch_time"])
 
 
+def test_a_column_that_an_older_file_lacks_has_no_values(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "epoch,phase,average_reward", "1,train,-19", "2,train,-18")
+    columns = read(path).columns
+    assert columns["average_reward"].tolist() == [-19, -18]
+    assert np.isnan([columns[name] for name in ("meanq", "nr_games", "meancost")]).all()
+    with pytest.raises(StatisticsError, match=r"--fields meanq: .* no such column"):
+        read(path, ["meanq"])  # there would be nothing to draw
+
+
+def test_a_note_of_two_lines_stays_in_its_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", HEADER + ",note", TRAIN + ',"two\nlines"', TEST + ",")
+    assert read(path).phases == ["train", "test"]
+    write(path, HEADER + ",note", TRAIN + ',"two\nlines"', TEST.replace("0.3", "abc") + ",")
+    with pytest.raises(StatisticsError, match="line 4: meanq is 'abc'"):
+        read(path)
+
+
 def test_last_line_may_be_half_written(tmp_path: Path) -> None:
     """Wherever a reader meets it; with all its values it counts."""
     whole = "\n".join([HEADER, RANDOM, ""])

@@ -7,6 +7,7 @@ import io
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,28 @@ from simple_dqn.scores import mean_text, score_text, shortest
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = (
-    "epoch", "phase", "steps", "nr_games", "average_reward", "min_game_reward", "max_game_reward",
-    "last_exploration_rate", "total_train_steps", "replay_memory_count", "meanq", "meancost", "weight_updates",
-    "total_time", "epoch_time", "steps_per_second",
-)  # fmt: skip
+# The columns of the CSV file, in order, and how the value of each is computed when a phase ends.
+COLUMNS: dict[str, Callable[[Any], Any]] = {  # of a Statistics: mypy does not know its attributes here yet
+    "epoch": lambda s: s.epoch,
+    "phase": lambda s: s.phase,
+    "steps": lambda s: s.num_steps,
+    "nr_games": lambda s: s.num_games,
+    "average_reward": lambda s: shortest(s.mean_reward),
+    "min_game_reward": lambda s: shortest(min(s.game_rewards, default=math.nan)),
+    "max_game_reward": lambda s: shortest(max(s.game_rewards, default=math.nan)),
+    "last_exploration_rate": lambda s: shortest(s.exploration_rate),
+    "total_train_steps": lambda s: s._agent.total_train_steps,
+    "replay_memory_count": lambda s: s._agent.memory.count,
+    "meanq": lambda s: s._mean_q(),
+    "meancost": lambda s: shortest(s.mean_cost),
+    "weight_updates": lambda s: s._agent.network.train_iterations,
+    "total_time": lambda s: s._now - s._start_time,
+    "epoch_time": lambda s: s._seconds,
+    "steps_per_second": lambda s: s.num_steps / s._seconds if s._seconds else 0.0,
+}
+Row = dict[str | int, str]  # values by column; by place, if the column has no name of its own
 _PHASES = ("play", "random", "train", "test")  # in the order in which they come within an epoch
+_NEEDED = ("epoch", "phase", "total_train_steps", "total_time")  # to go on with a file
 _ANEW = ("play", "test")  # begin with new games
 _UPDATES_UNCHECKED = 100  # on a GPU, because each look at the loss waits for the updates before
 _SILENT = (
@@ -122,27 +139,9 @@ class Statistics(Callback):
 
     def on_phase_end(self) -> None:
         self.require_finite_loss()
-        now = time.monotonic()
-        seconds = now - self._phase_start_time
-        values = (
-            self.epoch,
-            self.phase,
-            self.num_steps,
-            self.num_games,
-            shortest(self.mean_reward),
-            shortest(min(self.game_rewards, default=math.nan)),
-            shortest(max(self.game_rewards, default=math.nan)),
-            shortest(self.exploration_rate),
-            self._agent.total_train_steps,
-            self._agent.memory.count,
-            self._mean_q(),
-            shortest(self.mean_cost),
-            self._agent.network.train_iterations,
-            now - self._start_time,
-            seconds,
-            self.num_steps / seconds if seconds else 0.0,
-        )
-        row = dict(zip(COLUMNS, values, strict=True))
+        self._now = time.monotonic()
+        self._seconds = self._now - self._phase_start_time
+        row = {name: value(self) for name, value in COLUMNS.items()}
         self._log(row)
         if self._csv and self.num_steps:
             self._csv.write(row)
@@ -188,6 +187,8 @@ class Statistics(Callback):
 class CSVFile:
     """A statistics file that grows by whole rows.
 
+    The user's own columns stay where they are, and columns that an older file lacks follow its last.
+
     Args:
         path: the file.
         keep_steps: go on from an earlier file, up to so many training steps.
@@ -214,25 +215,24 @@ class CSVFile:
         self.path = path
         self.rows = 0  # written since
         self.total_time = 0.0  # seconds, of the last row kept
-        rows: list[dict[str, str]] = []
-        kept: list[dict[str, str]] = []
+        self._columns, rows, kept = list(COLUMNS), list[Row](), list[Row]()
         if path.exists() and path.read_bytes().strip() not in (b"", _line(COLUMNS).strip().encode()):
             whole = False
             if keep_before is not None:
-                rows = _rows(path)
+                self._columns, rows = _read(path)
                 kept = [row for row in rows if _moment(row) < (keep_before[0], _PHASES.index(keep_before[1]))]
                 if random_again and kept and kept[-1]["phase"] == "random":
                     kept.pop()
                 whole = len(kept) >= len(rows) - done_again
             elif keep_steps is not None:
-                rows = _rows(path)
+                self._columns, rows = _read(path)
                 kept = [row for row in rows if int(row["total_train_steps"]) <= keep_steps]
                 whole = len(kept) == len(rows)
-            if not whole or any(len(row) > len(COLUMNS) for row in rows):  # somebody's own columns
+            if not whole:
                 _set_aside(path, number)
         if kept:
             self.total_time = float(kept[-1]["total_time"])
-        write_whole(path, "".join(map(_line, [COLUMNS, *([row[c] for c in COLUMNS] for row in kept)])).encode())
+        write_whole(path, "".join(map(_line, [self._columns, *(row.values() for row in kept)])).encode())
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends a row, whole or not at all.
@@ -240,7 +240,7 @@ class CSVFile:
         Raises:
             OutputError: it could not be written.
         """
-        line = _line([row[column] for column in COLUMNS]).encode()
+        line = _line([row.get(name, "") for name in self._columns]).encode()
         try:
             with self.path.open("r+b", buffering=0) as file:
                 end = file.seek(0, io.SEEK_END)
@@ -258,28 +258,29 @@ class CSVFile:
         self.rows += 1
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a statistics file, except a last one that a crash left unfinished.
+def _read(path: Path) -> tuple[list[str], list[Row]]:
+    """The columns and rows of a statistics file, except a last row that a crash left unfinished.
 
-    A spreadsheet or an editor may have saved the file since.
+    A spreadsheet or an editor may have saved the file since. Columns of this program that it lacks are added, empty.
     """
     lacking = ""
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-        reader = csv.DictReader(io.StringIO(text))
-        rows = [row for row in reader if any(row.values())]
-        lacking = next((column for column in COLUMNS if column not in (reader.fieldnames or ())), "")
-        if rows and not text.endswith("\n") and not lacking and not _finished(rows[-1]):
-            rows.pop()
+        text = decoded(path.read_bytes())
+        names, *lines = csv.reader(io.StringIO(text, newline=""))
+        lacking = next((name for name in _NEEDED if name not in names), "")
+        lines = [line for line in lines if any(line)]
+        if lines and not text.endswith(("\n", "\r")) and not lacking and not _finished(names, lines[-1]):
+            lines.pop()
             logger.warning("The last row of %s is unfinished, and is left out", path)
-        whole = tuple(reader.fieldnames or ())[: len(COLUMNS)] == COLUMNS and all(
-            int(row["total_train_steps"]) >= 0
-            and float(row["total_time"]) >= 0
-            and _moment(row) >= (0, 0)
-            and None not in row.values()
+        names += [""] * (max(map(len, lines), default=0) - len(names))
+        names += [name for name in COLUMNS if name not in names]
+        keys = [name if names.index(name) == i else i for i, name in enumerate(names)]
+        rows = [dict(zip(keys, line + [""] * (len(keys) - len(line)), strict=True)) for line in lines]
+        whole = not lacking and all(
+            int(row["total_train_steps"]) >= 0 and float(row["total_time"]) >= 0 and _moment(row) >= (0, 0)
             for row in rows
         )
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+    except (OSError, ValueError, csv.Error):
         whole = False
     if not whole:
         why = f" (it has no column {lacking}); " if lacking else "; "
@@ -288,19 +289,22 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise OutputError(
             f"cannot go on from {path}: it holds no statistics of this program{why}move it out of the way"
         )
-    return rows
+    return names, rows
 
 
-def _finished(row: dict[str, str]) -> bool:
-    """Whether a row without its line end is complete: its last number must follow from the others."""
+def _finished(names: list[str], line: list[str]) -> bool:
+    """Whether a row without its line end is complete: its speed, as a rule its last value, must follow from others."""
+    row = dict(zip(names, line, strict=False))
     try:
         seconds, speed = float(row["epoch_time"]), float(row["steps_per_second"])
         return math.isclose(speed, int(row["steps"]) / seconds if seconds else 0.0, rel_tol=0.001)
-    except (TypeError, ValueError):
+    except KeyError:  # of an older file, or unfinished
+        return len(line) == len(names)
+    except ValueError:
         return False
 
 
-def _moment(row: dict[str, str]) -> tuple[int, int]:
+def _moment(row: Row) -> tuple[int, int]:
     """When the phase of a row came: its epoch, and which in it."""
     return int(row["epoch"]), _PHASES.index(row["phase"])
 
@@ -316,3 +320,13 @@ def _line(values: Any) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(values)
     return text.getvalue()
+
+
+def decoded(content: bytes) -> str:
+    """The text of a statistics file, in UTF-8 or as a spreadsheet saves it."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if b"phase" not in content:
+            raise
+        return content.decode("latin-1")  # a spreadsheet saved the file, and a comment has an umlaut

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.errors import StatisticsError, reason
-from simple_dqn.statistics import COLUMNS
+from simple_dqn.statistics import COLUMNS, decoded
 
 Floats = NDArray[np.float64]
 PHASES = ("random", "play", "train", "test")
@@ -45,29 +45,31 @@ def read_table(path: Path, skiprows: int, delimiter: str, wanted: Sequence[str])
         skiprows: lines before the rows; if the last of them has the columns epoch and phase, it names them all, else
             they are this program's, in order.
         delimiter: what stands between two values.
-        wanted: columns that must be there.
+        wanted: columns to draw. One of this program's that an older file lacks is nan.
 
     Raises:
-        StatisticsError: it is missing, empty or damaged, or lacks a column. A last line that is half
-            written is left out. Cells without a value are nan. In other columns than `wanted`, text is nan, too.
+        StatisticsError: it is missing, empty or damaged, or lacks another column, or all of them. A last line that is
+            half written is left out. Cells without a value are nan. In other columns than `wanted`, text is nan, too.
     """
-    lines, number = _lines(path), skiprows
+    lines, line = _lines(path), skiprows + 1  # where the next row begins: a cell may hold several lines
     if len(lines) <= skiprows:
         raise NoRows(f"{path} holds no rows yet")
     names = _columns(path, lines[:skiprows], delimiter)
     for name in wanted:
-        _require_column(path, name, names)
+        if name in names or name not in COLUMNS or not set(wanted) & set(names):
+            _require_column(path, name, names)
     rows: list[dict[str, Any]] = []
+    reader = csv.reader(lines[skiprows:], delimiter=delimiter)
     try:
-        for line in lines[skiprows:]:
-            number += 1
-            values = _split(line, delimiter)
-            half_written = number == len(lines) and values[-1:] == [""]
+        for cells in reader:
+            values = [cell.strip() for cell in cells]
+            half_written = line == len(lines) and values[-1:] == [""]
             if any(values) and not half_written:
                 rows.append(_row(values, names, wanted))
-    except ValueError as error:
-        if number < len(lines):  # what follows the last line end is a row still being written
-            raise StatisticsError(f"{path}, line {number}: {error}") from None
+            line = skiprows + reader.line_num + 1
+    except (ValueError, csv.Error) as error:
+        if line < len(lines):  # what follows the last line end is a row still being written
+            raise StatisticsError(f"{path}, line {line}: {error}") from None
     if not rows:
         raise NoRows(f"{path} holds no rows yet")
     phases = [row.pop("phase") for row in rows]
@@ -77,22 +79,12 @@ def read_table(path: Path, skiprows: int, delimiter: str, wanted: Sequence[str])
 def _lines(path: Path) -> list[str]:
     """The lines of a file; the last is what follows the last line's end, as a rule nothing."""
     try:
-        content = path.read_bytes()
-        return _text(content).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        return decoded(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     except FileNotFoundError:
         raise NoRows(f"there is no file {path}") from None
     except (OSError, ValueError) as error:
         why = "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else reason(error)
         raise StatisticsError(f"cannot read {path}: {why}") from None
-
-
-def _text(content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        if b"phase" not in content:
-            raise
-        return content.decode("latin-1")  # a spreadsheet saved the file, and a comment has an umlaut
 
 
 def _columns(path: Path, skipped: Sequence[str], delimiter: str) -> tuple[str, ...]:
@@ -109,7 +101,7 @@ def _columns(path: Path, skipped: Sequence[str], delimiter: str) -> tuple[str, .
         if skipped and {"epoch", "phase"} <= set(_split(skipped[-1], other)):
             word = "$'\\t'" if other == "\t" else f"'{other}'"
             raise StatisticsError(f"{path}: its values are not separated by {delimiter!r}; add --delimiter {word}")
-    return COLUMNS
+    return tuple(COLUMNS)
 
 
 def _require_column(path: Path, name: str, names: Sequence[str]) -> None:
@@ -138,7 +130,7 @@ def _row(values: list[str], names: Sequence[str], wanted: Sequence[str]) -> dict
     cells = dict(zip(names, values, strict=True))
     if cells["phase"] not in PHASES:
         raise ValueError(f"phase is {cells['phase'][:40]!r}, which is none of {', '.join(PHASES)}")
-    row: dict[str, Any] = {"phase": cells["phase"]}
+    row: dict[str, Any] = dict.fromkeys(wanted, math.nan) | {"phase": cells["phase"]}
     row |= {
         name: _number(name, text, name == "epoch" or name in wanted)
         for name, text in cells.items()
