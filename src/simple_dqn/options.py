@@ -98,7 +98,7 @@ def parse(
     words = _with_true(_with_values(_with_two_dashes(word, names) for word in given), flags)
     known, unknown = parser.parse_known_args(words)
     values = vars(known)
-    for name in _many(groups):  # argparse takes words in one place only, and leaves the others
+    for name in (f.name for f in known_fields if f.default == ()):  # argparse leaves words that stand apart
         more = [word for word in unknown if not word.startswith("-")]
         unknown = [word for word in unknown if word.startswith("-")]
         if more or name in values:
@@ -161,11 +161,6 @@ def _add_argument(arguments: argparse._ArgumentGroup, f: Field[Any], hint: Any) 
         extra |= dict(type=_reader(hint), metavar=_metavar(hint))
     text = meta["help"] + (f" (default: {shown})" if shown else "")
     arguments.add_argument(f"--{f.name}", help=text.replace("%", "%%"), **extra)
-
-
-def _many(groups: Sequence[type[Options]]) -> list[str]:
-    """The names of the options that take any number of words."""
-    return [name for group in groups for name, hint in get_type_hints(group).items() if hint == tuple[str, ...]]
 
 
 def _reader(hint: Any) -> Callable[[str], Any]:
