@@ -753,6 +753,17 @@ def test_two_runs_of_one_name(tmp_path: Path) -> None:
     Lock(str(tmp_path / "snapshots" / "b")).close()  # a dead process holds nothing
 
 
+def test_a_file_system_without_locks_is_not_taken_for_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    Lock(str(tmp_path / "b")).close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> None:
     for name in (".b_3.pkl.x1y2.tmp", ".b_x_3.pkl.x1y2.tmp", ".c_3.pkl.x1y2.tmp"):
         (tmp_path / name).touch()

@@ -138,7 +138,7 @@ class Lock:
             raise OutputError(f"cannot write {prefix}_*: {reason(error)}") from None
         try:
             _lock(self._file)
-        except OSError:
+        except (BlockingIOError, PermissionError):
             self._file.seek(0)
             owner = self._file.read().strip() or "another one"
             self._file.close()
@@ -158,11 +158,14 @@ class Lock:
 
 
 def _lock(file: TextIO) -> None:
-    """Locks an open file against other processes; does nothing on systems without such locks."""
+    """Locks an open file against other processes. Does nothing if the system or its file system has no such locks."""
     try:
         import fcntl
-    except ImportError:
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise
+    except (ImportError, OSError):
         return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     if os.fstat(file.fileno()).st_nlink == 0:  # its owner has just removed it: the next run makes another
-        raise OSError("the lock is gone")
+        raise BlockingIOError("the lock is gone")
