@@ -372,7 +372,9 @@ def test_the_error_names_semicolons(tmp_path: Path) -> None:
         CSVFile(tmp_path / "a.csv", keep_steps=300)
 
 
-@pytest.mark.parametrize("content", ["a,b\n1,2\n", HEADER + "\nx,y\n", "\0\xff"])
+@pytest.mark.parametrize(
+    "content", ["a,b\n1,2\n", HEADER + "\nx,y\n", f'{HEADER},a\n{rows(1)[len(HEADER) + 1 : -1]},"b\n', "\0\xff"]
+)
 def test_does_not_go_on_from_what_is_no_statistics(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.csv").write_text(content)
     with pytest.raises(OutputError, match="it holds no statistics of this program"):

@@ -117,6 +117,9 @@ def test_a_note_of_two_lines_stays_in_its_row(tmp_path: Path) -> None:
     write(path, HEADER + ",note", TRAIN + ',"two\nlines"', TEST.replace("0.3", "abc") + ",")
     with pytest.raises(StatisticsError, match="line 4: meanq is 'abc'"):
         read(path)
+    write(path, HEADER + ",note", TRAIN + ',"no end', TEST + ",")  # else it would hold the rows after it
+    with pytest.raises(StatisticsError, match="line 2: unexpected end of data"):
+        read(path)
 
 
 def test_last_line_may_be_half_written(tmp_path: Path) -> None:

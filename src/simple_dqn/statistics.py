@@ -266,7 +266,7 @@ def _read(path: Path) -> tuple[list[str], list[Row]]:
     lacking = ""
     try:
         text = decoded(path.read_bytes())
-        names, *lines = csv.reader(io.StringIO(text, newline=""))
+        names, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
         lacking = next((name for name in _NEEDED if name not in names), "")
         lines = [line for line in lines if any(line)]
         if lines and not text.endswith(("\n", "\r")) and not lacking and not _finished(names, lines[-1]):

@@ -59,7 +59,7 @@ def read_table(path: Path, skiprows: int, delimiter: str, wanted: Sequence[str])
         if name in names or name not in COLUMNS or not set(wanted) & set(names):
             _require_column(path, name, names)
     rows: list[dict[str, Any]] = []
-    reader = csv.reader(lines[skiprows:], delimiter=delimiter)
+    reader = csv.reader(lines[skiprows:], delimiter=delimiter, strict=True)
     try:
         for cells in reader:
             values = [cell.strip() for cell in cells]
