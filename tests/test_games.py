@@ -18,6 +18,7 @@ from simple_dqn import games
 from simple_dqn.environment import Environment, EnvironmentOptions, Watcher
 from simple_dqn.errors import GameError
 from simple_dqn.games import Board, Games, GameWorkers, leave_cores_to_games, make_games
+from simple_dqn.replay_memory import CUT, TERMINAL
 
 SHAPE = (4, 84, 84)
 SRC = Path(games.__file__).parents[1]
@@ -160,6 +161,38 @@ def test_watchers_see_and_steer_the_first_game_in_this_process(monkeypatch: pyte
         assert hand.steps == step
     assert made.board.ends.tolist() == [games.GIVEN_UP, 0, 0]
     assert hand.games == 2
+
+
+class GivesUp(Watcher):
+    """Gives the game up after so many steps, once."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def wants_restart(self) -> bool:
+        self.steps -= 1
+        return self.steps == 0
+
+
+@pytest.mark.parametrize("how", ["terminal", "cut", "given up", "a new phase"])
+@pytest.mark.parametrize("noops", [0, 1])
+def test_a_state_holds_no_screens_of_the_episode_before(how: str, noops: int) -> None:
+    environment = FakeEnvironment(episode=99 if how in ("given up", "a new phase") else 3)
+    environment.cut_short = how == "cut"
+    if how == "given up":
+        environment.watchers = [GivesUp(3)]
+    made = side_by_side([environment], 4, (4, 5), noops, np.random.default_rng(1))
+    made.begin("test", anew=True)
+    for _ in range(3 - noops * (how in ("terminal", "cut"))):  # a no-op is part of the episode
+        assert not made.board.ends[0]
+        made.start([1])
+        made.finish()
+    if how == "a new phase":
+        made.begin("test", anew=True)
+    else:
+        assert made.board.ends[0] == {"terminal": TERMINAL, "cut": CUT, "given up": games.GIVEN_UP}[how]
+    last = environment.frame - noops  # the number of the last screen before the new episode
+    assert made.board.states[0][:, 0, 0].tolist() == [last] * (4 - noops) + [last + 1] * noops
 
 
 def test_what_is_wrong_in_a_process_is_told_here(monkeypatch: pytest.MonkeyPatch) -> None:
