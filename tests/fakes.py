@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simple_dqn.agent import Agent, AgentOptions, Callback, Step
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, TrainResult
-from simple_dqn.environment import Environment, Screen
+from simple_dqn.environment import Environment, Screen, Watcher
 from simple_dqn.errors import OptionError
 from simple_dqn.games import Games, make_board
 from simple_dqn.neon_network import load_neon
@@ -82,6 +82,17 @@ def side_by_side(
     """Games of these environments, in this process."""
     board = make_board(len(environments), (history, *screen_shape))
     return Games(environments, board, random_starts, rng.spawn(len(environments)))
+
+
+class GivesUp(Watcher):
+    """Gives the game up after so many steps, once."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def wants_restart(self) -> bool:
+        self.steps -= 1
+        return self.steps == 0
 
 
 class FakeNetwork:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fakes import FakeEnvironment, side_by_side
+from fakes import FakeEnvironment, GivesUp, side_by_side
 from simple_dqn import games
 from simple_dqn.environment import Environment, EnvironmentOptions, Watcher
 from simple_dqn.errors import GameError
@@ -161,17 +161,6 @@ def test_watchers_see_and_steer_the_first_game_in_this_process(monkeypatch: pyte
         assert hand.steps == step
     assert made.board.ends.tolist() == [games.GIVEN_UP, 0, 0]
     assert hand.games == 2
-
-
-class GivesUp(Watcher):
-    """Gives the game up after so many steps, once."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def wants_restart(self) -> bool:
-        self.steps -= 1
-        return self.steps == 0
 
 
 @pytest.mark.parametrize("how", ["terminal", "cut", "given up", "a new phase"])

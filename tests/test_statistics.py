@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fakes import FakeEnvironment, FakeNetwork, side_by_side
+from fakes import FakeEnvironment, FakeNetwork, GivesUp, side_by_side
 from simple_dqn import statistics
 from simple_dqn.agent import Agent, AgentOptions, Step
 from simple_dqn.errors import OptionError, OutputError
 from simple_dqn.progress import Progress
-from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
+from simple_dqn.replay_memory import CUT, GOES_ON, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.statistics import COLUMNS, CSVFile, Statistics
 
 HEADER = (
@@ -121,6 +121,23 @@ def test_a_game_counts_whole_or_not_at_all() -> None:
     assert scores("train", (2, True, 0), (4, False, 0)) == [3]
     assert scores("test", (5, True, 0), (20, False, 1), (1, False, 0)) == [5]  # new games
     assert scores("train", (6, True, 0), (7, True, 1), (8, True, 0), (9, True, 1)) == [8, 9]  # those of the test go on
+
+
+@pytest.mark.parametrize("phase", ["train", "test"])
+def test_a_game_given_up_does_not_count(phase: str) -> None:
+    """Play games of 5 steps with a reward of 2 each. The first game is given up after its third step."""
+    stats, agent = make(None)
+    agent.options = AgentOptions(exploration_rate_start=0, exploration_rate_end=0, exploration_rate_test=0)
+    agent.games = side_by_side([environment := FakeEnvironment()], 1, (4, 5), 0, np.random.default_rng(0))
+    environment.watchers = [GivesUp(3)]
+    agent.network = FakeNetwork()
+    agent.callbacks = [stats]
+    stats.on_phase_start(phase, 1, 14)
+    getattr(agent, phase)(14)
+    assert (stats.num_steps, stats.num_games, stats.game_rewards) == (14, 2, [10, 10])
+    if phase == "train":  # history may not reach back into the game that was given up
+        assert agent.memory.terminals[:5].tolist() == [GOES_ON, GOES_ON, CUT, GOES_ON, GOES_ON]
+    assert environment.tape.count(("restart", phase)) == 4  # at the start and after each of 3 games
 
 
 def test_games_of_a_checkpoint_that_does_not_tell_their_phase_do_not_count() -> None:
