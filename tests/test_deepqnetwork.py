@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from nvis.guided import guided_q_value, read_network
+from simple_dqn import deepqnetwork
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.errors import OptionError, SnapshotError
 from simple_dqn.gpu import DeviceScreens, Later
 from simple_dqn.neon_network import NeonNetwork
-from simple_dqn.optimizers import Adam, Optimizer, RMSProp
+from simple_dqn.optimizers import Adam, LossScale, Optimizer, RMSProp
 from simple_dqn.replay_memory import Minibatch, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.snapshot import read_snapshot
 
@@ -306,6 +307,93 @@ def test_low_precision_tells_actions_apart_that_are_worth_nearly_the_same() -> N
     low.load_layers(layers, "x.pkl")
     q = low.predict(random_batch(np.random.default_rng(1)).prestates)
     assert q[:, 1] / q[:, 0] == pytest.approx(np.full(32, 1.0001), rel=1e-5)
+
+
+# The loss scale of float16
+
+
+def scaled(factor: float, **options: Any) -> DeepQNetwork:
+    """A network that scales its loss as with float16, but computes in float32, where powers of two are exact."""
+    network = make(**options)
+    network._scale = LossScale()
+    network._scale.factor = factor
+    return network
+
+
+def everything(network: DeepQNetwork) -> list[NDArray[Any]]:
+    """Copies of all weights, and of all that the optimizer remembers."""
+    state = network.state()
+    online, target = state["networks"]
+    optimizer = state["optimizer"]
+    return [np.array(part) for part in (*online, *target, *optimizer["states"], optimizer.get("steps", 0))]
+
+
+def same(some: list[NDArray[Any]], others: list[NDArray[Any]]) -> bool:
+    return all(np.array_equal(one, other) for one, other in zip(some, others, strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "adadelta"])
+def test_a_scaled_loss_does_not_scale_the_updates(optimizer: str) -> None:
+    """Not even the update after which the scale doubles."""
+    network, plain = scaled(1024.0, optimizer=optimizer), make(optimizer=optimizer)
+    batch = random_batch(np.random.default_rng(2))
+    assert network._scale is not None
+    network._scale.fitting = 1998
+    for factor in (1024, 2048, 2048):
+        assert float(network.train(batch).cost) == float(plain.train(batch).cost)
+        assert network._scale.factor == factor
+        assert same(everything(network), everything(plain))
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "adadelta"])
+def test_an_update_whose_gradient_overflows_is_skipped(optimizer: str) -> None:
+    network, batch = scaled(1024.0, optimizer=optimizer), random_batch(np.random.default_rng(2))
+    network.train(batch)
+    scale = network._scale
+    assert scale is not None
+    scale.factor, before, skipped = 2.0**127, everything(network), 0
+    network.train(batch)
+    while scale.fitting == 0:
+        skipped += 1
+        assert scale.factor == 2.0 ** (127 - skipped)
+        assert same(everything(network), before)
+        assert np.isfinite(float(network.train(batch).cost))
+    assert skipped > 0
+    assert (scale.factor, scale.fitting) == (2.0 ** (127 - skipped), 1)
+    assert not same(everything(network), before)
+    assert all(np.isfinite(part).all() for part in everything(network))
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_the_loss_scale_doubles_after_2000_updates_in_a_row_that_fit(value: float) -> None:
+    scale, fine, overflow = LossScale(), torch.ones(3), torch.tensor([1.0, value, 1.0])
+    assert all(scale.fits(fine) for _ in range(1999))
+    assert scale.factor == 1024
+    assert not scale.fits(overflow)
+    assert scale.factor == 512
+    assert all(scale.fits(fine) for _ in range(1999))
+    assert scale.factor == 512
+    assert scale.fits(fine)
+    assert scale.factor == 1024
+    assert all(scale.fits(fine) for _ in range(2000))
+    assert scale.factor == 2048
+
+
+def test_the_loss_scale_is_part_of_the_networks_state() -> None:
+    network, other = scaled(256.0), scaled(1024.0)
+    assert network._scale is not None
+    assert other._scale is not None
+    network._scale.fitting = 7
+    other.restore(network.state())
+    assert (other._scale.factor, other._scale.fitting) == (256, 7)
+
+
+def test_float16_has_a_loss_scale_and_other_types_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deepqnetwork, "find_device", lambda _: torch.device("cpu"))
+    for datatype in ("float16", "bfloat16", "tf32", "float32"):
+        backend = BackendOptions(backend="gpu", datatype=datatype)
+        network = DeepQNetwork(4, (4, 42, 42), DeepQNetworkOptions(), backend, 1)
+        assert (network._scale is not None) == (datatype == "float16")
 
 
 # Dueling

@@ -272,11 +272,10 @@ class DeepQNetwork:
     def _descend(self, trace: Sequence[Pass], deltas: Tensor) -> None:
         """Takes an optimizer's step down the gradient that `deltas`, (batch, num_actions), send back."""
         network, scale = self._online, 1 / len(deltas)
-        network.backward(trace, deltas if self._scale is None else deltas * self._scale.factor)
-        if self._scale is None:
-            self._optimizer.step(network.gradient, scale)
-        elif self._scale.fits(network.gradient):
-            self._optimizer.step(network.gradient, scale / self._scale.factor)
+        factor = self._scale.factor if self._scale else 1.0  # read first, because `fits` may change it
+        network.backward(trace, deltas * factor if self._scale else deltas)
+        if self._scale is None or self._scale.fits(network.gradient):
+            self._optimizer.step(network.gradient, scale / factor)
 
     def anneal(self, step: int) -> None:
         """Sets the learning rate for the updates of this training step."""
