@@ -8,13 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from fakes import FakeEnvironment, GivesUp, side_by_side
-from simple_dqn import games
+from simple_dqn import games, runner
+from simple_dqn.deepqnetwork import BackendOptions
 from simple_dqn.environment import Environment, EnvironmentOptions, Watcher
 from simple_dqn.errors import GameError
 from simple_dqn.games import Board, Games, GameWorkers, leave_cores_to_games, make_games
@@ -76,6 +78,57 @@ def test_games_and_a_network_that_work_in_turn_have_all_cores_each(monkeypatch: 
     for mine, theirs in zip(play(here, 40), play(there, 40), strict=True):
         assert np.array_equal(mine, theirs)
     there.close()
+
+
+@pytest.mark.parametrize(
+    ("cores", "number", "on_gpu", "in_turn", "processes", "left"),
+    [
+        (16, 32, False, False, 4, 12),  # the network has three quarters
+        (3, 32, False, False, 0, None),
+        (16, 32, True, False, 15, 1),  # a GPU needs one core to be told what to do
+        (2, 32, True, False, 1, 1),
+        (1, 32, True, False, 0, None),
+        (16, 4, True, False, 4, 12),  # no more processes than games
+        (16, 4, False, False, 4, 12),
+        (16, 32, True, True, 16, None),  # games and network have all cores in turn
+        (16, 32, False, True, 16, None),
+        (1, 32, True, True, 0, None),
+        (16, 1, True, False, 0, None),
+    ],
+)
+def test_how_many_processes_play_and_how_many_cores_they_leave(
+    cores: int,
+    number: int,
+    on_gpu: bool,
+    in_turn: bool,
+    processes: int,
+    left: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[range] = []
+
+    def start(numbers: range, memory: int) -> Mock:
+        started.append(numbers)
+        return Mock(numbers=numbers, receive=lambda: (1, ["NOOP"]))
+
+    monkeypatch.setattr(games, "num_cores", lambda: cores)
+    monkeypatch.setattr(games, "_start_worker", start)
+    monkeypatch.setattr(games, "make_environment", lambda *_: FakeEnvironment())
+    options = EnvironmentOptions(game="pong")
+    made = make_games(options, (1, 4, 5), 0, np.random.SeedSequence(3), number, on_gpu, in_turn)
+    assert (len(started), made.cores_left) == (processes, left)
+    assert [n for numbers in started for n in numbers] == list(range(number if processes else 0))
+    made.close()
+
+
+@pytest.mark.parametrize(("device", "on_gpu"), [("cpu", False), ("cuda", True)])
+def test_a_network_on_a_gpu_leaves_the_cores_to_the_games(
+    device: str, on_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "find_device", lambda _: Mock(type=device))
+    monkeypatch.setattr(runner, "find_backend", lambda _: "gpu" if on_gpu else "cpu")
+    for library in ("torch", "neon"):
+        assert runner.library_of(BackendOptions(library=library))[1] == on_gpu
 
 
 def test_users_may_say_how_long_threads_spin(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +337,8 @@ def test_processes_play_on_when_the_whole_group_gets_a_signal(monkeypatch: pytes
 PLAYING = """
 import os, signal, sys
 import numpy as np
-from simple_dqn import games
+from simple_dqn import games, runner
+from simple_dqn.deepqnetwork import BackendOptions
 from simple_dqn.environment import EnvironmentOptions
 games.num_cores, games._PATIENCE = lambda: 2, 0.5
 made = games.make_games(EnvironmentOptions(game="pong"), (4, 84, 84), 5, np.random.SeedSequence(3), 2, in_turn=True)
