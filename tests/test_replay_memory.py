@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simple_dqn import replay_memory
@@ -64,8 +64,7 @@ def test_draws_exactly_the_whole_histories(events: list[str | None], size: int, 
     memory = make(max(size, 2 * history + 1), history, batch=4, seed=seed)
     past = fill(memory, events)
     allowed = whole_histories(past, memory.size, history)
-    if not memory.ready:
-        return
+    assume(memory.ready)
     if not allowed:
         with pytest.raises(OptionError, match="screens of history"):
             memory.minibatch()
@@ -112,8 +111,7 @@ def test_lanes_are_memories_of_their_own(
         pasts[lane].append((n, event))
     assert memory.count == sum(min(len(past), lane_size) for past in pasts)
     allowed = [whole_histories(past, lane_size, history) for past in pasts]
-    if not memory.ready or not any(allowed):
-        return
+    assume(memory.ready and any(allowed))
     drawn = set()
     for _ in range(60):
         batch = memory.minibatch()
@@ -224,8 +222,7 @@ def test_lambda_returns_are_those_of_the_definition(
 ) -> None:
     memory = make(max(size, batch + 1), batch=batch, return_lambda=lam, prioritized_replay=by_priority)
     past = fill(memory, events)
-    if not whole_histories(past, memory.size, 4):
-        return
+    assume(whole_histories(past, memory.size, 4))
     judge = Oracle()
     memory.refresh(judge)
     assert judge.largest <= batch
