@@ -250,7 +250,9 @@ class Agent:
         if None not in actions:
             return [action for action in actions if action is not None]
         states = self.games.board.states
-        q = self.network.predict(states[: len(places)] if isinstance(places, range) else states[places])  # (n, actions)
+        # A slice where possible, because indexes copy: megabytes at each step with many games.
+        seen = states[: len(places)] if isinstance(places, range) else states[places]
+        q = self.network.predict(seen)  # (places, num_actions)
         return [int(best) if action is None else action for action, best in zip(actions, q.argmax(axis=1), strict=True)]
 
     def _store(self, steps: Sequence[Step]) -> None:
