@@ -11,5 +11,5 @@ step() {
 
 step ruff format --check
 step ruff check
-step mypy src tests benchmarks
+step mypy src nvis tests benchmarks
 step pytest -n logical "$@" # as many at a time as there are cores

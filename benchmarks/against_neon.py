@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leave
 import report
 from own import SAME_WORK, make_agent, speed
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
-from simple_dqn.neon_network import NeonNetwork, load_neon
+from simple_dqn.learning.neon_network import NeonNetwork, load_neon
 from simple_dqn.replay_memory import Minibatch
 
 OPTIMIZERS = ("rmsprop", "adam", "adadelta")

@@ -24,7 +24,7 @@ import report
 ROOT = Path(__file__).resolve().parents[1]
 PHASES = ("random", "train", "test")
 IN_ONE_PROCESS = """
-from simple_dqn import games
+from simple_dqn.games import games
 games._cores_to_play = lambda on_gpu, in_turn: 0
 """
 PROGRAM = """

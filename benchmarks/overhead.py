@@ -26,10 +26,10 @@ import report
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.deepqnetwork import DeepQNetworkOptions, TrainResult, discounted
 from simple_dqn.environment import Mode
-from simple_dqn.games import Games, make_board
-from simple_dqn.progress import Progress
+from simple_dqn.games.games import Games, make_board
 from simple_dqn.replay_memory import TERMINAL, Minibatch, Outlook, ReplayMemoryOptions, memory_class
-from simple_dqn.scores import Scores
+from simple_dqn.reports.progress import Progress
+from simple_dqn.reports.scores import Scores
 from simple_dqn.statistics import Statistics
 
 SHAPE, ACTIONS, BATCH, LIFE = (4, 84, 84), 4, 32, 200  # steps of a life

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from simple_dqn import __version__, options
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.environment import EnvironmentOptions
-from simple_dqn.games import make_games
+from simple_dqn.games.games import make_games
 from simple_dqn.main import GROUPS
 from simple_dqn.replay_memory import ReplayMemoryOptions, memory_class
 from simple_dqn.runner import library_of

@@ -13,8 +13,8 @@ from simple_dqn.agent import Agent, AgentOptions, Callback, Step
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, TrainResult
 from simple_dqn.environment import Environment, Screen, Watcher
 from simple_dqn.errors import OptionError
-from simple_dqn.games import Games, make_board
-from simple_dqn.neon_network import load_neon
+from simple_dqn.games.games import Games, make_board
+from simple_dqn.learning.neon_network import load_neon
 from simple_dqn.options import build
 from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemoryOptions, memory_class
 from simple_dqn.statistics import Statistics

@@ -29,7 +29,7 @@ from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOp
 from simple_dqn.errors import GameError, OutputError, SnapshotError
 from simple_dqn.main import GROUPS, main
 from simple_dqn.runner import stop_on_interrupt
-from simple_dqn.snapshot import Snapshot, read_snapshot, write_snapshot
+from simple_dqn.saving.snapshot import Snapshot, read_snapshot, write_snapshot
 from simple_dqn.statistics import CSVFile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -834,7 +834,7 @@ def test_no_library_for_windows_or_films_unless_asked_for(tmp_path: Path) -> Non
         "main(['pong', '--play_games', '1', '--max_game_seconds', '1'])\n"
         "print(sorted({'pygame', 'av', 'termios', 'matplotlib'} & set(sys.modules)))"
     )
-    variables = os.environ | {"PYTHONPATH": str(MAIN.parent)}
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(MAIN.parent), str(MAIN.parents[1])])}
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.stdout.splitlines()[-1] == "[]", result.stderr

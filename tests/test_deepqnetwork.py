@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from nvis.guided import guided_q_value, read_network
 from simple_dqn import deepqnetwork
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.errors import OptionError, SnapshotError
-from simple_dqn.gpu import DeviceScreens, Later
-from simple_dqn.neon_network import NeonNetwork
-from simple_dqn.optimizers import Adam, LossScale, Optimizer, RMSProp
+from simple_dqn.learning.gpu import DeviceScreens, Later
+from simple_dqn.learning.guided import guided_q_value, read_network
+from simple_dqn.learning.neon_network import NeonNetwork
+from simple_dqn.learning.optimizers import Adam, LossScale, Optimizer, RMSProp
 from simple_dqn.replay_memory import Minibatch, ReplayMemory, ReplayMemoryOptions
-from simple_dqn.snapshot import read_snapshot
+from simple_dqn.saving.snapshot import read_snapshot
 
 NEON = Path(__file__).resolve().parents[2] / "shared" / "reference" / "neon"
 needs_fixtures = pytest.mark.skipif(not NEON.is_dir(), reason="the fixtures made by Neon are not here")

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simple_dqn import main, options, plot
+from simple_dqn import main, options
 from simple_dqn.deepqnetwork import BackendOptions
 from simple_dqn.replay_memory import Minibatch
+from simple_dqn.reports import plot
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "roms/README.md"]
@@ -176,8 +177,12 @@ def test_every_script_is_in_the_readme() -> None:
 
 
 def test_names_in_the_code_exist() -> None:
-    files = {name for word in code("CONTRIBUTING.md") for name in re.findall(r"^src/simple_dqn/(\w+)\.py$", word)}
-    modules = [importlib.import_module(f"simple_dqn.{name}") for name in files]
+    files = {
+        name
+        for word in code("CONTRIBUTING.md")
+        for name in re.findall(r"^(?:src/)?((?:simple_dqn|nvis)/[\w/]+)\.py$", word)
+    }
+    modules = [importlib.import_module(name.replace("/", ".")) for name in files]
     found = [
         word
         for word in code("CONTRIBUTING.md")

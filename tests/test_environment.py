@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from simple_dqn import averaging, gymnasium_games
 from simple_dqn.environment import (
     ALEEnvironment,
     Environment,
@@ -31,8 +30,9 @@ from simple_dqn.environment import (
     make_environment,
 )
 from simple_dqn.errors import GameError
-from simple_dqn.roms import find_rom, game_of, same_game
-from simple_dqn.snapshot import plain_bytes, plain_value
+from simple_dqn.games import averaging, gymnasium_games
+from simple_dqn.games.roms import find_rom, game_of, same_game
+from simple_dqn.saving.snapshot import plain_bytes, plain_value
 
 ROOT = Path(__file__).resolve().parent.parent
 NEON = ROOT.parent / "shared" / "reference" / "neon"

@@ -7,10 +7,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from simple_dqn import games
 from simple_dqn.agent import AgentOptions
 from simple_dqn.environment import EnvironmentOptions, Watcher
-from simple_dqn.games import Games, GameWorkers, make_games
+from simple_dqn.games import games
+from simple_dqn.games.games import Games, GameWorkers, make_games
 
 GOLDEN = "f1971a15255f04c19893074ee610bad9b783b0bf4b75a9f2b59fb74a2b346447"
 

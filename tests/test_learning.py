@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from fakes import CatchTraining
-from nvis.guided import guided_q_value, read_network, saliency
 from simple_dqn.agent import Agent, Callback, Step
 from simple_dqn.deepqnetwork import DeepQNetwork
+from simple_dqn.learning.guided import guided_q_value, read_network, saliency
 
 EVERYTHING = {
     "double_dqn": True,

@@ -20,7 +20,7 @@ from simple_dqn.replay_memory import (
     ReplayMemoryOptions,
     memory_class,
 )
-from simple_dqn.snapshot import plain_bytes, plain_value
+from simple_dqn.saving.snapshot import plain_bytes, plain_value
 
 END, GAP = "end", "gap"
 

@@ -360,7 +360,7 @@ def test_checks_run_in_the_root_and_stop_at_the_first_failure(echo_project: Path
     assert [line for line in result.stdout.splitlines() if line.startswith("== ")] == [
         "== ruff format --check",
         "== ruff check",
-        "== mypy src tests benchmarks",
+        "== mypy src nvis tests benchmarks",
         "== pytest -n logical -k some thing",
     ]
     replace(root / "scripts" / "python", "#!/bin/sh\n", '#!/bin/sh\n[ "$3 $4" != "ruff check" ] || exit 5\n')

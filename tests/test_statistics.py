@@ -16,8 +16,8 @@ from fakes import FakeEnvironment, FakeNetwork, GivesUp, side_by_side
 from simple_dqn import statistics
 from simple_dqn.agent import Agent, AgentOptions, Step
 from simple_dqn.errors import OptionError, OutputError
-from simple_dqn.progress import Progress
 from simple_dqn.replay_memory import CUT, GOES_ON, ReplayMemory, ReplayMemoryOptions
+from simple_dqn.reports.progress import Progress
 from simple_dqn.statistics import COLUMNS, CSVFile, Statistics
 
 HEADER = (
@@ -440,7 +440,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr("simple_dqn.progress._LINE_INTERVAL", 0.0)
+    monkeypatch.setattr("simple_dqn.reports.progress._LINE_INTERVAL", 0.0)
     monkeypatch.setattr(sys, "stderr", None)  # who closed it wants no bar either
     stats, _ = make(None)
     progress = Progress(stats, 3)
@@ -461,8 +461,8 @@ def test_progress_of_a_phase_that_goes_on_has_the_speed_since_then(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr("simple_dqn.progress._LINE_INTERVAL", 0.0)
-    monkeypatch.setattr("simple_dqn.progress.time", Clock())
+    monkeypatch.setattr("simple_dqn.reports.progress._LINE_INTERVAL", 0.0)
+    monkeypatch.setattr("simple_dqn.reports.progress.time", Clock())
     stats, _ = make(None)
     progress = Progress(stats, 3)
     for callback in (stats, progress):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from simple_dqn.environment import Mode, Screen
 from simple_dqn.errors import OptionError
-from simple_dqn.games import GIVEN_UP, Games
+from simple_dqn.games.games import GIVEN_UP, Games
 from simple_dqn.options import Options, option
 from simple_dqn.replay_memory import CUT, TERMINAL, Judge, Minibatch, ReplayMemory, ReplayMemoryOptions
 

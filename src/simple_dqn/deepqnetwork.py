@@ -18,18 +18,18 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from simple_dqn.errors import OptionError
-from simple_dqn.layers import q_layers, require_memory
+from simple_dqn.learning.layers import q_layers, require_memory
 from simple_dqn.machine import num_cores
 from simple_dqn.options import Options, option
 from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemory
-from simple_dqn.snapshot import Layer, require_fit
+from simple_dqn.saving.snapshot import Layer, require_fit
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from simple_dqn import gpu
-    from simple_dqn.network import Pass
+    from simple_dqn.learning import gpu
+    from simple_dqn.learning.network import Pass
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class DeepQNetwork:
         global torch, gpu  # a second to import: only once a network is wanted
         import torch
 
-        from simple_dqn import gpu, network, optimizers
+        from simple_dqn.learning import gpu, network, optimizers
 
         self.num_actions = num_actions
         self.state_shape = state_shape

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn import gymnasium_games
-from simple_dqn.averaging import LastFrames, average_after_reset, can_average
 from simple_dqn.errors import GameError
+from simple_dqn.games import gymnasium_games
+from simple_dqn.games.averaging import LastFrames, average_after_reset, can_average
+from simple_dqn.games.roms import find_rom
 from simple_dqn.options import Options, option
-from simple_dqn.roms import find_rom
 
 logger = logging.getLogger(__name__)
 

@@ -16,18 +16,18 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from nvis.visualization import VisualizationOptions
 from simple_dqn import options
 from simple_dqn.agent import AgentOptions
-from simple_dqn.checkpoint import number_of, prefix_of
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.errors import OptionError, SnapshotError, exit_status
-from simple_dqn.files import ships
+from simple_dqn.games.roms import game_of, same_game
 from simple_dqn.options import as_word
-from simple_dqn.recorder import RecorderOptions
 from simple_dqn.replay_memory import ReplayMemoryOptions
-from simple_dqn.roms import game_of, same_game
 from simple_dqn.runner import FORGOTTEN, CommonOptions, Interrupted, MainOptions, Run, stop_on_interrupt
-from simple_dqn.start import Start, start_from_weights, start_where_it_stopped
-from simple_dqn.viewer import ViewerOptions
+from simple_dqn.saving.checkpoint import number_of, prefix_of
+from simple_dqn.saving.files import ships
+from simple_dqn.saving.start import Start, start_from_weights, start_where_it_stopped
+from simple_dqn.watching.recorder import RecorderOptions
+from simple_dqn.watching.viewer import ViewerOptions
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar, get_type_hints
 
 from simple_dqn.errors import OptionError, reason
-from simple_dqn.files import ROOT
+from simple_dqn.saving.files import ROOT
 
 _YES, _NO = ("yes", "true", "t", "1"), ("no", "false", "f", "0")
 

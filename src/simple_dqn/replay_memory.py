@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from simple_dqn.errors import OptionError
 from simple_dqn.machine import available_memory
 from simple_dqn.options import Options, option
-from simple_dqn.sum_tree import SumTree
+from simple_dqn.replay.sum_tree import SumTree
 
 GOES_ON, TERMINAL, CUT = 0, 1, 2  # what becomes of the game after a transition; a cut is no end that the agent caused
 _HEADROOM = 512 * 2**20  # bytes left for the network and the emulator

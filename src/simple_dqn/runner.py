@@ -18,24 +18,24 @@ import numpy as np
 from nvis.visualization import Visualization, VisualizationOptions
 from simple_dqn import options
 from simple_dqn.agent import Agent, AgentOptions, require_seldom_refreshes
-from simple_dqn.audience import Audience
-from simple_dqn.checkpoint import Checkpoint, Checkpoints, Chunk, number_of, prefix_of, restore_memory, set_aside
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, find_device
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.errors import CheckpointError, OptionError, SimpleDQNError, SnapshotError
-from simple_dqn.files import Lock, free_number, require_writable, ships
-from simple_dqn.games import ENDING_SIGNALS, leave_cores_to_games, make_games
-from simple_dqn.neon_network import NeonNetwork, find_backend
+from simple_dqn.games.games import ENDING_SIGNALS, leave_cores_to_games, make_games
+from simple_dqn.games.roms import same_game
+from simple_dqn.learning.neon_network import NeonNetwork, find_backend
 from simple_dqn.options import Options, option
-from simple_dqn.progress import Progress
-from simple_dqn.recorder import RecorderOptions, make_recorders
 from simple_dqn.replay_memory import ReplayMemoryOptions, memory_class
-from simple_dqn.roms import same_game
-from simple_dqn.scores import Scores, table, write_scores
-from simple_dqn.snapshot import Snapshot, write_snapshot
-from simple_dqn.start import Start
+from simple_dqn.reports.progress import Progress
+from simple_dqn.reports.scores import Scores, table, write_scores
+from simple_dqn.saving.checkpoint import Checkpoint, Checkpoints, Chunk, number_of, prefix_of, restore_memory, set_aside
+from simple_dqn.saving.files import Lock, free_number, require_writable, ships
+from simple_dqn.saving.snapshot import Snapshot, write_snapshot
+from simple_dqn.saving.start import Start
 from simple_dqn.statistics import CSVFile, Statistics
-from simple_dqn.viewer import Saliency, Viewer, ViewerOptions, make_display
+from simple_dqn.watching.audience import Audience
+from simple_dqn.watching.recorder import RecorderOptions, make_recorders
+from simple_dqn.watching.viewer import Saliency, Viewer, ViewerOptions, make_display
 
 logger = logging.getLogger(__name__)
 

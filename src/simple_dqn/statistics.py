@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from simple_dqn.agent import Agent, Callback, Step
 from simple_dqn.errors import OptionError, OutputError, reason
-from simple_dqn.files import require_writable, write_whole
 from simple_dqn.replay_memory import as_array
-from simple_dqn.scores import mean_text, score_text, shortest
+from simple_dqn.reports.scores import mean_text, score_text, shortest
+from simple_dqn.saving.files import require_writable, write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What learns: layers, the network, optimizers, CUDA, guided back-propagation, Neon."""

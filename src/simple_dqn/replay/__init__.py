@@ -1,0 +1,1 @@
+"""What a replay memory can do beyond uniform sampling."""

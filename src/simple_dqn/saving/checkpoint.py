@@ -1,0 +1,289 @@
+"""Checkpoints: all that a training needs to go on as if it had never stopped.
+
+A checkpoint is a small file with everything but the replay memory, PREFIX_EPOCH.checkpoint, and chunks of the memory,
+PREFIX_TRANSITIONS.replay, each with what was added since the one before: it costs what is new, not what is there. Every
+file is whole or not there, and its length and checksum are kept, so that whatever became of it on the disk is noticed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import zstandard
+
+from simple_dqn.errors import CheckpointError, OutputError, SnapshotError, reason
+from simple_dqn.machine import num_cores
+from simple_dqn.replay_memory import ReplayMemory
+from simple_dqn.saving.files import write_whole
+from simple_dqn.saving.snapshot import plain_bytes, plain_value
+
+_KIND = "simple_dqn checkpoint"
+_MAGIC = f"{_KIND} 2"  # and the version of what is in it
+_LEVEL = 3  # of compression
+_DAMAGED = 2**62
+
+
+class Chunk(NamedTuple):
+    """A file with a part of the replay memory."""
+
+    name: str
+    start: list[int]  # in each lane, how many transitions had ever been added before this part
+    stop: list[int]  # and with it
+    length: int  # bytes
+    sha256: str
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that was found whole, its chunks too."""
+
+    path: Path
+    state: dict[str, Any]
+    chunks: list[Chunk]
+
+    @property
+    def due(self) -> tuple[str, int]:
+        """The phase with which a run goes on, and its epoch; of random moves, what comes after them."""
+        phase, epoch = self.state["stage"]
+        if phase == "random":  # an earlier version of this program did not tell what comes after them
+            phase, epoch = self.state.get("then", ("train", self.state["facts"]["epoch"] + 1))
+        return phase, epoch
+
+
+class Checkpoints:
+    """Writes the checkpoints of a training and keeps those of the last two epochs.
+
+    Args:
+        prefix: their path, up to the epoch's number.
+        chunks: those of the checkpoint that the training goes on from.
+    """
+
+    def __init__(self, prefix: str, chunks: Sequence[Chunk] = ()) -> None:
+        self._prefix = Path(prefix)
+        self._chunks = list(chunks)
+
+    def save(self, number: int, state: dict[str, Any], memory: ReplayMemory) -> Path:
+        """Writes the checkpoint of epoch `number`: first what is new in `memory`, then `state`.
+
+        Raises:
+            OutputError: it could not be written; those before are whole.
+        """
+        start = self._chunks[-1].stop if self._chunks else [0] * len(memory.added)
+        if memory.added.tolist() != start:
+            self._chunks.append(self._write_chunk(memory, start))
+        gone = memory.added - memory.counts  # overwritten since
+        self._chunks = [chunk for chunk in self._chunks if (chunk.stop > gone).any()]
+        payload = zstandard.ZstdCompressor(level=_LEVEL).compress(plain_bytes(state))
+        # A copy of the file may lose its time, and what equal runs write shall be equal: so it has a number.
+        serials = [_serial(path) for path in files_of(self._prefix, "checkpoint")]
+        serial = max((known for known in serials if known < _DAMAGED), default=0) + 1
+        header = dict(length=len(payload), sha256=_sha256(payload), chunks=self._chunks, serial=serial)
+        line = json.dumps(header).encode()
+        path = Path(f"{self._prefix}_{number}.checkpoint")
+        write_whole(path, b"%s %08x\n%s\n%s" % (_MAGIC.encode(), zlib.crc32(line), line, payload))
+        self._tidy(number)
+        return path
+
+    def _write_chunk(self, memory: ReplayMemory, start: Sequence[int]) -> Chunk:
+        compressor = zstandard.ZstdCompressor(level=_LEVEL, threads=num_cores()).compressobj()
+        content, stop = bytearray(), memory.added.tolist()
+        for lane, part in _parts(memory, start, stop):
+            for array in memory.transitions(lane, part):
+                content += compressor.compress(np.ascontiguousarray(array).data.cast("B"))
+        content += compressor.flush()
+        number, taken = sum(stop), self._needed()
+        while f"{self._prefix.name}_{number}.replay" in taken:  # by an earlier training of this name
+            number += 1
+        path = Path(f"{self._prefix}_{number}.replay")
+        write_whole(path, content)
+        return Chunk(path.name, list(start), stop, len(content), _sha256(content))
+
+    def _tidy(self, number: int) -> None:
+        """Removes checkpoints before the last two epochs, and chunks that none of those left has."""
+        for path in checkpoints_of(self._prefix):
+            if number_of(path) < number - 1:
+                path.unlink(missing_ok=True)
+        needed = self._needed()
+        for path in files_of(self._prefix, "replay"):
+            if path.name not in needed:
+                path.unlink(missing_ok=True)
+
+    def _needed(self) -> set[str]:
+        """The chunks that a checkpoint has."""
+        return {chunk.name for path in checkpoints_of(self._prefix) for chunk in _chunks_of(path)}
+
+
+def set_aside(prefix: Path, folder: Path, after: int) -> list[Path]:
+    """Moves what an earlier run saved under `prefix` after epoch `after` into `folder`; returns what moved.
+
+    Links all files before it removes the first one. So a move that is interrupted leaves the run complete in one of the
+    two places.
+
+    Raises:
+        OutputError: the files could not be moved.
+    """
+    snapshots = [path for kind in ("pkl", "prm") for path in files_of(prefix, kind) if number_of(path) > after]
+    found = checkpoints_of(prefix)
+    gone = [path for path in found if number_of(path) > after]
+    kept = {chunk.name for path in found if path not in gone for chunk in _chunks_of(path)}
+    chunks = [path for path in files_of(prefix, "replay") if path.name not in kept]
+    moved = [*sorted(snapshots, key=number_of), *gone, *chunks]
+    shared = {chunk.name for path in gone for chunk in _chunks_of(path)} & kept
+    try:
+        if moved:
+            folder.mkdir()
+        for path in moved:
+            _link(path, folder / path.name)
+        for name in shared:
+            shutil.copyfile(prefix.parent / name, folder / name)
+        for path in moved:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # not empty if a file has moved
+            folder.rmdir()
+        raise OutputError(f"cannot move {prefix}_*, an earlier run's files, to {folder}: {reason(error)}") from error
+    return moved
+
+
+def _link(path: Path, target: Path) -> None:
+    try:
+        os.link(path, target)
+    except OSError:  # a file system without hard links
+        path.rename(target)
+
+
+def restore_memory(memory: ReplayMemory, checkpoint: Checkpoint) -> None:
+    """Puts back the transitions of a checkpoint that `read_checkpoint` found whole, and the rest of its state."""
+    memory.restore(checkpoint.state["memory"])
+    for chunk in checkpoint.chunks:
+        with (checkpoint.path.parent / chunk.name).open("rb") as file:
+            reader = zstandard.ZstdDecompressor().stream_reader(file)
+            for lane, part in _parts(memory, chunk.start, chunk.stop):
+                kinds = memory.transitions(lane, part[:1])
+                arrays = [np.empty((len(part), *kind.shape[1:]), kind.dtype) for kind in kinds]
+                for array in arrays:
+                    _fill(array.data.cast("B"), reader)
+                memory.set_transitions(lane, part, arrays)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint and makes sure that it and its chunks are whole.
+
+    Raises:
+        CheckpointError: one of them is missing or damaged; the message names it.
+    """
+    with _reading(path) as file:
+        header = _header(path, file)
+        payload = file.read()
+    _require_whole(path, payload, header["length"], header["sha256"])
+    try:
+        state = plain_value(zstandard.ZstdDecompressor().decompress(payload))
+    except (zstandard.ZstdError, SnapshotError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    chunks = [Chunk(*chunk) for chunk in header["chunks"]]
+    for chunk in chunks:
+        with _reading(path.parent / chunk.name) as file:
+            _require_whole(path.parent / chunk.name, file.read(), chunk.length, chunk.sha256)
+    return Checkpoint(path, state, chunks)
+
+
+def checkpoints_of(prefix: Path) -> list[Path]:
+    """The checkpoints of a training, the one written last first."""
+
+    def age(path: Path) -> tuple[int, int, int]:
+        return _serial(path), path.stat().st_mtime_ns, number_of(path)
+
+    return sorted(files_of(prefix, "checkpoint"), key=age, reverse=True)
+
+
+def prefix_of(path: Path) -> Path:
+    """What the names of a training's files begin with, of one of them: snapshots/pong of snapshots/pong_10.pkl."""
+    return path.with_name(re.sub(r"(?<=.)_\d+$", "", path.stem))
+
+
+def files_of(prefix: Path, kind: str) -> list[Path]:
+    """The files PREFIX_NUMBER.kind, in no order."""
+    pattern = re.compile(re.escape(prefix.name) + rf"_\d+\.{kind}")
+    return [path for path in prefix.parent.glob(f"*.{kind}") if pattern.fullmatch(path.name)]
+
+
+def number_of(path: Path) -> int:
+    """The epoch in the name of a snapshot or checkpoint; -1 if there is none."""
+    name = re.fullmatch(r".*_(\d+)", path.stem)
+    return int(name[1]) if name else -1
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {reason(error)}") from None
+
+
+def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
+    """What stands before the payload: its length and checksum, and the chunks."""
+    first, line = file.readline(64), file.readline()
+    if first.startswith(f"{_KIND} ".encode()) and not first.startswith(f"{_MAGIC} ".encode()):
+        raise CheckpointError(f"{path} was written by another version of this program, and cannot be gone on from")
+    try:
+        if first.decode() != f"{_MAGIC} {zlib.crc32(line[:-1]):08x}\n":
+            raise ValueError
+        header: dict[str, Any] = json.loads(line)
+    except ValueError:
+        raise CheckpointError(f"{path} is damaged: its beginning is not a checkpoint's") from None
+    return header
+
+
+def _serial(path: Path) -> int:
+    """A checkpoint's number among those of its name, in the order in which they were written.
+
+    An earlier version of this program gave 0. What is damaged comes last, so that it is tried first and told of.
+    """
+    try:
+        with _reading(path) as file:
+            return int(_header(path, file).get("serial", 0))
+    except CheckpointError:
+        return _DAMAGED
+
+
+def _chunks_of(path: Path) -> list[Chunk]:
+    try:
+        with _reading(path) as file:
+            return [Chunk(*chunk) for chunk in _header(path, file)["chunks"]]
+    except CheckpointError:
+        return []
+
+
+def _require_whole(path: Path, content: bytes, length: int, sha256: str) -> None:
+    if len(content) != length or _sha256(content) != sha256:
+        raise CheckpointError(f"{path} is damaged: it does not hold what was written")
+
+
+def _parts(memory: ReplayMemory, start: Sequence[int], stop: Sequence[int]) -> Iterator[tuple[int, range]]:
+    """Lane by lane what was added from `start` to before `stop` and can still be there, a few transitions at a time."""
+    for lane, (first, last) in enumerate(zip(start, stop, strict=True)):
+        for begin in range(max(first, last - memory.lane_size), last, 1024):
+            yield lane, range(begin, min(begin + 1024, last))
+
+
+def _fill(view: memoryview, reader: Any) -> None:
+    while len(view):
+        count = reader.readinto(view)
+        if not count:
+            raise CheckpointError("a chunk of the replay memory is shorter than it should be")
+        view = view[count:]
+
+
+def _sha256(content: bytes | bytearray) -> str:
+    return hashlib.sha256(content).hexdigest()

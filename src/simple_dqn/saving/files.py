@@ -1,0 +1,171 @@
+"""Files that are whole or not there: nothing of the user's is lost or half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TextIO
+
+from simple_dqn.errors import OutputError, reason
+
+ROOT = Path(__file__).resolve().parents[3]
+PRETRAINED = "pretrained"  # the folders in snapshots/, results/ and videos/ with what ships
+
+
+def write_whole(path: Path, content: bytes | bytearray) -> None:
+    """Replaces `path` by `content` in one go: written beside it, flushed to the disk, then renamed.
+
+    Raises:
+        OutputError: it could not be written; what was there before still is.
+    """
+    growing = None
+    try:
+        growing = GrowingFile(path)
+        growing.file.write(content)
+        growing.complete()
+    except OSError as error:
+        raise OutputError(f"cannot write {path} ({len(content):,} bytes): {reason(error)}") from error
+    finally:
+        if growing:
+            growing.discard()
+
+
+class GrowingFile:
+    """A file that grows beside `path`, and takes its place once it is complete.
+
+    Attributes:
+        file: to write to, binary.
+        temporary: its path for now, for who writes by path.
+
+    Raises:
+        OSError: it cannot be made; `complete` too raises it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path = path.resolve()  # a link stays one
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, self.temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        self.file = os.fdopen(handle, "wb")
+
+    def complete(self) -> None:
+        """Replaces what was at the path before."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        os.chmod(self.temporary, 0o666 & ~_umask())  # mkstemp lets nobody else read it
+        os.replace(self.temporary, self._path)
+
+    def discard(self) -> None:
+        """Forgets it, unless it is complete."""
+        with contextlib.suppress(OSError):  # a full disk, once more
+            self.file.close()
+        Path(self.temporary).unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """Finds out now, not after hours of training, that `path` cannot be written.
+
+    Raises:
+        OutputError: its folder cannot be made or written to, or `path` itself is a folder or device. Nothing is left of
+            the attempt, no folder either.
+    """
+    try:
+        if ships(path):
+            raise OSError(f"the files that ship are in {path.parent}, and no command changes them: name another folder")
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder, name a file")
+        if path.exists() and not path.is_file():  # /dev/null must not become a file
+            raise OSError("it is no regular file")
+        folder = next(folder for folder in path.absolute().parents if folder.exists())  # others will be made in it
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".tmp", dir=folder) as file:
+            file.write(b"\0")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError("it is read-only")
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write {path}: {reason(error)}") from error
+
+
+def ships(path: Path) -> bool:
+    """Whether `path` lies in a folder of files that ship with the program, as in snapshots/pretrained."""
+    return any(folder.name == PRETRAINED and folder.parent.parent == ROOT for folder in path.resolve().parents)
+
+
+def here(path: Path) -> Path:
+    """`path` relative to the current folder, if it lies below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def free_number(*paths: str | None) -> int:
+    """The smallest number from 1 on for which PATH.number exists for none of `paths`."""
+    given = [path for path in paths if path]
+    return next(n for n in itertools.count(1) if not any(os.path.lexists(f"{path}.{n}") for path in given))
+
+
+def clear_away(folder: Path, pattern: str, untouched: float = 3600) -> None:
+    """Removes what a run that was killed left half-written in `folder`: what is `untouched` for so many seconds."""
+    for left in folder.glob(".*.tmp"):
+        if re.fullmatch(pattern, left.name) and (not untouched or time.time() - left.stat().st_mtime > untouched):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class Lock:
+    """Keeps a second run from writing files whose names begin with the same `prefix`, until it is closed or dies.
+
+    Also clears away what a run that was killed left half-written under these names.
+
+    Raises:
+        OutputError: another run has it.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._path = Path(f"{prefix}.lock")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a+")
+        except OSError as error:
+            raise OutputError(f"cannot write {prefix}_*: {reason(error)}") from None
+        try:
+            _lock(self._file)
+        except (BlockingIOError, PermissionError):
+            self._file.seek(0)
+            owner = self._file.read().strip() or "another one"
+            self._file.close()
+            raise OutputError(
+                f"another run ({owner}) is writing {prefix}_*: wait for it, end it, or give this one a label"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()}")
+        self._file.flush()
+        ours = rf"\.{re.escape(self._path.stem)}_\d+\.\w+\..*\.tmp"  # not those of another label
+        clear_away(self._path.parent, ours, untouched=0)  # nobody else is writing
+
+    def close(self) -> None:
+        """Lets others write."""
+        self._path.unlink(missing_ok=True)
+        self._file.close()
+
+
+def _lock(file: TextIO) -> None:
+    """Locks an open file against other processes. Does nothing if the system or its file system has no such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise
+    except (ImportError, OSError):
+        return
+    if os.fstat(file.fileno()).st_nlink == 0:  # its owner has just removed it: the next run makes another
+        raise BlockingIOError("the lock is gone")

@@ -1,0 +1,469 @@
+"""Snapshots in the format of Neon 2.6, so that the original, Neon itself and this program read each other's.
+
+A snapshot is a pickle (protocol 2). It is written without the pickle module, as bytes that Python 2 and every NumPy
+read, and read by an unpickler that knows four names and runs no code, whatever the file says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import pickle
+import struct
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simple_dqn.errors import SnapshotError, reason
+from simple_dqn.learning.layers import NATURE, Conv, Layers, Shape, fan_ins
+from simple_dqn.saving.files import write_whole
+
+Array = NDArray[Any]
+_FACTS = "simple_dqn"  # Neon ignores a key that it does not know
+
+
+class Layer(NamedTuple):
+    """A layer with weights, as Neon keeps it: Convolution W (C·R·S, K), Linear W (out, in), BatchNorm (n, 1) each."""
+
+    type: str  # Convolution, BatchNorm or Linear
+    config: dict[str, Any]  # Convolution: fshape (R, S, K), strides; Linear: nout
+    params: dict[str, Array]  # W, or beta, gamma, gmean, gvar
+    states: list[Any]  # the optimizer's arrays; for BatchNorm those of beta, then those of gamma
+
+
+class Snapshot(NamedTuple):
+    """What a snapshot holds."""
+
+    layers: list[Layer]
+    input_shape: tuple[int, ...]  # (history, height, width)
+    facts: dict[str, Any]  # this project's own; empty in a file of another program
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Writes `snapshot`, whole or not at all.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    description = {
+        "neon_version": "2.6.0",
+        "epoch_index": int(snapshot.facts.get("epoch", 0)),
+        "train_input_shape": tuple(snapshot.input_shape),
+        "cost": {
+            "type": "neon.layers.layer.GeneralizedCost",
+            "config": {
+                "name": "GeneralizedCost_0",
+                "costfunc": {"type": "neon.transforms.cost.SumSquared", "config": {}},
+            },
+        },
+        "model": {
+            "type": "neon.layers.container.Sequential",
+            "container": True,
+            "config": {"name": "Sequential_0", "layers": list(_neon_layers(snapshot.layers))},
+        },
+        _FACTS: snapshot.facts,
+    }
+    write_whole(path, plain_bytes(description))
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Reads a snapshot that this program, the original or Neon wrote.
+
+    Raises:
+        SnapshotError: there is no such file, or it is no snapshot, or a truncated or hostile one.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise SnapshotError(f"there is no snapshot {path}{others(path)}") from None
+    except IsADirectoryError:
+        raise SnapshotError(f"{path} is a folder, not a snapshot{others(path)}") from None
+    except OSError as error:
+        raise SnapshotError(f"cannot read snapshot {path}: {reason(error)}") from error
+    kind = _kind(path, content)
+    if kind:
+        raise SnapshotError(f"{path} is not a snapshot: it is {kind}")
+    try:
+        description = plain_value(content)
+    except SnapshotError as error:
+        raise SnapshotError(f"{path} is not a snapshot, and was not loaded: {error}") from None
+    except Exception:  # a damaged pickle fails in many ways, each with an exception of its own
+        raise SnapshotError(
+            f"{path} is not a snapshot, or a damaged one: it ends early, or its content was changed"
+        ) from None
+    try:
+        layers = _own_layers(description)
+        facts = description.get(_FACTS, {})
+        return Snapshot(layers, tuple(description.get("train_input_shape", ())), dict(facts))
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError):
+        raise SnapshotError(f"{path} is not a snapshot: it holds no Neon model") from None
+
+
+_KINDS = {
+    b"simple_dqn checkpoint ": "a checkpoint",
+    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.": "a file of PyTorch",
+    b"PK": "a zip archive",
+    b"\x1f\x8b": "compressed: unpack it with gunzip",
+    b"BZh": "compressed: unpack it with bunzip2",
+    b"\xfd7zXZ": "compressed: unpack it with unxz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd, as parts of replay memories are",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89HDF": "an HDF5 file",
+    b"version https://git-lfs": "what Git LFS has in place of a large file: git lfs pull fetches that",
+}
+
+
+def _kind(path: Path, content: bytes) -> str:
+    """What the file is if it is certainly not a snapshot; empty if it may be one."""
+    if not content:
+        return "empty"
+    kind = next((kind for beginning, kind in _KINDS.items() if content.startswith(beginning)), "")
+    if kind == "a checkpoint":
+        kind += f", and the weights are in {path.with_suffix('.pkl').name}"
+    if kind == "a zip archive":
+        names = _names_in_zip(content)
+        if any(name.startswith("_stable_baselines3") or name == "policy.pth" for name in names):
+            return "a model of Stable-Baselines3, whose networks do not fit"
+        if any(name.endswith("data.pkl") for name in names):
+            return "a file of PyTorch"
+    if kind or content[:1] == pickle.PROTO:
+        return kind
+    if content[:1] not in b"(]}" and _is_text(content[:1000]):  # because a pickle of protocol 0 may begin with these
+        first = content.partition(b"\n")[0]
+        return "a file of statistics" if b"epoch" in first and b"phase" in first else "text"
+    return "a ROM" if _is_rom(path) else ""
+
+
+def _names_in_zip(content: bytes) -> list[str]:
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return archive.namelist()
+    return []
+
+
+def _is_text(content: bytes) -> bool:
+    text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "ignore")
+    return len(text) > 0.4 * len(content) and all(letter.isprintable() or letter.isspace() for letter in text)
+
+
+def _is_rom(path: Path) -> bool:
+    from ale_py import ALEInterface
+
+    return bool(ALEInterface.isSupportedROM(path))
+
+
+def require_fit(found: Sequence[Layer], layers: Layers, state_shape: Shape, batch_norm: bool, name: str) -> None:
+    """Checks that a snapshot is of this network.
+
+    Args:
+        found: the layers of the snapshot.
+        layers, state_shape, batch_norm: the network's.
+        name: the snapshot's, for the message.
+
+    Raises:
+        SnapshotError: it is another network's, and the message says what differs; or its weights are no numbers.
+    """
+    differences = _differences(found, layers, state_shape, batch_norm)
+    if differences:
+        raise SnapshotError(f"{name} does not fit: {'; '.join(differences)}")
+    if not all(np.isfinite(array).all() for layer in found for array in layer.params.values()):
+        raise SnapshotError(f"{name} is damaged: it holds weights that are no numbers")
+
+
+def _differences(found: Sequence[Layer], layers: Layers, state_shape: Shape, batch_norm: bool) -> list[str]:
+    """In the user's words, what keeps the layers of a snapshot from fitting a network."""
+    weights = [layer.params["W"] for layer in found if layer.type != "BatchNorm"]
+    if len(weights) != len(layers):
+        return [f"it has {len(weights)} layers with weights, the network {len(layers)}"]
+    words = []
+    if (len(weights) < len(found)) != batch_norm:
+        words.append("it was made " + ("without" if batch_norm else "with") + " --batch_norm true")
+    if len(weights[-1]) != layers[-1][0]:
+        words.append(f"it has {len(weights[-1])} actions, the game {layers[-1][0]}")
+    own = [
+        (fan_in, layer[0]) if isinstance(layer, Conv) else (layer[0], fan_in)
+        for layer, fan_in in zip(layers, fan_ins(layers, state_shape), strict=True)
+    ]
+    if isinstance(layers[0], Conv) and weights[0].shape != own[0]:
+        words.append(f"its states have {len(weights[0]) / layers[0].size ** 2:g} screens, here {state_shape[0]}")
+    hidden, first = NATURE[-1][0], sum(isinstance(layer, Conv) for layer in layers)  # of the fully connected ones
+    if {len(weights[first]), own[first][0]} == {hidden, 2 * hidden}:
+        words.append("it was made " + ("with" if len(weights[first]) > hidden else "without") + " --dueling true")
+    elif len(weights[first]) == own[first][0] and weights[first].shape != own[first]:
+        words.append(f"its screens are not {state_shape[2]}x{state_shape[1]}")
+    if not words and [w.shape for w in weights] != own:
+        words.append(f"its weights have shapes {[w.shape for w in weights]}, not {own}")
+    return words
+
+
+def _neon_layers(layers: list[Layer]) -> Iterator[dict[str, Any]]:
+    counts = {"Convolution": 0, "Linear": 0}
+    batch_norm = any(layer.type == "BatchNorm" for layer in layers)
+    name = ""
+    for i, layer in enumerate(layers):
+        config = dict(layer.config)
+        last = i == len(layers) - 1
+        if layer.type == "BatchNorm":
+            config["name"] = f"{name}_bnorm"
+        else:
+            name = config["name"] = f"{layer.type}_{counts[layer.type]}"
+            counts[layer.type] += 1
+            local = {} if layer.type == "Convolution" else {"local": False}
+            config["init"] = {"type": "neon.initializers.initializer.Xavier", "config": local}
+            config["parallelism"] = "Disabled"
+            if batch_norm and not last:
+                config["bsum"] = True
+        yield {
+            "type": f"neon.layers.layer.{layer.type}",
+            "config": config,
+            "params": layer.params,
+            "states": layer.states,
+        }
+        if not last and layers[i + 1].type != "BatchNorm":
+            transform = {
+                "type": "neon.transforms.activation.Rectlin",
+                "config": {"name": f"Rectlin_{sum(counts.values()) - 1}"},
+            }
+            config = {"name": f"{name}_Rectlin", "transform": transform}
+            yield {"type": "neon.layers.layer.Activation", "config": config}
+
+
+def _own_layers(description: dict[str, Any]) -> list[Layer]:
+    if "model" in description:
+        return [layer for described in description["model"]["config"]["layers"] for layer in _own_layer(described)]
+    return list(_layers_of_2015(description["layer_params_states"]))
+
+
+def _layers_of_2015(described: list[Any]) -> Iterator[Layer]:
+    """The layers of an early Neon's file, which has arrays alone; simple_dqn's network was the Nature paper's."""
+    kinds = iter(NATURE)
+    for layer in described:
+        layer = layer if isinstance(layer, dict) else {"params": layer}
+        params, states = layer["params"], list(layer.get("states", []))
+        if isinstance(params, list | tuple):
+            params = dict(zip(("beta", "gamma", "gmean", "gvar"), params, strict=True))
+        if not isinstance(params, dict):
+            params = {"W": params}
+        params = _arrays(params)
+        if "W" not in params:
+            yield Layer("BatchNorm", {}, params, states or [[], []])
+            continue
+        kind = next(kinds, None)
+        if isinstance(kind, Conv):
+            config = {"fshape": (kind.size, kind.size, params["W"].shape[1]), "strides": kind.stride}
+            yield Layer("Convolution", config, params, states)
+        else:
+            yield Layer("Linear", {"nout": len(params["W"])}, params, states)
+
+
+def _own_layer(described: dict[str, Any]) -> Iterator[Layer]:
+    kind = described["type"].rsplit(".", 1)[-1]
+    keep = {"Convolution": ("fshape", "strides"), "Linear": ("nout",), "BatchNorm": ()}.get(kind)
+    if keep is None:
+        return
+    config = {key: described["config"][key] for key in keep}
+    params = _arrays(described["params"])
+    states = list(described.get("states", []))
+    yield Layer(kind, config, params, states or [[], []] if kind == "BatchNorm" else states)
+
+
+def _arrays(params: dict[str, Any]) -> dict[str, Array]:
+    """Without what else is there: Neon 1.1 put the layer's name in."""
+    return {key: value for key, value in params.items() if isinstance(value, np.ndarray)}
+
+
+def others(path: Path) -> str:
+    """The end of an error: names of snapshots in the folder `path`, or beside the file; empty if there are none."""
+    folder = path if path.is_dir() else path.parent
+    siblings = folder.iterdir() if folder.is_dir() else ()
+    names = sorted(p.name for p in siblings if p.suffix in (".pkl", ".prm"))
+    return f": in {folder} are {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else ""
+
+
+# Writing. The pickle module would name numpy._core, which the original cannot load; would swell arrays by half, as
+# bytes have no opcode of their own in protocol 2; and would write equal content in different bytes, by what it shares.
+
+
+def plain_bytes(value: Any) -> bytes:
+    """A pickle of None, numbers, text, lists, tuples, dictionaries and arrays; equal values make equal bytes."""
+    out = bytearray(pickle.PROTO + b"\x02")
+    _put(out, value)
+    return bytes(out + pickle.STOP)
+
+
+def _put(out: bytearray, value: Any) -> None:
+    if value is None:
+        out += pickle.NONE
+    elif isinstance(value, bool):
+        out += pickle.NEWTRUE if value else pickle.NEWFALSE
+    elif isinstance(value, int):
+        if -(2**31) <= value < 2**31:
+            out += pickle.BININT + struct.pack("<i", value)
+        else:
+            digits = pickle.encode_long(value)
+            out += pickle.LONG1 + bytes([len(digits)]) + digits
+    elif isinstance(value, float):
+        out += pickle.BINFLOAT + struct.pack(">d", value)
+    elif isinstance(value, str):
+        text = value.encode("utf-8", "surrogatepass")
+        out += pickle.BINUNICODE + struct.pack("<I", len(text)) + text
+    elif isinstance(value, dict):
+        out += pickle.EMPTY_DICT + pickle.MARK
+        for item in (part for pair in value.items() for part in pair):
+            _put(out, item)
+        out += pickle.SETITEMS
+    elif isinstance(value, list | tuple):
+        out += pickle.MARK
+        for item in value:
+            _put(out, item)
+        out += pickle.LIST if isinstance(value, list) else pickle.TUPLE
+    elif isinstance(value, np.ndarray):
+        _put_array(out, np.ascontiguousarray(value))
+    elif isinstance(value, np.generic):
+        _put(out, value.item())
+    else:
+        raise TypeError(f"a snapshot cannot hold {type(value).__name__}")
+
+
+def _put_array(out: bytearray, array: Array) -> None:
+    data = array.tobytes()
+    out += pickle.GLOBAL + b"numpy.core.multiarray\n_reconstruct\n"
+    out += pickle.MARK + pickle.GLOBAL + b"numpy\nndarray\n"
+    _put(out, (0,))
+    out += _string(b"b") + pickle.TUPLE + pickle.REDUCE
+    out += pickle.MARK
+    _put(out, 1)
+    _put(out, tuple(int(n) for n in array.shape))
+    out += pickle.GLOBAL + b"numpy\ndtype\n" + pickle.MARK + _string(array.dtype.str[1:].encode())
+    out += pickle.NEWFALSE + pickle.NEWTRUE + pickle.TUPLE + pickle.REDUCE + pickle.MARK
+    _put(out, 3)
+    out += _string(array.dtype.str[:1].encode()) + pickle.NONE * 3
+    for number in (-1, -1, 0):
+        _put(out, number)
+    out += pickle.TUPLE + pickle.BUILD + pickle.NEWFALSE
+    out += pickle.BINSTRING + struct.pack("<i", len(data)) + data + pickle.TUPLE + pickle.BUILD
+
+
+def _string(text: bytes) -> bytes:
+    """A byte string of Python 2, which Python 3 reads as text in latin1."""
+    return pickle.SHORT_BINSTRING + bytes([len(text)]) + text
+
+
+# Reading. Each name that a snapshot may use stands for something of ours that only takes notes.
+
+
+class _Dtype:
+    def __init__(self, name: str, *_: Any) -> None:
+        if name not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
+            raise SnapshotError(f"it holds an array of {_short(name)}, and numbers alone are allowed")
+        self.name, self.order = name, "<"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1] if state[1] in ("<", ">", "|") else "<"
+
+
+class _NoteOfArray:
+    value: Array
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, data = state
+        content = data.encode("latin1") if isinstance(data, str) else bytes(data)
+        flat = np.frombuffer(content, np.dtype(dtype.order + dtype.name))
+        whole = isinstance(shape, tuple) and len(shape) <= 8 and all(type(n) is int and n >= 0 for n in shape)
+        if not whole or math.prod(shape) != len(flat):
+            raise SnapshotError(
+                f"an array of shape {str(shape)[:60] if whole else 'nonsense'} holds {len(flat)} numbers"
+            )
+        self.value = flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise SnapshotError(f"it wants the codec {_short(encoding)}")
+    return text.encode("latin1")
+
+
+def _short(value: Any) -> str:
+    """What stands in a file of unknown origin, in a few words."""
+    return repr(value)[:60] if isinstance(value, str | int) else "nonsense"
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): None,
+    ("numpy.core.multiarray", "_reconstruct"): _NoteOfArray,
+    ("_codecs", "encode"): _encode_latin1,
+}
+
+
+def plain_value(content: bytes) -> Any:
+    """What `plain_bytes` pickled, or a snapshot; nothing in it is run.
+
+    Raises:
+        SnapshotError: it holds something else. Damaged content raises whatever the pickle module does.
+    """
+    return _plain(_SafeUnpickler(io.BytesIO(content), encoding="latin1").load())
+
+
+class _SafeUnpickler(pickle._Unpickler):
+    """In Python, as that in C hashes any key, however nested, and reserves as much room as it is told to."""
+
+    stack: list[Any]
+    append: Any
+    pop_mark: Any
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+    for _opcode in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8):  # no snapshot needs them
+        del dispatch[_opcode[0]]
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.endswith("\r"):
+            raise SnapshotError("its line ends were changed on the way: copy the file again, as binary")
+        if (module, name) not in _ALLOWED:
+            raise SnapshotError(f"it wants to run {module}.{name}, which no snapshot needs")
+        return _ALLOWED[module, name]
+
+    def _dictionary(self) -> None:
+        items = _with_plain_keys(self.pop_mark())  # which changes what `append` adds to
+        self.append(items)
+
+    def _set_items(self) -> None:
+        items = _with_plain_keys(self.pop_mark())
+        self.stack[-1].update(items)
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.stack[-1].update(_with_plain_keys([key, value]))
+
+    dispatch |= {pickle.DICT[0]: _dictionary, pickle.SETITEMS[0]: _set_items, pickle.SETITEM[0]: _set_item}
+
+
+def _with_plain_keys(items: list[Any]) -> dict[Any, Any]:
+    """A dictionary of these keys and values in turn."""
+    if not all(isinstance(key, str | int) for key in items[::2]):
+        raise SnapshotError("it has a key that is neither a name nor a number")
+    return dict(zip(items[::2], items[1::2], strict=True))
+
+
+def _plain(value: Any, done: dict[int, Any] | None = None) -> Any:
+    """`value` with arrays in place of the notes taken of them; what is there twice is gone through once."""
+    done = {} if done is None else done
+    if isinstance(value, _NoteOfArray):
+        return value.value
+    if isinstance(value, dict | list | tuple):
+        if id(value) not in done:
+            if isinstance(value, dict):
+                done[id(value)] = {key: _plain(item, done) for key, item in value.items()}
+            else:
+                done[id(value)] = type(value)(_plain(item, done) for item in value)
+        return done[id(value)]
+    return value

@@ -1,0 +1,167 @@
+"""What a run starts from: a snapshot, for its weights, or a checkpoint, to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from simple_dqn.errors import CheckpointError, OptionError, SnapshotError
+from simple_dqn.saving.checkpoint import Checkpoint, checkpoints_of, files_of, number_of, prefix_of, read_checkpoint
+from simple_dqn.saving.files import PRETRAINED, ROOT, here
+from simple_dqn.saving.snapshot import Snapshot, others, read_snapshot
+
+logger = logging.getLogger(__name__)
+
+_OWN = Path("snapshots")
+_SHIPPED = ROOT / "snapshots" / PRETRAINED
+_ROMS = (".bin", ".a26", ".rom")
+
+
+class Start(NamedTuple):
+    """What a run starts from."""
+
+    path: Path  # of the snapshot or, if there is one, the checkpoint
+    snapshot: Snapshot | None
+    checkpoint: Checkpoint | None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What it says of itself; nothing in a snapshot of another program."""
+        if self.checkpoint:
+            return dict(self.checkpoint.state["facts"])
+        return self.snapshot.facts if self.snapshot else {}
+
+
+def start_from_weights(path: Path) -> Start:
+    """The snapshot that `path` names (see `find_snapshot`).
+
+    Raises:
+        SnapshotError, OptionError: there is none, or it is damaged.
+    """
+    path = find_snapshot(path)
+    return Start(path, read_snapshot(path), None)
+
+
+def find_snapshot(path: Path) -> Path:
+    """The snapshot that `path` names.
+
+    `path` is a file, or the beginning of snapshots' names (snapshots/pong), of which the newest is taken. The name of a
+    game (pong) or a training (pong_slow), a ROM file, or an environment's id means the newest snapshot of that name in
+    ./snapshots. If there is none, it means the one that ships.
+
+    Raises:
+        SnapshotError, OptionError: there is none, or two things have that name.
+    """
+    rom = path.suffix.lower() in _ROMS
+    if path.is_file() and not rom:
+        return path
+    bare = rom or path.parent == Path() or not path.parent.is_dir()
+    # What train.sh makes of an environment's id: scripts/usage.sh.
+    name = (
+        path.stem if rom else str(path).removeprefix("ale_py:").removeprefix("ALE/").replace(":", ".").replace("/", "-")
+    )
+    prefixes = ([] if rom else [path]) + ([_OWN / name, here(_SHIPPED) / name] if bare else [])
+    for prefix in prefixes:
+        found = _newest(prefix)
+        if found:
+            ships = found.is_relative_to(here(_SHIPPED))
+            why = f"which ships with this program ({_OWN} has none of that name)" if ships else "the newest of its name"
+            logger.info("%s: using %s, %s", path, found, why)
+            return found
+    what = f"{path} is a folder, not a snapshot" if path.is_dir() else f"there is no snapshot {path}"
+    raise SnapshotError(f"{what}{_names_to_choose_from() if bare else others(path)}{_shipped_hint(path)}")
+
+
+def _shipped_hint(path: Path) -> str:
+    found = here(_SHIPPED) / path.name
+    return f"; {found} ships with this program" if path.suffix and found.is_file() else ""
+
+
+def _newest(prefix: Path) -> Path | None:
+    """The snapshot `prefix`, with or without .pkl, or the newest of PREFIX_1.pkl and so on."""
+    numbered = [path for kind in ("pkl", "prm") for path in files_of(prefix, kind)]
+    for path in (prefix, Path(f"{prefix}.pkl")):
+        if path.is_file():
+            if numbered:
+                raise OptionError(f"{prefix} may be {path} or the newest of {prefix}_*.pkl: name the file")
+            return path
+    return max(numbered, key=lambda path: (path.stat().st_mtime_ns, number_of(path)), default=None)
+
+
+def _names_to_choose_from(*, shipped: bool = True) -> str:
+    """The end of an error: the names that mean a snapshot; empty if there are none."""
+    own, ships = (
+        ", ".join(sorted({prefix_of(path).name for path in folder.glob("*") if path.suffix in (".pkl", ".prm")}))
+        for folder in (_OWN, _SHIPPED)
+    )
+    words = [f"in {_OWN} are {own}"] if own else []
+    words += [f"this program ships {ships}"] if ships and shipped else []
+    return f": {'; '.join(words)}" if words else ""
+
+
+def start_where_it_stopped(path: Path) -> Start:
+    """The checkpoint of the snapshot `path` or, if that is damaged, the last whole one before it; else the snapshot.
+
+    `path` may also be the beginning of a training's snapshots' names, as in snapshots/pong: then its last checkpoint is
+    taken. A name that is not in the current folder is looked for in ./snapshots, but never among those that ship.
+
+    Raises:
+        SnapshotError, OptionError: there is nothing to start from.
+    """
+    if not path.name:
+        raise OptionError(f"--resume {path}: name a snapshot, or what the names of a training's snapshots begin with")
+    if path.parent == Path() and not _saved(path) and _saved(_OWN / path):
+        path = _OWN / path
+    bare = path.with_suffix("") if path.suffix in (".pkl", ".prm", ".checkpoint") else path
+    prefix, number = prefix_of(Path(f"{bare}.pkl")), number_of(Path(f"{bare}.pkl"))
+    if bare == path and number >= 0 and files_of(bare, "pkl"):  # a training whose label is a number
+        if Path(f"{bare}.pkl").exists():
+            raise OptionError(f"--resume {path} may be {path}.pkl or the last of {path}_*.pkl: name the file")
+        prefix, number = bare, -1
+    found = checkpoints_of(prefix)
+    _warn_of_snapshots_without_checkpoints(prefix, found)
+    if number >= 0:
+        named = Path(f"{bare}.checkpoint")
+        found = [named, *(p for p in found if number_of(p) < number)] if named in found else []
+    for candidate in found:
+        checkpoint = _whole(candidate)
+        if checkpoint:
+            return Start(candidate, None, checkpoint)
+    if number < 0 and not path.is_file():
+        bare = max(files_of(prefix, "pkl"), key=number_of, default=prefix).with_suffix("")
+        if bare == prefix and path.is_dir():
+            raise OptionError(f"--resume {path} is a folder, not a snapshot{others(path)}")
+        if bare == prefix:
+            ships = _newest(here(_SHIPPED) / prefix.name)
+            names = _names_to_choose_from(shipped=False) if path.parent == Path() else others(path)
+            raise OptionError(
+                f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on{names}"
+                + (f"; {ships} ships with this program" if ships else "")
+            )
+    path = path if path.is_file() and path.suffix != ".checkpoint" else Path(f"{bare}.pkl")
+    return Start(path, read_snapshot(path), None)
+
+
+def _saved(path: Path) -> bool:
+    """Whether `path` is a file, or the beginning of saved files' names."""
+    numbered = (file for kind in ("pkl", "prm", "checkpoint") for file in files_of(path, kind))
+    return path.is_file() or Path(f"{path}.pkl").is_file() or any(numbered)
+
+
+def _warn_of_snapshots_without_checkpoints(prefix: Path, checkpoints: Sequence[Path]) -> None:
+    """A later training of the same name may have kept no checkpoints."""
+    newest = max(files_of(prefix, "pkl"), key=lambda path: path.stat().st_mtime_ns, default=None)
+    if not newest or not checkpoints or newest.with_suffix(".checkpoint") in checkpoints:
+        return
+    if newest.stat().st_mtime_ns > checkpoints[0].stat().st_mtime_ns:
+        logger.warning("%s is newer than the last checkpoint, %s, and has none", newest, checkpoints[0])
+
+
+def _whole(path: Path) -> Checkpoint | None:
+    try:
+        return read_checkpoint(path)
+    except CheckpointError as error:
+        logger.warning("%s; looking for the one before", error)
+        return None

@@ -1,0 +1,1 @@
+"""What is watched: the window, the terminal, films."""

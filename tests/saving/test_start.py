@@ -1,0 +1,145 @@
+"""What a run starts from: a snapshot by its path, or by the name of a game or a training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from simple_dqn.errors import OptionError, SnapshotError
+from simple_dqn.main import _settle
+from simple_dqn.saving.files import here
+from simple_dqn.saving.snapshot import Snapshot, write_snapshot
+from simple_dqn.saving.start import find_snapshot, start_where_it_stopped
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "snapshots" / "pretrained"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with snapshots of two trainings of Breakout, the oldest first."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "other/folder").mkdir(parents=True)
+    (tmp_path / "other/folder/pong_1.pkl").touch()
+    for age, name in enumerate(["breakout_3", "breakout_10", "breakout_4", "breakout_slow_9", "breakout_slow_1_5"]):
+        (tmp_path / f"snapshots/{name}.pkl").touch()
+        os.utime(tmp_path / f"snapshots/{name}.pkl", (age, age))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("breakout", "snapshots/breakout_4.pkl"),
+        ("roms/breakout.bin", "snapshots/breakout_4.pkl"),
+        ("snapshots/breakout", "snapshots/breakout_4.pkl"),
+        ("breakout_slow", "snapshots/breakout_slow_9.pkl"),
+        ("breakout_slow_1", "snapshots/breakout_slow_1_5.pkl"),
+        ("breakout_10", "snapshots/breakout_10.pkl"),
+        ("breakout_10.pkl", "snapshots/breakout_10.pkl"),
+        ("snapshots/breakout_3.pkl", "snapshots/breakout_3.pkl"),
+    ],
+)
+def test_a_name_stands_for_the_newest_snapshot_of_exactly_that_name(word: str, found: str, folder: Path) -> None:
+    assert find_snapshot(Path(word)) == Path(found)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("my_pkg.envs:ns/A-v0", "my_pkg.envs.ns-A-v0"),
+        ("my_pkg.envs:A-v0", "my_pkg.envs.A-v0"),
+        ("ALE/Breakout-v5", "Breakout-v5"),
+        ("ale_py:ALE/Breakout-v5", "Breakout-v5"),
+    ],
+)
+def test_an_environment_s_id_stands_for_its_newest_snapshot(word: str, name: str, folder: Path) -> None:
+    (folder / f"snapshots/{name}_1.pkl").touch()
+    assert find_snapshot(Path(word)) == Path(f"snapshots/{name}_1.pkl")
+
+
+@pytest.mark.parametrize("word", ["pong", "roms/pong.bin", "pong_31", "pong_31.pkl"])
+def test_a_game_without_own_snapshots_is_played_by_the_network_that_ships(
+    word: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "roms").mkdir()
+    (folder / "roms/pong.bin").touch()  # a ROM is no snapshot
+    caplog.set_level("INFO")
+    assert find_snapshot(Path(word)) == SHIPPED / "pong_31.pkl"
+    assert f"{word}: using {SHIPPED / 'pong_31.pkl'}, which ships with this program" in caplog.text
+
+
+def test_paths_are_short_below_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert here(SHIPPED) == Path("snapshots/pretrained")
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        (
+            "nosuchgame",
+            "nosuchgame: in snapshots are breakout, breakout_slow, breakout_slow_1; this program ships ",
+        ),
+        ("snapshots", "snapshots is a folder, not a snapshot: in snapshots are breakout, "),
+        (
+            "snapshots/pong",
+            "there is no snapshot snapshots/pong: in snapshots are breakout_10.pkl, ",
+        ),  # no other folder
+        ("snapshots/pong_31.pkl", "; .*/snapshots/pretrained/pong_31.pkl ships with this program"),
+        ("pong_32.pkl", "there is no snapshot pong_32.pkl"),
+        ("other/folder", r"other/folder is a folder, not a snapshot: in other/folder are pong_1.pkl"),
+    ],
+)
+def test_an_unknown_name_gets_the_list_of_names(word: str, words: str, folder: Path) -> None:
+    with pytest.raises(SnapshotError, match=words):
+        find_snapshot(Path(word))
+
+
+def test_resuming_a_folder_lists_its_snapshots(folder: Path) -> None:
+    with pytest.raises(
+        OptionError, match=r"--resume snapshots is a folder, not a snapshot: in snapshots are breakout_10.pkl, "
+    ):
+        start_where_it_stopped(Path("snapshots/"))
+
+
+def test_resuming_an_unknown_name_lists_the_names_of_trainings(folder: Path) -> None:
+    words = r"no snapshots seaquest_1.pkl and so on: in snapshots are breakout, breakout_slow, breakout_slow_1$"
+    with pytest.raises(OptionError, match=words):
+        start_where_it_stopped(Path("seaquest"))
+
+
+def test_an_ambiguous_name_is_refused(folder: Path) -> None:
+    (folder / "snapshots/breakout_slow_1.pkl").touch()
+    with pytest.raises(OptionError, match=r"breakout_slow_1.pkl or the newest of snapshots/breakout_slow_1_\*.pkl"):
+        find_snapshot(Path("breakout_slow_1"))
+
+
+@pytest.mark.parametrize("word", ["snapshots/pong", "pong", "pong_31.pkl", "pong_31", "snapshots/pong_31.pkl"])
+def test_the_network_that_ships_is_resumed_by_its_path_only(word: str, folder: Path) -> None:
+    with pytest.raises((OptionError, SnapshotError), match=r"there (is|are) no snapshot"):
+        start_where_it_stopped(Path(word))
+    assert start_where_it_stopped(SHIPPED / "pong").path == SHIPPED / "pong_31.pkl"
+
+
+def test_what_is_recorded_is_named_after_the_snapshot_that_was_found(folder: Path) -> None:
+    given = {"load_weights": "pong", "video_file": "videos/{snapshot}.mov", "scores_path": "results/{name}"}
+    values, _ = _settle(given)
+    assert (values["video_file"], values["scores_path"]) == ("videos/pong_31.mov", "results/pong")
+
+
+def test_a_training_that_goes_on_from_what_ships_writes_to_the_current_folder(folder: Path) -> None:
+    values, _ = _settle({"resume": str(SHIPPED / "pong_31.pkl")})
+    assert values["start_epoch"] == 31
+    assert (values["save_weights_prefix"], values["csv_file"]) == ("snapshots/pong", "results/pong.csv")
+
+
+def test_epochs_that_a_run_set_aside_left_behind_go_with_their_own_statistics(folder: Path) -> None:
+    for path in ("snapshots/b.2", "snapshots/b.2/b.13"):
+        (folder / path).mkdir()
+    write_snapshot(folder / "snapshots/b.2/b.13/b_3.pkl", Snapshot([], (), {}))
+    values, _ = _settle({"resume": "snapshots/b.2/b.13/b"})
+    assert (values["save_weights_prefix"], values["csv_file"]) == ("snapshots/b.2/b.13/b", "results/b.csv.2.13")

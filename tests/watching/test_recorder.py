@@ -1,0 +1,263 @@
+"""Recordings, read back: every frame, every sample, and what was there before safe until the end."""
+
+from __future__ import annotations
+
+import os
+import wave
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from fakes import FakeEnvironment
+from simple_dqn.environment import Environment, EnvironmentOptions, Watcher, make_environment
+from simple_dqn.errors import OptionError, OutputError
+from simple_dqn.watching.audience import Audience
+from simple_dqn.watching.pixels import block, enlarged, least_height
+from simple_dqn.watching.recorder import RecorderOptions, make_recorders
+
+
+class Eye(Watcher):
+    def __init__(self) -> None:
+        self.pictures: list[Any] = []
+        self.sounds: list[Any] = []
+
+    def on_frame(self, environment: Environment) -> None:
+        self.pictures.append(environment.picture())
+        self.sounds.append(environment.sound())
+
+
+def record(steps: int = 10, finish: bool = True, games: int = 1, **options: Any) -> Eye:
+    """Plays Pong at random; what was to be seen and heard."""
+    eye = Eye()
+    recorders = make_recorders(RecorderOptions(**options))
+    env = make_environment(EnvironmentOptions(game="pong"), 1, [eye, *recorders])
+    env.mode = "test"
+    rng = np.random.default_rng(0)
+    for _ in range(games):
+        env.restart()
+        for action in rng.integers(env.num_actions, size=steps).tolist():
+            env.act(action)
+    for recorder in recorders:
+        if finish:
+            recorder.finish()
+        recorder.close()
+    return eye
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_frames_are_the_emulators_with_wide_pixels_doubled(tmp_path: Path) -> None:
+    eye = record(record_screen_path=str(tmp_path / "new" / "frames"))
+    folder = tmp_path / "new" / "frames"
+    assert names(folder) == [f"{n:06d}.png" for n in range(1, 42)]
+    for name, picture in zip(names(folder), eye.pictures, strict=True):
+        read = cv2.imread(str(folder / name))
+        assert read is not None
+        np.testing.assert_array_equal(read[..., ::-1], picture.repeat(2, axis=1))
+
+
+def test_sound_of_every_frame(tmp_path: Path) -> None:
+    eye = record(150, record_sound_filename=str(tmp_path / "new" / "pong.wav"))
+    with wave.open(str(tmp_path / "new" / "pong.wav")) as sound:
+        assert (sound.getframerate(), sound.getnchannels(), sound.getsampwidth()) == (30720, 1, 1)
+        samples = np.frombuffer(sound.readframes(sound.getnframes()), np.uint8)
+    np.testing.assert_array_equal(samples, np.concatenate(eye.sounds))
+    assert samples.max() - samples.min() > 20  # the ball was heard
+
+
+@pytest.mark.parametrize("kind", ["mov", "mp4"])
+def test_film(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"pong.{kind}"
+    eye = record(30, video_file=str(path))
+    with av.open(str(path)) as film:
+        video, audio = film.streams.video[0], film.streams.audio[0]
+        assert (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert (video.average_rate, video.width, video.height) == (60, 800, 630)
+        seconds = Fraction(len(eye.pictures), 60)
+        assert video.duration * video.time_base == pytest.approx(float(seconds), abs=1e-3)
+        assert audio.codec_context.name == "aac"
+        assert audio.duration * audio.time_base == pytest.approx(float(seconds), abs=1e-3)
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video)]
+    assert len(frames) == len(eye.pictures)
+    for frame, picture in zip(frames[::20], eye.pictures[::20], strict=True):
+        assert np.abs(frame.astype(int) - enlarged(picture, 1.75, 3)).mean() < 6
+
+
+def test_sound_of_a_film_is_in_time(tmp_path: Path) -> None:
+    path = tmp_path / "pong.mov"
+    eye = record(120, video_file=str(path))
+    with av.open(str(path)) as film:
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in film.decode(audio=0)])
+    played = np.concatenate(eye.sounds).astype(float) - 128
+    played = np.interp(np.arange(len(played) * 25 // 16) * 16 / 25, np.arange(len(played)), played)
+    length = min(len(heard), len(played))
+    spectrum = np.fft.rfft(played[:length] - played.mean(), 2 * length)
+    overlap = np.fft.irfft(np.conj(spectrum) * np.fft.rfft(heard[:length] - heard.mean(), 2 * length))
+    late = int(overlap.argmax())
+    assert min(late, 2 * length - late) <= 0.03 * 48000  # seconds; AAC's own padding is 0.021
+
+
+def test_gif_has_every_other_frame_in_its_own_colours(tmp_path: Path) -> None:
+    path = tmp_path / "pong.gif"
+    eye = record(15, video_file=str(path))
+    with av.open(str(path)) as film:
+        assert (film.streams.video[0].codec_context.name, len(film.streams.audio)) == ("gif", 0)
+        decoded = list(film.decode(video=0))
+    wanted = eye.pictures[::2]
+    assert len(decoded) == len(wanted)
+    assert float(decoded[-1].time or 0) == pytest.approx((len(wanted) - 1) / 30, abs=0.011)
+    for frame, picture in zip(decoded, wanted, strict=True):
+        pixels = picture.repeat(3, axis=0).repeat(5, axis=1)  # of the shape that they have in a film
+        np.testing.assert_array_equal(frame.to_ndarray(format="rgb24"), pixels)
+
+
+def test_a_recording_broken_off_leaves_what_was_there(tmp_path: Path) -> None:
+    frames, sound, film = tmp_path / "frames", tmp_path / "a.wav", tmp_path / "a.mov"
+    files: dict[str, Any] = dict(record_screen_path=str(frames), record_sound_filename=str(sound), video_file=str(film))
+    record(20, **files)
+    (frames / "mine.png").write_bytes(b"mine")
+
+    def content() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    new: dict[str, Any] = {name: str(tmp_path / "new" / "below" / Path(path).name) for name, path in files.items()}
+    record(5, finish=False, **new)
+    assert not (tmp_path / "new").exists()
+    before = content()
+    record(5, finish=False, **files)
+    assert content() == before
+    record(5, **files)
+    assert names(frames) == [*(f"{n:06d}.png" for n in range(1, 22)), "mine.png"]
+    assert names(tmp_path) == ["a.mov", "a.wav", "frames"]
+    assert content()[str(film)] != before[str(film)]
+
+
+def test_pictures_that_no_recording_made_are_left_alone(tmp_path: Path) -> None:
+    mine = ["000100.png", "20240115.png", "999999.png"]
+    for name in mine:
+        (tmp_path / name).write_bytes(b"mine")
+    for frames in (8, 3):
+        record(frames, record_screen_path=str(tmp_path))
+    assert names(tmp_path) == [*(f"{n:06d}.png" for n in range(1, 14)), *mine]
+
+
+def test_what_a_killed_recording_left_is_cleared_away(tmp_path: Path) -> None:
+    old, young = [".a.mov.x1.tmp", ".recording.x1.tmp"], [".a.mov.x2.tmp", ".recording.x2.tmp"]
+    for name in (*old, *young, ".b.mov.x1.tmp"):
+        place = tmp_path / name
+        place.mkdir() if "recording" in name else place.write_bytes(b"")
+    for name in (*old, ".b.mov.x1.tmp"):
+        os.utime(tmp_path / name, (0, 0))
+    record(2, record_screen_path=str(tmp_path), video_file=str(tmp_path / "a.mov"))
+    left = [name for name in names(tmp_path) if name.endswith(".tmp")]
+    assert left == sorted([*young, ".b.mov.x1.tmp"])
+
+
+def test_only_so_many_games_are_recorded(tmp_path: Path) -> None:
+    record(5, games=3, record_games=2, record_screen_path=str(tmp_path / "two"))
+    record(5, games=3, record_screen_path=str(tmp_path / "all"))
+    assert (len(names(tmp_path / "two")), len(names(tmp_path / "all"))) == (42, 63)
+
+
+class Restless(Eye):
+    """Gives up the game if told to."""
+
+    wants = False
+
+    def wants_restart(self) -> bool:
+        return self.wants
+
+
+def test_an_audience_leaves_after_the_last_game_and_one_given_up_is_none() -> None:
+    eye = Restless()
+    audience = Audience([eye], games=2)
+    seen = []
+    for gives_up in (False, True, False, False):
+        audience.on_game()
+        audience.on_frame(FakeEnvironment())
+        seen.append(len(eye.pictures))
+        eye.wants = gives_up
+        assert audience.wants_restart() == gives_up
+    assert seen == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("record_screen_path", "below"), ("record_sound_filename", "below.wav"), ("video_file", "below.mov")],
+)
+def test_recording_that_cannot_be_written(option: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options: Callable[..., RecorderOptions] = RecorderOptions
+    with pytest.raises(OutputError, match="cannot write"):
+        make_recorders(options(**{option: str(tmp_path / "file" / name)}))
+
+
+def test_films_are_of_few_kinds_and_mute_games_have_no_sound_to_record(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"films are \.mov, \.mp4 or \.gif"):
+        make_recorders(RecorderOptions(video_file=str(tmp_path / "film.avi")))
+    recorders = make_recorders(RecorderOptions(record_sound_filename=str(tmp_path / "a.wav")))
+    with pytest.raises(OptionError, match="no sound to record"):
+        make_environment(EnvironmentOptions(game="CartPole-v1", environment="gym"), 1, recorders)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_film_of_a_mute_game_of_an_odd_size(tmp_path: Path) -> None:
+    recorders = make_recorders(RecorderOptions(video_file=str(tmp_path / "fake.mp4")))
+    env = FakeEnvironment()  # 4x5 pixels
+    for recorder in recorders:
+        for _ in range(7):
+            recorder.on_frame(env)
+        recorder.finish()
+    with av.open(str(tmp_path / "fake.mp4")) as film:
+        assert (film.streams.video[0].width, film.streams.video[0].height) == (786, 628)
+        assert len(film.streams.audio) == 0
+        assert len(list(film.decode(video=0))) == 7
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 29.97, 1000.0])
+def test_film_of_any_rate(rate: float, kind: str, tmp_path: Path) -> None:
+    (recorder,) = make_recorders(RecorderOptions(video_file=str(tmp_path / f"fake.{kind}")))
+    env = FakeEnvironment()
+    env.frames_per_second = rate
+    for _ in range(40):
+        recorder.on_frame(env)
+    recorder.finish()
+    with av.open(str(tmp_path / f"fake.{kind}")) as film:
+        times = [float(frame.time or 0) for frame in film.decode(video=0)]
+    assert times[-1] == pytest.approx((20 if (rate, kind) == (1000, "gif") else 39) / rate, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+def test_film_of_pictures_that_grow(kind: str, tmp_path: Path) -> None:
+    (recorder,) = make_recorders(RecorderOptions(video_file=str(tmp_path / f"fake.{kind}")))
+    env = FakeEnvironment()
+    env.frames_per_second = 30
+    for side in (20, 30, 10):
+        env.picture = partial(np.full, (side, side, 3), side, np.uint8)  # type: ignore[method-assign]
+        recorder.on_frame(env)
+    recorder.finish()
+    with av.open(str(tmp_path / f"fake.{kind}")) as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len({frame.shape for frame in frames}) == 1
+    assert [round(float(frame.mean()), -1) for frame in frames] == [20, 30, 10]
+
+
+@pytest.mark.parametrize(("height", "size"), [(1, (2, 1)), (2, (4, 2)), (3, (5, 3)), (4, (7, 4))])
+def test_a_pixel_becomes_a_block(height: int, size: tuple[int, int]) -> None:
+    assert block(1.75, height) == size
+    assert block(1.0, height) == (height, height)
+
+
+@pytest.mark.parametrize(("pixel_width", "height", "least"), [(1.75, 3, 3), (1.75, 2, 1), (1.75, 8, 4), (1.0, 3, 1)])
+def test_the_smallest_block_of_the_same_shape(pixel_width: float, height: int, least: int) -> None:
+    assert least_height(pixel_width, height) == least
