@@ -28,7 +28,7 @@ from simple_dqn.games import games
 games._cores_to_play = lambda on_gpu, in_turn: 0
 """
 PROGRAM = """
-from simple_dqn.main import main
+from main import main
 sys.exit(main())
 """
 VARIANTS = {  # what comes before the program, and GOMP_SPINCOUNT; 300,000 is OpenMP's own where no core has two threads

@@ -21,14 +21,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from main import GROUPS
 from simple_dqn import __version__, options
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.games.games import make_games
-from simple_dqn.main import GROUPS
+from simple_dqn.learning.library import library_of
 from simple_dqn.replay_memory import ReplayMemoryOptions, memory_class
-from simple_dqn.runner import library_of
 from simple_dqn.statistics import Statistics
 
 # As the peers have it; the rest is at the program's defaults.

@@ -25,9 +25,13 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class VisualizationOptions(Options):
     title = "Visualization"
-    visualization_filters: int = option(4, "filters per convolutional layer on the page", at_least=1, at_most=10**6)
+    visualization_filters: int = option(
+        4, "filters per convolutional layer on the page", at_least=1, at_most=10**6, kept="never"
+    )
     visualization_file: str | None = option(
-        None, "HTML page of what the filters look for and what each action hung on, in the games of --play_games"
+        None,
+        "HTML page of what the filters look for and what each action hung on, in the games of --play_games",
+        kept="never",
     )
 
 

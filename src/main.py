@@ -1,13 +1,271 @@
-"""Launcher, so that `python src/main.py` works as it always did."""
+"""Simple DQN: trains an agent from pixels, tests it, and plays. This file tells the whole story, from top to bottom.
 
+`run` parses the options, `put_together` makes the parts, `train` runs the phases: random moves that fill the replay
+memory, then epochs of training and testing. The rest of the program lies in src/simple_dqn: agent.py has the steps of a
+phase, deepqnetwork.py what is learned from a minibatch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 if __name__ == "__main__":
-    # Until there is something to save, which main() sees to, Ctrl-C ends the program without a word.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # because there is nothing to save yet
     sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
-    from simple_dqn.main import main
 
+import numpy as np
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from nvis.visualization import Visualization, VisualizationOptions
+from simple_dqn import options
+from simple_dqn.agent import Agent, AgentOptions, require_seldom_refreshes
+from simple_dqn.command_line import DESCRIPTION, EPILOG, USAGE, CommonOptions, MainOptions, require_sense
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
+from simple_dqn.environment import EnvironmentOptions
+from simple_dqn.errors import SimpleDQNError, exit_status
+from simple_dqn.games.games import leave_cores_to_games, make_games
+from simple_dqn.interrupts import Interrupted, stop_on_interrupt
+from simple_dqn.learning.library import library_of
+from simple_dqn.replay_memory import ReplayMemoryOptions, memory_class
+from simple_dqn.reports.progress import Progress
+from simple_dqn.reports.scores import Scores
+from simple_dqn.saving.resume import SCORES, Parts, Position, actions_of, phases_from, start_from, transitions_to_hold
+from simple_dqn.saving.run_files import RunFiles
+from simple_dqn.saving.settings import recorded_options, settle
+from simple_dqn.saving.start import Start
+from simple_dqn.statistics import Statistics
+from simple_dqn.watching.audience import Audience
+from simple_dqn.watching.recorder import RecorderOptions, make_recorders
+from simple_dqn.watching.viewer import Saliency, Viewer, ViewerOptions, make_display
+
+logger = logging.getLogger(__name__)
+
+GROUPS = (
+    EnvironmentOptions, ViewerOptions, RecorderOptions, ReplayMemoryOptions, DeepQNetworkOptions, BackendOptions,
+    AgentOptions, VisualizationOptions, MainOptions, CommonOptions,
+)  # fmt: skip
+
+
+class Run(NamedTuple):
+    """The parts of a run, where it is, its files, and what watches it."""
+
+    options: MainOptions
+    parts: Parts
+    position: Position
+    files: RunFiles
+    viewer: Viewer | None
+    watchers: Sequence[Audience]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program. Return its exit status: 0, 2 for an error that the user can mend, 128 + n after signal n."""
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        with logging_redirect_tqdm():
+            return exit_status(lambda: run(words), "use a smaller --replay_size or --batch_size")
+    except Interrupted as interrupted:
+        return 128 + int(interrupted.args[0])
+
+
+def run(argv: Sequence[str]) -> None:
+    """Do what the words of a command line ask for.
+
+    Raises:
+        SimpleDQNError: it cannot be done; the message says what to change.
+        Interrupted: a signal ended the run, and what there was is saved.
+    """
+    given = options.parse(GROUPS, argv, usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
+    logging.getLogger().setLevel(options.build(CommonOptions, given).log_level)
+    values, start = settle(GROUPS, given)
+    o = options.build(MainOptions, values)
+    require_sense(o, values, start)
+    scores = Scores()
+    try:
+        with contextlib.ExitStack() as stack:
+            run = put_together(o, values, start, scores, stack)
+            with stop_on_interrupt(run.parts.agent.stop, run.viewer), stack.pop_all():
+                try:
+                    play(run) if o.play_games else train(run)
+                except Interrupted:
+                    if not (run.viewer and run.viewer.quit):
+                        raise
+                finally:
+                    run.files.log_names()
+                for watcher in run.watchers:  # what they record is complete
+                    watcher.finish()
+    finally:
+        if o.play_games:  # after the viewer, because that may have filled the terminal
+            scores.report(o.play_games, o.scores_path)
+
+
+def put_together(
+    o: MainOptions, values: dict[str, Any], start: Start | None, scores: Scores, stack: contextlib.ExitStack
+) -> Run:
+    """Make the parts of a run and bring them to where the snapshot or checkpoint was; `stack` closes them."""
+    env_options = options.build(EnvironmentOptions, values)
+    memory_options = options.build(ReplayMemoryOptions, values)
+    net_options = options.build(DeepQNetworkOptions, values)
+    backend = options.build(BackendOptions, values)
+    agent_options = options.build(AgentOptions, values)
+    page_options = options.build(VisualizationOptions, values)
+    seed = options.build(CommonOptions, values).seed()
+    if o.trains:
+        require_seldom_refreshes(memory_options, agent_options)
+
+    display = make_display(options.build(ViewerOptions, values))
+    viewer = Viewer(display) if display else None
+    watchers = [*make_recorders(options.build(RecorderOptions, values)), *([viewer] if viewer else [])]
+    audience = [Audience(watchers, o.play_games)] if watchers else []
+    for watcher in audience:
+        stack.callback(watcher.close)
+
+    # Each owner of random numbers has its own generator. A resumed run must not draw the numbers of the run before.
+    added = start.checkpoint.state["memory"]["added"] if start and start.checkpoint else []
+    game_seed, memory_seed, agent_seed = np.random.SeedSequence(seed, spawn_key=(o.start_epoch, *added)).spawn(3)
+    num_games = agent_options.num_envs
+    if o.play_games:  # one after the other if they are watched
+        num_games = 1 if watchers or page_options.visualization_file else min(num_games, o.play_games)
+    in_turn = agent_options.learns_in_bursts or not o.trains
+    if in_turn and num_games > 1 and not watchers:
+        leave_cores_to_games()
+    network_class, on_gpu = library_of(backend)
+    screen_shape = (env_options.screen_height, env_options.screen_width)
+    state_shape = (memory_options.history_length, *screen_shape)
+
+    games = make_games(
+        env_options, state_shape, agent_options.random_starts, game_seed, num_games, on_gpu, in_turn, audience,
+        actions_of(start, env_options),
+    )  # fmt: skip
+    stack.callback(games.close)
+    if agent_options.random_starts and "NOOP" not in games.action_names:
+        logger.info(
+            "No action of %s is called NOOP: --random_starts %d has no effect",
+            env_options.game, agent_options.random_starts,
+        )  # fmt: skip
+    memory = memory_class(memory_options)(
+        memory_options, screen_shape, net_options.batch_size, np.random.default_rng(memory_seed),
+        at_most=transitions_to_hold(o, num_games, start), lanes=num_games,
+    )  # fmt: skip
+    network = network_class(
+        games.num_actions, state_shape, net_options, backend, seed, agent_options.target_steps > 0, games.cores_left
+    )
+    network.hold_screens(memory)
+    agent = Agent(games, memory, network, agent_options, np.random.default_rng(agent_seed))
+    agent.total_train_steps = o.start_epoch * o.train_steps
+    statistics = Statistics(agent)
+    parts = Parts(games, memory, network, agent, statistics)
+
+    facts = {
+        "options": recorded_options(GROUPS, values) | {"random_seed": seed},
+        "game": env_options.game,
+        "actions": games.action_names,
+    }
+    logger.debug("Options: %s", facts["options"])
+    left = phases_from("random", o.start_epoch, o.epochs)
+    position = Position(left, o.start_epoch, agent.total_train_steps, facts)
+    if start:
+        start_from(start, o, parts, position)
+    files = RunFiles(o, start, position, parts)
+    stack.callback(files.close)
+
+    statistics.write_to(files.csv)
+    agent.callbacks = [statistics, Progress(statistics, o.epochs), scores]
+    if viewer:
+        viewer.attach(agent, Saliency(network.layers, lambda: network.train_iterations))
+        agent.callbacks.append(viewer)
+    if page_options.visualization_file:
+        game = Path(env_options.game).stem if env_options.environment == "ale" else env_options.game
+        weights = str(start.path) if start else "none, the weights are random"
+        agent.callbacks.append(Visualization(agent, network.layers(), page_options, game, weights))
+    return Run(o, parts, position, files, viewer, audience)
+
+
+def play(run: Run) -> None:
+    """Play games."""
+    run_phase(run, "play", 0, run.options.play_games, run.parts.agent.play)
+
+
+def train(run: Run) -> None:
+    """Run the phases that are left. Save after each, and also when a signal or an error ends the run."""
+    phases = {"random": fill_memory, "train": train_epoch, "test": test_epoch}
+    try:
+        while run.position.left:
+            phase, epoch = run.position.left[0]
+            phases[phase](run, epoch)
+    except Interrupted:
+        run.files.save_unsaved(checkpoint=True)
+        raise
+    except Exception:  # such as a full disk: what was learned since the last snapshot may still find room
+        with contextlib.suppress(SimpleDQNError):
+            run.files.save_unsaved(checkpoint=False)
+        raise
+
+
+def fill_memory(run: Run, epoch: int) -> None:
+    """Make random moves, so that there is something to learn from."""
+    run_phase(run, "random", epoch, run.options.random_steps, run.parts.agent.random)
+    del run.position.left[0]
+
+
+def train_epoch(run: Run, epoch: int) -> None:
+    """Train for an epoch, and save what was learned."""
+    agent, memory, position = run.parts.agent, run.parts.memory, run.position
+    done = agent.total_train_steps - position.epoch_began
+    run_phase(run, "train", epoch, run.options.train_steps, agent.train, done)
+    if run.options.train_steps and not memory.ready:
+        logger.warning("Nothing was learned: %d transitions make no minibatch yet", memory.count)
+    position.epoch, position.epoch_began = epoch, agent.total_train_steps
+    for name in SCORES:  # they are of another epoch
+        position.facts.pop(name, None)
+    del position.left[0]
+    run.files.save(epoch)
+
+
+def test_epoch(run: Run, epoch: int) -> None:
+    """Test what was learned, and save its score."""
+    o, agent, statistics = run.options, run.parts.agent, run.parts.statistics
+    wanted = o.test_games or o.test_steps
+    if not wanted:
+        del run.position.left[0]
+        return
+    run_phase(run, "test", epoch, wanted, agent.play if o.test_games else agent.test)
+    run.position.facts |= {"test_score": statistics.mean_reward, "test_games": statistics.num_games}
+    del run.position.left[0]
+    run.files.save(epoch)
+
+
+def run_phase(run: Run, name: str, epoch: int, number: int, play: Callable[[int], None], done: int = 0) -> None:
+    """Run a phase of `number` steps or games, less those already `done`, and call the callbacks at its ends."""
+    (_, _, _, agent, statistics), position = run.parts, run.position
+    broken_off, position.broken_off = position.broken_off, None
+    if broken_off and name == "random":
+        done = broken_off["num_steps"]
+    if number <= done and not broken_off:
+        return
+    if agent.interrupted:  # while a snapshot was being saved
+        raise Interrupted
+    logger.info("%s%s", name.capitalize(), f" {epoch}/{run.options.epochs}" if epoch else "")
+    # Without the statistics of the steps before, only what is left of the phase counts.
+    steps = number if broken_off else number - done
+    for callback in agent.callbacks:
+        callback.on_phase_start(name, epoch, None if play == agent.play else steps)
+    position.under_way = True
+    if broken_off:
+        statistics.restore(broken_off, same_phase=True)
+    play(number - done)
+    for callback in agent.callbacks:
+        callback.on_phase_end()
+    if agent.interrupted:
+        raise Interrupted
+    position.under_way = False
+
+
+if __name__ == "__main__":
     sys.exit(main())

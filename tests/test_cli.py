@@ -23,12 +23,12 @@ from typing import Any, get_type_hints
 import numpy as np
 import pytest
 
-from simple_dqn import main as simple_dqn_main
+import main as simple_dqn_main
+from main import GROUPS, main
 from simple_dqn.agent import Agent
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.errors import GameError, OutputError, SnapshotError
-from simple_dqn.main import GROUPS, main
-from simple_dqn.runner import stop_on_interrupt
+from simple_dqn.interrupts import stop_on_interrupt
 from simple_dqn.saving.snapshot import Snapshot, read_snapshot, write_snapshot
 from simple_dqn.statistics import CSVFile
 
@@ -157,14 +157,12 @@ def test_learning_that_diverges_is_told_and_not_saved(tmp_path: Path) -> None:
 def test_a_second_signal_ends_at_once_but_gives_the_terminal_back(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Any] = []
     viewer = SimpleNamespace(close=lambda: events.append("closed"))
-    run: Any = SimpleNamespace(agent=SimpleNamespace(interrupted=False), viewer=viewer)
     monkeypatch.setattr(os, "kill", lambda pid, signum: events.append((pid, signum, signal.getsignal(signum))))
-    with stop_on_interrupt(run):
+    with stop_on_interrupt(lambda: events.append("stop"), viewer):
         signal.raise_signal(signal.SIGTERM)
-        assert run.agent.interrupted
-        assert events == []
+        assert events == ["stop"]
         signal.raise_signal(signal.SIGTERM)
-    assert events == ["closed", (os.getpid(), signal.SIGTERM, signal.SIG_DFL)]
+    assert events == ["stop", "closed", (os.getpid(), signal.SIGTERM, signal.SIG_DFL)]
 
 
 def test_games_side_by_side_train_the_same_twice(tmp_path: Path) -> None:
@@ -830,7 +828,7 @@ def test_a_game_recorded_is_one_game(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_no_library_for_windows_or_films_unless_asked_for(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom simple_dqn.main import main\n"
+        "import sys\nfrom main import main\n"
         "main(['pong', '--play_games', '1', '--max_game_seconds', '1'])\n"
         "print(sorted({'pygame', 'av', 'termios', 'matplotlib'} & set(sys.modules)))"
     )

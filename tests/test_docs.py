@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simple_dqn import main, options
+import main
+from simple_dqn import options
+from simple_dqn.command_line import EPILOG
 from simple_dqn.deepqnetwork import BackendOptions
 from simple_dqn.replay_memory import Minibatch
 from simple_dqn.reports import plot
@@ -154,7 +156,7 @@ def test_no_command_writes_where_files_ship() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_files_that_ship_are_there(page: str) -> None:
-    shown = "\n".join([text(page), main.EPILOG, *(path.read_text() for path in ROOT.glob("*.sh"))])
+    shown = "\n".join([text(page), EPILOG, *(path.read_text() for path in ROOT.glob("*.sh"))])
     for name in re.findall(r"(?:snapshots|results|videos)/pretrained/\w+\.\w+", shown):
         assert (ROOT / name).is_file(), name
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from simple_dqn import main
+import main
 from simple_dqn.errors import OptionError
 from simple_dqn.options import Options, build, option, parse
 

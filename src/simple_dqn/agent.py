@@ -37,7 +37,7 @@ class AgentOptions(Options):
     )  # fmt: skip
     random_starts: int = option(
         30, "at most this many no-op actions after a restart; none if no action is called NOOP",
-        at_least=0, at_most=10**6,
+        at_least=0, at_most=10**6, kept="play",
     )  # fmt: skip
 
     @property
@@ -137,7 +137,7 @@ class Agent:
         self.options = options
         self.callbacks = callbacks
         self.total_train_steps = 0
-        self.interrupted = False  # set from outside: stop after this step
+        self.interrupted = False
         self._rng = rng
 
     def random(self, steps: int) -> None:
@@ -178,6 +178,10 @@ class Agent:
         while any(left) and not self.interrupted:
             for step in self._play([place for place in range(places) if left[place]]):
                 left[step.game] -= step.terminal
+
+    def stop(self) -> None:
+        """End the phase after the step under way."""
+        self.interrupted = True
 
     def save_state(self) -> dict[str, Any]:
         """What it needs, beside its parts, to go on exactly."""

@@ -51,7 +51,7 @@ class DeepQNetworkOptions(Options):
     )
     min_reward: float = option(-1.0, "rewards below count as this in learning", at_least=-1e30, at_most=1e30)
     max_reward: float = option(1.0, "rewards above count as this in learning", at_least=-1e30, at_most=1e30)
-    batch_norm: bool = option(False, "batch normalization in all layers but the last")
+    batch_norm: bool = option(False, "batch normalization in all layers but the last", kept="network")
     adam_epsilon: float = option(1e-8, "added to the root in Adam; 1.5e-4 is common with Atari", above=0, at_most=1)
     double_dqn: bool = option(
         False, "double Q-learning: the network chooses the action whose Q-value the target network tells"
@@ -66,7 +66,9 @@ class DeepQNetworkOptions(Options):
         above=0,
         at_most=1,
     )
-    dueling: bool = option(False, "dueling network: one stream for the state's value, one for the actions' advantages")
+    dueling: bool = option(
+        False, "dueling network: one stream for the state's value, one for the actions' advantages", kept="network"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,9 +95,9 @@ class BackendOptions(Options):
     )
     backend: str | None = option(
         None, "where the network runs; mkl with Neon only", choices=("cpu", "gpu", "mkl"),
-        default_text="gpu where there is one, else cpu",
+        default_text="gpu where there is one, else cpu", kept="never",
     )  # fmt: skip
-    device_id: int = option(0, "which GPU, counted from 0", at_least=0, at_most=1023)
+    device_id: int = option(0, "which GPU, counted from 0", at_least=0, at_most=1023, kept="never")
     datatype: str = option(
         "float32",
         "precision of the network; float16 and tf32 on the GPU only, float64 on the CPU only; weights stay float32",

@@ -39,19 +39,25 @@ Sound = NDArray[np.uint8]  # (samples,), silent at 128
 @dataclass(frozen=True)
 class EnvironmentOptions(Options):
     title = "Environment"
-    game: str = option("", "ROM file, name of a game, or environment id with --environment gym", positional=True)
-    environment: str = option(
-        "ale", "where the game comes from: the Atari emulator or Gymnasium", choices=("ale", "gym")
+    game: str = option(
+        "", "ROM file, name of a game, or environment id with --environment gym", positional=True, kept="task"
     )
-    frame_skip: int = option(4, "frames for which each action is repeated", at_least=1, at_most=1000)
+    environment: str = option(
+        "ale", "where the game comes from: the Atari emulator or Gymnasium", choices=("ale", "gym"), kept="task"
+    )
+    frame_skip: int = option(4, "frames for which each action is repeated", at_least=1, at_most=1000, kept="task")
     repeat_action_probability: float = option(
         0.0, "probability, at each frame, that the last action is repeated instead (sticky actions)",
-        at_least=0, at_most=1,
+        at_least=0, at_most=1, kept="task",
     )  # fmt: skip
-    minimal_action_set: bool = option(True, "only the actions that do something in this game, not all 18")
-    color_averaging: bool = option(True, "average each frame's colours with those of the frame before")
-    screen_width: int = option(84, "width of a screen after the resize, pixels", at_least=1, at_most=4096)
-    screen_height: int = option(84, "height of a screen after the resize, pixels", at_least=1, at_most=4096)
+    minimal_action_set: bool = option(True, "only the actions that do something in this game, not all 18", kept="task")
+    color_averaging: bool = option(True, "average each frame's colours with those of the frame before", kept="task")
+    screen_width: int = option(
+        84, "width of a screen after the resize, pixels", at_least=1, at_most=4096, kept="network"
+    )
+    screen_height: int = option(
+        84, "height of a screen after the resize, pixels", at_least=1, at_most=4096, kept="network"
+    )
     max_game_seconds: float = option(
         1800.0, "time limit of a game, in seconds of 60 frames (or 60 steps of Gymnasium); 0: no limit",
         at_least=0, at_most=10**6,

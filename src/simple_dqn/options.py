@@ -21,11 +21,18 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeVar, get_type_hints
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar, get_type_hints
 
 from simple_dqn.errors import OptionError, reason
 from simple_dqn.saving.files import ROOT
 
+# What a snapshot remembers of an option:
+#   never: nothing. Where files lie and what a run shows, so that equal runs make equal snapshots, wherever they run.
+#   run: a resumed run uses its value again, unless the command line gives another.
+#   play: like run, and so does a test, or a training that starts with the snapshot's weights.
+#   task: like play, but a resumed run cannot change it.
+#   network: like task, and the snapshot's weights fit no other value.
+Kept = Literal["never", "run", "play", "task", "network"]
 _YES, _NO = ("yes", "true", "t", "1"), ("no", "false", "f", "0")
 
 
@@ -33,6 +40,7 @@ def option(
     default: Any,
     help: str,
     *,
+    kept: Kept = "run",
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
@@ -41,13 +49,22 @@ def option(
     positional: bool = False,
     optional_value: bool = False,
 ) -> Any:
-    """A dataclass field that is also a command-line option.
+    """Declare a dataclass field that is also a command-line option.
 
-    `at_least`, `at_most` and `above` bound a number; `default_text` tells the default in words where the value alone
-    would not; `optional_value` lets the flag stand alone, meaning True. A positional option of type `tuple[str, ...]`
-    takes any number of words, before, between and after the flags, and is a flag as well.
+    A positional option of type `tuple[str, ...]` takes any number of words, before, between and after the flags. It is
+    also a flag.
+
+    Args:
+        default: its value if the command line does not give one.
+        help: one line for --help.
+        kept: what happens with it when a run starts from a snapshot; see `Kept`.
+        at_least, at_most, above: bounds of a number.
+        choices: the words that it may be.
+        default_text: the default in words, if the value alone would not tell it.
+        positional: it is given without its name.
+        optional_value: the flag may stand alone, meaning True.
     """
-    metadata = dict(help=help, at_least=at_least, at_most=at_most, above=above, choices=choices)
+    metadata = dict(help=help, kept=kept, at_least=at_least, at_most=at_most, above=above, choices=choices)
     metadata |= dict(default_text=default_text, positional=positional, optional_value=optional_value)
     return field(default=default, metadata=metadata)
 

@@ -30,7 +30,7 @@ class ReplayMemoryOptions(Options):
     replay_size: int = option(
         1_000_000, "transitions kept, 7 kB each at 84x84; the oldest make way", at_least=1, at_most=10**10
     )
-    history_length: int = option(4, "screens in a state", at_least=1, at_most=64)
+    history_length: int = option(4, "screens in a state", at_least=1, at_most=64, kept="network")
     multi_step: int = option(
         1, "steps whose rewards count in a target before the Q-value of the state then", at_least=1, at_most=1000
     )

@@ -59,18 +59,23 @@ class Statistics(Callback):
 
     Args:
         agent: whose steps are counted.
-        csv: where the rows go.
+        csv: where the rows go; `write_to` may give it later.
     """
 
     def __init__(self, agent: Agent, csv: CSVFile | None = None) -> None:
         self._agent = agent
-        self._csv = csv
-        self._start_time = time.monotonic() - (csv.total_time if csv else 0.0)
+        self._start_time = time.monotonic()
+        self.write_to(csv)
         self._validation_states: NDArray[np.uint8] | None = None
         self._silent = False  # whether a warning has said that the network fell silent
         self.phase = ""
         self._scores: dict[int, float] = {}  # so far, of each game under way; nan if it does not count
         self.on_phase_start("", 0, None)
+
+    def write_to(self, csv: CSVFile | None) -> None:
+        """Write the rows to `csv`. The total time continues from its last row."""
+        self._csv = csv
+        self._start_time -= csv.total_time if csv else 0.0
 
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
         if phase in _ANEW:

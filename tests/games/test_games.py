@@ -15,12 +15,12 @@ import pytest
 from numpy.typing import NDArray
 
 from fakes import FakeEnvironment, GivesUp, side_by_side
-from simple_dqn import runner
 from simple_dqn.deepqnetwork import BackendOptions
 from simple_dqn.environment import Environment, EnvironmentOptions, Watcher
 from simple_dqn.errors import GameError
 from simple_dqn.games import games
 from simple_dqn.games.games import Board, Games, GameWorkers, leave_cores_to_games, make_games
+from simple_dqn.learning import library as network_library
 from simple_dqn.replay_memory import CUT, TERMINAL
 
 SHAPE = (4, 84, 84)
@@ -126,10 +126,10 @@ def test_how_many_processes_play_and_how_many_cores_they_leave(
 def test_a_network_on_a_gpu_leaves_the_cores_to_the_games(
     device: str, on_gpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "find_device", lambda _: Mock(type=device))
-    monkeypatch.setattr(runner, "find_backend", lambda _: "gpu" if on_gpu else "cpu")
+    monkeypatch.setattr(network_library, "find_device", lambda _: Mock(type=device))
+    monkeypatch.setattr(network_library, "find_backend", lambda _: "gpu" if on_gpu else "cpu")
     for library in ("torch", "neon"):
-        assert runner.library_of(BackendOptions(library=library))[1] == on_gpu
+        assert network_library.library_of(BackendOptions(library=library))[1] == on_gpu
 
 
 def test_users_may_say_how_long_threads_spin(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,7 +338,7 @@ def test_processes_play_on_when_the_whole_group_gets_a_signal(monkeypatch: pytes
 PLAYING = """
 import os, signal, sys
 import numpy as np
-from simple_dqn import runner
+from simple_dqn.learning import library as network_library
 from simple_dqn.games import games
 from simple_dqn.deepqnetwork import BackendOptions
 from simple_dqn.environment import EnvironmentOptions

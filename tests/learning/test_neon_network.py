@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import main
 from fakes import needs_neon
-from simple_dqn import main
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.errors import OptionError
 from simple_dqn.learning.neon_network import NeonNetwork, find_backend, load_neon

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simple_dqn import main, runner
+import main
 from simple_dqn.agent import Agent
 from simple_dqn.environment import ALEEnvironment, GymEnvironment
 from simple_dqn.errors import CheckpointError, GameError, OptionError, OutputError, SimpleDQNError, exit_status
+from simple_dqn.interrupts import Interrupted
 from simple_dqn.replay_memory import CUT, GOES_ON, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.saving import checkpoint as checkpoints
 from simple_dqn.saving.checkpoint import Checkpoints, read_checkpoint, restore_memory
@@ -130,7 +131,7 @@ def stop_after(phase: str, steps: int, monkeypatch: pytest.MonkeyPatch, words: l
 
     with monkeypatch.context() as patch:
         patch.setattr(Agent, phase, stop_soon)
-        with pytest.raises(runner.Interrupted):
+        with pytest.raises(Interrupted):
             main.run(words)
 
 
@@ -457,7 +458,7 @@ def test_what_begins_anew_does_not_follow_what_was_broken_off(
         agent.interrupted = True
 
     monkeypatch.setattr(Agent, "train", look)
-    with pytest.raises(runner.Interrupted), caplog.at_level("INFO"):
+    with pytest.raises(Interrupted), caplog.at_level("INFO"):
         main.run(["--resume", "snapshots/b"])
     assert "new games begin" in caplog.text
     assert seen == [(CUT, {})]
@@ -475,7 +476,7 @@ def test_a_game_longer_than_the_limit_that_is_new_does_not_reach_into_the_next_o
         agent.interrupted = True
 
     monkeypatch.setattr(Agent, "train", look)
-    with pytest.raises(runner.Interrupted):
+    with pytest.raises(Interrupted):
         main.run(["--resume", "snapshots/b", "--max_game_seconds", "0.1"])
     assert seen == [(CUT, {})]
 
@@ -577,15 +578,15 @@ def test_stopped_between_two_phases(
 ) -> None:
     words, expected = straight
     monkeypatch.chdir(tmp_path)
-    play = runner.Run._play_stage
+    train_epoch = main.train_epoch
 
-    def interrupt(run: runner.Run, phase: str, epoch: int) -> None:
-        run.agent.interrupted = (phase, epoch) == ("train", 1)
-        play(run, phase, epoch)
+    def interrupt(run: main.Run, epoch: int) -> None:
+        run.parts.agent.interrupted = epoch == 1
+        train_epoch(run, epoch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner.Run, "_play_stage", interrupt)
-        with pytest.raises(runner.Interrupted):
+        patch.setattr(main, "train_epoch", interrupt)
+        with pytest.raises(Interrupted):
             main.run(words)
     main.run(["--resume", "snapshots/b"])
     assert ended(tmp_path) == ended(expected)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from main import GROUPS
 from simple_dqn.errors import OptionError, SnapshotError
-from simple_dqn.main import _settle
 from simple_dqn.saving.files import here
+from simple_dqn.saving.settings import settle
 from simple_dqn.saving.snapshot import Snapshot, write_snapshot
 from simple_dqn.saving.start import find_snapshot, start_where_it_stopped
 
@@ -127,12 +128,12 @@ def test_the_network_that_ships_is_resumed_by_its_path_only(word: str, folder: P
 
 def test_what_is_recorded_is_named_after_the_snapshot_that_was_found(folder: Path) -> None:
     given = {"load_weights": "pong", "video_file": "videos/{snapshot}.mov", "scores_path": "results/{name}"}
-    values, _ = _settle(given)
+    values, _ = settle(GROUPS, given)
     assert (values["video_file"], values["scores_path"]) == ("videos/pong_31.mov", "results/pong")
 
 
 def test_a_training_that_goes_on_from_what_ships_writes_to_the_current_folder(folder: Path) -> None:
-    values, _ = _settle({"resume": str(SHIPPED / "pong_31.pkl")})
+    values, _ = settle(GROUPS, {"resume": str(SHIPPED / "pong_31.pkl")})
     assert values["start_epoch"] == 31
     assert (values["save_weights_prefix"], values["csv_file"]) == ("snapshots/pong", "results/pong.csv")
 
@@ -141,5 +142,5 @@ def test_epochs_that_a_run_set_aside_left_behind_go_with_their_own_statistics(fo
     for path in ("snapshots/b.2", "snapshots/b.2/b.13"):
         (folder / path).mkdir()
     write_snapshot(folder / "snapshots/b.2/b.13/b_3.pkl", Snapshot([], (), {}))
-    values, _ = _settle({"resume": "snapshots/b.2/b.13/b"})
+    values, _ = settle(GROUPS, {"resume": "snapshots/b.2/b.13/b"})
     assert (values["save_weights_prefix"], values["csv_file"]) == ("snapshots/b.2/b.13/b", "results/b.csv.2.13")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 from simple_dqn.agent import Callback, Step
 from simple_dqn.saving.files import write_whole
+
+logger = logging.getLogger(__name__)
 
 
 class Game(NamedTuple):
@@ -34,6 +37,20 @@ class Scores(Callback):
             self.games.append(game)
         elif not step.truncated:
             self._under_way[step.game] = game
+
+    def report(self, wanted: int, folder: str | None) -> None:
+        """Print the table of the games.
+
+        Args:
+            wanted: how many games there should be.
+            folder: for scores.csv and scores.json, which are written only if all games were played; None: no files.
+        """
+        if folder and len(self.games) == wanted:
+            write_scores(Path(folder), self.games)
+        elif folder:
+            logger.warning("Only %d of %d games: nothing new in %s", len(self.games), wanted, folder)
+        if self.games:  # print last, because stdout may be a closed pipe
+            print(table(self.games), flush=True)
 
 
 def shortest(number: float) -> float | int:

@@ -41,10 +41,14 @@ _GIF_RATE = 50  # pictures per second that a GIF can tell, in hundredths of a se
 @dataclass(frozen=True)
 class RecorderOptions(Options):
     title = "Recording"
-    record_screen_path: str | None = option(None, "folder for the game's frames as PNG: 000001.png and so on")
-    record_sound_filename: str | None = option(None, "WAV file for the game's sound")
-    video_file: str | None = option(None, "film of the game, with its sound: .mov, .mp4 or .gif")
-    record_games: int = option(0, "how many games are recorded, from the first on; 0: all", at_least=0, at_most=10**12)
+    record_screen_path: str | None = option(
+        None, "folder for the game's frames as PNG: 000001.png and so on", kept="never"
+    )
+    record_sound_filename: str | None = option(None, "WAV file for the game's sound", kept="never")
+    video_file: str | None = option(None, "film of the game, with its sound: .mov, .mp4 or .gif", kept="never")
+    record_games: int = option(
+        0, "how many games are recorded, from the first on; 0: all", at_least=0, at_most=10**12, kept="never"
+    )
 
 
 def make_recorders(options: RecorderOptions) -> list[Watcher]:

@@ -51,7 +51,7 @@ class ViewerOptions(Options):
     title = "Viewer"
     display_screen: bool | str = option(
         False, "show the game while training, testing or playing; terminal: as text, which true does without a display",
-        choices=("true", "false", "terminal"),
+        choices=("true", "false", "terminal"), kept="never",
     )  # fmt: skip
 
 

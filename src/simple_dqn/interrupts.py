@@ -1,0 +1,65 @@
+"""Ctrl-C, SIGTERM and SIGHUP: the run finishes its step, saves what it has, and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Protocol
+
+logger = logging.getLogger(__name__)
+
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
+
+
+class Closable(Protocol):
+    """Has something to give back."""
+
+    def close(self) -> None:
+        """Give it back."""
+
+
+class Interrupted(Exception):
+    """The user or the system ends the run. The phase under way is already closed."""
+
+
+@contextlib.contextmanager
+def stop_on_interrupt(stop: Callable[[], None], viewer: Closable | None) -> Iterator[None]:
+    """Ends a run in two steps: a first signal calls `stop`, a second one ends the program at once.
+
+    Under nohup SIGHUP stays ignored.
+
+    Args:
+        stop: asks the run to end after its step and to raise `Interrupted`.
+        viewer: closed before the program ends at once, because it may have changed the terminal.
+
+    Raises:
+        Interrupted: with the signal's number.
+    """
+    received = []
+
+    def stop_soon(signum: int, frame: FrameType | None) -> None:
+        stop()
+        received.append(signum)
+        signal.signal(signum, end_now if viewer else signal.SIG_DFL)
+        logger.info("Interrupted: coming to an end (Ctrl-C again ends at once)")
+
+    def end_now(signum: int, frame: FrameType | None) -> None:
+        assert viewer
+        viewer.close()
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+
+    # Shells make programs in the background ignore Ctrl-C. `kill -INT` must stop these too.
+    under_nohup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    before = {signum: signal.signal(signum, stop_soon) for signum in set(ENDING_SIGNALS) - under_nohup}
+    try:
+        yield
+    except Interrupted:
+        raise Interrupted(received[0] if received else signal.SIGINT) from None
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,144 @@
+"""The files that a training writes: snapshots, checkpoints and statistics, never mixed with those of another run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from simple_dqn.command_line import MainOptions
+from simple_dqn.saving.checkpoint import Checkpoints, number_of, prefix_of, set_aside
+from simple_dqn.saving.files import Lock, free_number, ships
+from simple_dqn.saving.resume import Parts, Position
+from simple_dqn.saving.snapshot import Snapshot, write_snapshot
+from simple_dqn.saving.start import Start
+from simple_dqn.statistics import CSVFile
+
+logger = logging.getLogger(__name__)
+
+
+class RunFiles:
+    """Writes a run's files, and moves those of an earlier run of the same name out of the way.
+
+    Attributes:
+        csv: the statistics; None if none are wanted.
+
+    Args:
+        o: where the files go.
+        start: the snapshot or checkpoint that the run continues; None for a new run.
+        position: where the run is in its phases.
+        total_train_steps: training steps before this run.
+
+    Raises:
+        OutputError: a file cannot be written, or another run is writing it.
+    """
+
+    def __init__(self, o: MainOptions, start: Start | None, position: Position, parts: Parts) -> None:
+        self._o, self._parts, self._position = o, parts, position
+        self._prefix = o.save_weights_prefix if o.trains else None
+        self._saved: list[Path] = []
+        self._saved_transitions = int(parts.memory.added.sum())  # those of the last checkpoint
+        self._lock = Lock(self._prefix) if self._prefix else None
+        self.csv: CSVFile | None = None
+        try:
+            number = free_number(self._prefix, o.csv_file)
+            if o.csv_file:
+                self.csv = CSVFile(Path(o.csv_file), **self._rows_to_keep(start), number=number)
+            if self._prefix:
+                self._move_older_run(Path(self._prefix), number, start)
+        except BaseException:
+            self.close()
+            raise
+        same_files = start and start.checkpoint and self._prefix and _same_prefix(start.path, Path(self._prefix))
+        chunks = start.checkpoint.chunks if start and start.checkpoint and same_files and parts.memory.count else []
+        self._checkpoints = Checkpoints(self._prefix, chunks) if self._prefix and o.checkpoint else None
+
+    def save(self, number: int, checkpoint: bool = True) -> None:
+        """Save PREFIX_number.pkl and its checkpoint, if the run trains and has a prefix.
+
+        Args:
+            number: of the epoch.
+            checkpoint: False if the run broke off within a step, so that it could not be continued exactly.
+        """
+        if not self._prefix:
+            return
+        parts, position, path = self._parts, self._position, Path(f"{self._prefix}_{number}.pkl")
+        facts = position.facts | {
+            "epoch": position.epoch,
+            "epoch_began": position.epoch_began,
+            "total_train_steps": parts.agent.total_train_steps,
+            "weight_updates": parts.network.train_iterations,
+        }
+        write_snapshot(path, Snapshot(parts.network.layers(), parts.network.state_shape, facts))
+        self._saved += [path] if path not in self._saved else []
+        self._saved_transitions = int(parts.memory.added.sum())
+        logger.info("Saved %s", path)
+        if self._checkpoints and checkpoint:
+            self._checkpoints.save(number, self._state(facts), parts.memory)
+
+    def save_unsaved(self, checkpoint: bool) -> None:
+        """Save what was played and learned since the last snapshot, as that of the epoch under way."""
+        self._parts.statistics.require_finite_loss()
+        if self._parts.memory.added.sum() != self._saved_transitions:
+            within_epoch = self._parts.agent.total_train_steps > self._position.epoch_began
+            self.save(self._position.epoch + within_epoch, checkpoint=checkpoint)
+
+    def log_names(self) -> None:
+        """Log where the files are."""
+        if self._saved:
+            more = f" … {self._saved[-1].name} ({len(self._saved)} snapshots)" if len(self._saved) > 1 else ""
+            logger.info("Snapshots are in %s%s", self._saved[0], more)
+        if self.csv:
+            logger.info("Statistics are in %s (%d new rows)", self.csv.path, self.csv.rows)
+
+    def close(self) -> None:
+        """Let another run write files of these names."""
+        if self._lock:
+            self._lock.close()
+
+    def _state(self, facts: dict[str, Any]) -> dict[str, Any]:
+        parts, position = self._parts, self._position
+        return dict(
+            facts=facts,
+            stage=position.next,
+            then=position.after_random,
+            under_way=position.under_way,
+            agent=parts.agent.save_state(),
+            games=parts.games.state(),
+            memory=parts.memory.state(),
+            network=parts.network.state(),
+            statistics=parts.statistics.save_state(position.under_way),
+        )
+
+    def _rows_to_keep(self, start: Start | None) -> dict[str, Any]:
+        """The arguments of `CSVFile` that say which rows of an earlier file this run continues."""
+        if start and ships(start.path):  # because the CSV file of that name belongs to another run
+            return {}
+        if start and start.checkpoint:
+            phase, epoch = start.checkpoint.due
+            stage = tuple(start.checkpoint.state["stage"])
+            done_again = stage[0] != "train" or stage == self._position.next
+            return dict(keep_before=(epoch, phase), random_again=stage[0] == "random", done_again=done_again)
+        if self._o.resume or self._o.start_epoch:
+            return dict(keep_steps=self._parts.agent.total_train_steps)
+        return {}
+
+    def _move_older_run(self, prefix: Path, number: int, start: Start | None) -> None:
+        """Move the files of an earlier run, or its epochs after the one that this run continues."""
+        o, after = self._o, self._o.start_epoch or -1
+        if start and o.resume:
+            after = -1  # because the files there are another run's
+            if _same_prefix(start.path, prefix):
+                after = number_of(Path(o.resume))
+                if after < 0 or prefix_of(Path(o.resume)).name != prefix.name:
+                    return  # because this run continues from the last epoch
+        folder = Path(f"{prefix}.{number}")
+        moved = set_aside(prefix, folder, after)
+        if moved:
+            names = moved[0].name + (f" … ({len(moved)} files)" if len(moved) > 1 else "")
+            again = f"./resume.sh {folder / prefix.name}"
+            logger.info("Moved an earlier run's %s to %s. Continue that run with %s", names, folder, again)
+
+
+def _same_prefix(path: Path, prefix: Path) -> bool:
+    return prefix_of(path).resolve() == prefix.resolve()

@@ -1,0 +1,144 @@
+"""The options of a run: those of the command line, and those that its snapshot remembers."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from simple_dqn.errors import OptionError, SnapshotError
+from simple_dqn.games.roms import game_of, same_game
+from simple_dqn.options import Options, as_word, build
+from simple_dqn.saving.checkpoint import number_of, prefix_of
+from simple_dqn.saving.files import ships
+from simple_dqn.saving.start import Start, start_from_weights, start_where_it_stopped
+
+logger = logging.getLogger(__name__)
+
+Groups = Sequence[type[Options]]
+_NAMED_AFTER_SNAPSHOT = ("record_screen_path", "video_file", "visualization_file", "scores_path")
+_COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
+_SINCE = ("library", "dueling")  # younger than the first snapshots, which have their defaults
+
+
+def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
+    """Complete the options of the command line with those of the snapshot that the run starts from.
+
+    Args:
+        groups: the dataclasses of all options.
+        given: the options of the command line, by name. They come before those of the snapshot.
+
+    Returns:
+        The options that are not at their default, and the snapshot or checkpoint, if there is one.
+
+    Raises:
+        SimpleDQNError: the snapshot is missing or damaged, or does not go with the options.
+    """
+    resumed = given.get("resume")
+    for name in ("load_weights", "start_epoch", "play_games"):
+        if resumed and name in given:
+            raise OptionError(f"--{name} does not go with --resume, which takes everything from its snapshot")
+    path = resumed or given.get("load_weights")
+    if not path:
+        if not given.get("game"):
+            raise OptionError("no game given: name a ROM file such as roms/breakout.bin, or a game such as breakout")
+        return given, None
+    start = start_where_it_stopped(Path(path)) if resumed else start_from_weights(Path(path))
+    _require_sound_facts(groups, start)
+    known = {f.name: f for group in groups for f in fields(group)}
+    recorded = start.facts.get("options", {})
+    unknown = [f"--{name}" for name in recorded if name not in known]
+    if unknown:
+        logger.warning("%s was made with options that are unknown here: %s", start.path, ", ".join(unknown))
+    wanted = ("run", "play", "task", "network") if resumed else ("play", "task", "network")
+    taken = {
+        name: value for name, value in recorded.items() if name in known and known[name].metadata["kept"] in wanted
+    }
+    if resumed:
+        taken |= _files_to_continue(start)
+        _require_same_task(groups, start, given)
+    taken.setdefault("game", game_of(start.path.stem))
+    changed = {name: value for name, value in taken.items() if name not in given and value != known[name].default}
+    if changed:
+        words = " ".join(f"--{name} {value}" for name, value in changed.items())
+        logger.info("Options from %s: %s", start.path, words)
+    return {**taken, **given, **_named_after(start.path, given)}, start
+
+
+def recorded_options(groups: Groups, values: dict[str, Any]) -> dict[str, Any]:
+    """The value of each option that a snapshot remembers, by name."""
+    built = [(build(group, values), fields(group)) for group in groups]
+    return {f.name: getattr(group, f.name) for group, known in built for f in known if f.metadata["kept"] != "never"}
+
+
+def _named_after(snapshot: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """The options with file names in which {snapshot} means pong_10, for example, and {name} means pong."""
+    words = {"{snapshot}": snapshot.stem, "{name}": prefix_of(snapshot).name}
+    named = {name: str(given[name]) for name in _NAMED_AFTER_SNAPSHOT if name in given}
+    for word, text in words.items():
+        named = {name: value.replace(word, text) for name, value in named.items()}
+    return named
+
+
+def _require_sound_facts(groups: Groups, start: Start) -> None:
+    """Raise SnapshotError if a snapshot's facts have wrong types, because the file may come from anywhere."""
+    known = {f.name: f for group in groups for f in fields(group)}
+    types = {name: hint for group in groups for name, hint in get_type_hints(group).items()}
+    facts, recorded = start.facts, dict[str, Any]()
+    wrong = [
+        name for name, kind in (("options", dict), ("actions", list)) if not isinstance(facts.get(name, kind()), kind)
+    ]
+    wrong += [name for name in _COUNTERS if name in facts and (type(facts[name]) is not int or facts[name] < 0)]
+    if not wrong:
+        wrong += ["actions" for action in facts.get("actions", []) if not isinstance(action, str)]
+        recorded = {name: value for name, value in facts.get("options", {}).items() if name in known}
+    for name, value in recorded.items():
+        kind, choices = types[name], known[name].metadata["choices"]
+        if not isinstance(value, int | float if kind is float else kind) or (choices and value not in (*choices, None)):
+            wrong.append(f"--{name} {value!r}")
+    if wrong:
+        raise SnapshotError(f"{start.path} is damaged: what it says of {wrong[0]} makes no sense")
+
+
+def _require_same_task(groups: Groups, start: Start, given: dict[str, Any]) -> None:
+    """Raise OptionError if a resumed run would get another game, other screens or actions, or another network."""
+    known = {f.name: f for group in groups for f in fields(group)}
+    recorded = {name: known[name].default for name in _SINCE} | start.facts.get("options", {})
+    fixed = [name for name, f in known.items() if f.metadata["kept"] in ("task", "network")]
+    if start.checkpoint:  # because it continues with the random numbers and the optimizer of the run before
+        fixed += ["library", "random_seed"]
+    for name in fixed:
+        before, now = recorded.get(name), given.get(name)
+        same = before == now if name != "game" else same_game(recorded.get("environment", "ale"), str(before), str(now))
+        if None not in (before, now) and not same:
+            fits = known[name].metadata["kept"] != "network"
+            advice = "; --load_weights begins another training with its weights" if fits else ""
+            raise OptionError(
+                f"--{name} {as_word(now)} does not go with --resume: {start.path} was trained with {as_word(before)}"
+                + advice
+            )
+
+
+def _files_to_continue(start: Start) -> dict[str, Any]:
+    """The options that let a resumed run continue its files: snapshots/pong_10.pkl goes with results/pong.csv.
+
+    The files of an older run lie in snapshots/pong.1, with results/pong.csv.1. A run that starts from a shipped
+    snapshot writes to ./snapshots.
+    """
+    prefix, number = prefix_of(start.path), number_of(start.path)
+    if prefix.name == start.path.stem:
+        raise OptionError(f"--resume {start.path}: its name does not end in an epoch, as pong_10.pkl does")
+    if ships(prefix):
+        prefix = Path("snapshots", prefix.name)
+    folder, numbers = prefix.parent, ""
+    while older := re.fullmatch(re.escape(prefix.name) + r"(\.\d+)", folder.name):  # folders may be nested
+        folder, numbers = folder.parent, older[1] + numbers
+    results = folder.parent / "results" if folder.name == "snapshots" else folder
+    return dict(
+        start_epoch=start.facts.get("epoch", number),
+        save_weights_prefix=str(prefix),
+        csv_file=str(results / f"{prefix.name}.csv{numbers}"),
+    )
