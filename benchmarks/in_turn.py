@@ -24,8 +24,8 @@ import report
 ROOT = Path(__file__).resolve().parents[1]
 PHASES = ("random", "train", "test")
 IN_ONE_PROCESS = """
-from simple_dqn.games import games
-games._cores_to_play = lambda on_gpu, in_turn: 0
+from simple_dqn.games import make
+make._cores_for_games = lambda cores, on_gpu, in_turn: 0
 """
 PROGRAM = """
 from main import main

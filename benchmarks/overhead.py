@@ -25,9 +25,9 @@ import own  # first: it finds simple_dqn
 import report
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.deepqnetwork import DeepQNetworkOptions, TrainResult, discounted
-from simple_dqn.environment import Mode
-from simple_dqn.games.games import Games, make_board
-from simple_dqn.replay_memory import TERMINAL, Minibatch, Outlook, ReplayMemoryOptions, memory_class
+from simple_dqn.environment import TERMINATED, Mode
+from simple_dqn.games.games import Games, SharedArrays
+from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemoryOptions, memory_class
 from simple_dqn.reports.progress import Progress
 from simple_dqn.reports.scores import Scores
 from simple_dqn.statistics import Statistics
@@ -44,11 +44,11 @@ class InstantGames(Games):
     """Lives of 200 steps, in which nothing is to be seen."""
 
     def __init__(self, number: int) -> None:
-        self.board = make_board(number, SHAPE)
+        self.arrays = SharedArrays.make(number, SHAPE)
         self.num_actions = ACTIONS
         self._times = np.arange(number) * LIFE // number
 
-    def begin(self, mode: Mode, anew: bool) -> None:
+    def begin(self, mode: Mode, new_episode: bool) -> None:
         pass
 
     def start(self, actions: Sequence[int | None]) -> Sequence[int | None]:
@@ -56,7 +56,7 @@ class InstantGames(Games):
 
     def finish(self) -> None:
         self._times += 1
-        self.board.ends[:] = (self._times % LIFE == 0) * TERMINAL
+        self.arrays.ends[:] = (self._times % LIFE == 0) * TERMINATED
 
 
 class InstantNetwork:

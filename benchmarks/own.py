@@ -26,7 +26,8 @@ from simple_dqn import __version__, options
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.environment import EnvironmentOptions
-from simple_dqn.games.games import make_games
+from simple_dqn.games.game import GameSpec
+from simple_dqn.games.make import make_games
 from simple_dqn.learning.library import library_of
 from simple_dqn.replay_memory import ReplayMemoryOptions, memory_class
 from simple_dqn.statistics import Statistics
@@ -58,7 +59,8 @@ def make_agent(argv: Sequence[str], seed: int = 1) -> Agent:
     state_shape = (memory_options.history_length, *screen_shape)
     n, random_starts = agent_options.num_envs, agent_options.random_starts
     network_class, on_gpu = library_of(backend)
-    games = make_games(env_options, state_shape, random_starts, game, n, on_gpu, agent_options.learns_in_bursts)
+    spec = GameSpec(env_options, state_shape, random_starts, game.spawn(n))
+    games = make_games(spec, on_gpu=on_gpu, in_turn=agent_options.learns_in_bursts)
     rng = np.random.default_rng(memory)
     replay = memory_class(memory_options)(memory_options, screen_shape, net_options.batch_size, rng, lanes=n)
     use_target = agent_options.target_steps > 0

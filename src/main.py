@@ -29,7 +29,8 @@ from simple_dqn.command_line import DESCRIPTION, EPILOG, USAGE, CommonOptions, M
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.errors import SimpleDQNError, exit_status
-from simple_dqn.games.games import leave_cores_to_games, make_games
+from simple_dqn.games.game import GameSpec
+from simple_dqn.games.make import leave_cores_to_games, make_games
 from simple_dqn.interrupts import Interrupted, stop_on_interrupt
 from simple_dqn.learning.library import library_of
 from simple_dqn.replay_memory import ReplayMemoryOptions, memory_class
@@ -139,10 +140,9 @@ def put_together(
     screen_shape = (env_options.screen_height, env_options.screen_width)
     state_shape = (memory_options.history_length, *screen_shape)
 
-    games = make_games(
-        env_options, state_shape, agent_options.random_starts, game_seed, num_games, on_gpu, in_turn, audience,
-        actions_of(start, env_options),
-    )  # fmt: skip
+    actions = actions_of(start, env_options)
+    spec = GameSpec(env_options, state_shape, agent_options.random_starts, game_seed.spawn(num_games), actions)
+    games = make_games(spec, audience, on_gpu, in_turn)
     stack.callback(games.close)
     if agent_options.random_starts and "NOOP" not in games.action_names:
         logger.info(

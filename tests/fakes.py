@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import ale_py
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from simple_dqn.agent import Agent, AgentOptions, Callback, Step
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, TrainResult
-from simple_dqn.environment import Environment, Screen, Watcher
+from simple_dqn.environment import Environment, EnvironmentOptions, Screen
 from simple_dqn.errors import OptionError
-from simple_dqn.games.games import Games, make_board
+from simple_dqn.games import make
+from simple_dqn.games.ale import ALEEnvironment
+from simple_dqn.games.game import Game, GameSpec, make_environment
+from simple_dqn.games.games import Games, SharedArrays
+from simple_dqn.games.roms import find_rom
 from simple_dqn.learning.neon_network import load_neon
 from simple_dqn.options import build
-from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemoryOptions, memory_class
+from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemory, ReplayMemoryOptions, memory_class
+from simple_dqn.state_buffer import StateBuffer
 from simple_dqn.statistics import Statistics
+from simple_dqn.watching.watcher import Watcher
 
 
 def _why_no_neon() -> str:
@@ -80,12 +87,60 @@ def side_by_side(
     rng: np.random.Generator,
 ) -> Games:
     """Games of these environments, in this process."""
-    board = make_board(len(environments), (history, *screen_shape))
-    return Games(environments, board, random_starts, rng.spawn(len(environments)))
+    arrays = SharedArrays.make(len(environments), (history, *screen_shape))
+    parts = zip(environments, arrays.states, rng.spawn(len(environments)), strict=True)
+    return Games([Game(env, StateBuffer(state), random_starts, rng) for env, state, rng in parts], arrays)
 
 
-class GivesUp(Watcher):
-    """Gives the game up after so many steps, once."""
+def make_real_games(
+    number: int, monkeypatch: pytest.MonkeyPatch, cores: int = 1, in_turn: bool = False, **options: Any
+) -> Games:
+    """Games as the program makes them on a machine with this many cores."""
+    monkeypatch.setattr(make, "num_cores", lambda: cores)
+    env_options = EnvironmentOptions(**(dict(game="pong") | options))
+    spec = GameSpec(env_options, (4, 84, 84), 5, np.random.SeedSequence(3).spawn(number))
+    return make.make_games(spec, in_turn=in_turn)
+
+
+def ale(game: str = "breakout", seed: int = 1, **options: Any) -> ALEEnvironment:
+    """An Atari game that has just started."""
+    env = make_environment(EnvironmentOptions(game=game, **options), seed)
+    assert isinstance(env, ALEEnvironment)
+    env.restart()
+    return env
+
+
+def emulator(game: str = "breakout", seed: int = 1, **settings: Any) -> Any:
+    """The emulator itself, as the environment should set it up."""
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    interface = ale_py.ALEInterface()
+    interface.setInt("random_seed", seed)
+    interface.setInt("frame_skip", settings.get("frame_skip", 4))
+    interface.setFloat("repeat_action_probability", settings.get("repeat_action_probability", 0.0))
+    interface.setBool("color_averaging", settings.get("color_averaging", True))
+    interface.loadROM(find_rom(game))
+    interface.reset_game()
+    return interface
+
+
+class Eye(Watcher):
+    """Keeps what it sees and hears."""
+
+    def __init__(self) -> None:
+        self.pictures: list[Any] = []
+        self.sounds: list[Any] = []
+        self.games = 0
+
+    def on_game(self) -> None:
+        self.games += 1
+
+    def on_frame(self, environment: Environment) -> None:
+        self.pictures.append(environment.picture())
+        self.sounds.append(environment.sound())
+
+
+class Abandons(Watcher):
+    """Abandons the game after this many steps, once."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -137,6 +192,28 @@ class Tape(Callback):
 
     def on_train(self, cost: float) -> None:
         self.tape.append(("cost", cost))
+
+
+def step(reward: float = 0, terminal: bool = False, truncated: bool = False, game: int = 0, rate: float = 0.5) -> Step:
+    """A step that earned `reward`."""
+    return Step(0, reward, np.zeros((4, 5), np.uint8), terminal, truncated, rate, game)
+
+
+def make_agent(
+    environments: Sequence[Environment],
+    network: Any = None,
+    history: int = 2,
+    batch: int = 4,
+    return_lambda: float = 0,
+    **options: Any,
+) -> Agent:
+    """An agent that plays these environments; its network is fake, too."""
+    rng = np.random.default_rng(1)
+    memory_options = ReplayMemoryOptions(replay_size=100, history_length=history, return_lambda=return_lambda)
+    memory = ReplayMemory(memory_options, (4, 5), batch, rng, lanes=len(environments))
+    agent_options = AgentOptions(num_envs=len(environments), **options)
+    games = side_by_side(environments, history, (4, 5), agent_options.random_starts, rng)
+    return Agent(games, memory, network or FakeNetwork(), agent_options, rng)
 
 
 class Catch(Environment):

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakes import FakeEnvironment, FakeNetwork, Tape, side_by_side
+from fakes import FakeEnvironment, FakeNetwork, Tape, make_agent, side_by_side
 from simple_dqn.agent import Agent, AgentOptions, Callback, Step, require_seldom_refreshes
-from simple_dqn.environment import EnvironmentOptions, make_environment
+from simple_dqn.environment import CONTINUES, TERMINATED, TRUNCATED, EnvironmentOptions
 from simple_dqn.errors import OptionError
-from simple_dqn.replay_memory import CUT, GOES_ON, TERMINAL, ReplayMemory, ReplayMemoryOptions
+from simple_dqn.games.game import make_environment
+from simple_dqn.replay_memory import ReplayMemoryOptions
 from simple_dqn.state_buffer import StateBuffer
 
 
@@ -25,13 +26,11 @@ def make(
     **options: Any,
 ) -> tuple[Agent, list[Any]]:
     tape: list[Any] = []
-    rng = np.random.default_rng(1)
-    memory_options = ReplayMemoryOptions(replay_size=100, history_length=history, return_lambda=return_lambda)
-    memory = ReplayMemory(memory_options, (4, 5), batch, rng, lanes=num_envs)
-    agent_options = AgentOptions(num_envs=num_envs, **(dict(random_starts=2) | options))
     environments = [FakeEnvironment(episode, tape) for _ in range(num_envs)]
-    games = side_by_side(environments, history, (4, 5), agent_options.random_starts, rng)
-    return Agent(games, memory, FakeNetwork(tape), agent_options, rng, [Tape(tape)]), tape
+    options = dict(random_starts=2) | options
+    agent = make_agent(environments, FakeNetwork(tape), history, batch, return_lambda, **options)
+    agent.callbacks = [Tape(tape)]
+    return agent, tape
 
 
 def count(tape: list[Any], name: str) -> int:
@@ -156,8 +155,8 @@ def first_state(names: list[str], random_starts: int, episode: int = 10, seed: i
     environment = FakeEnvironment(episode)
     environment.frame, environment.names = 100, names
     games = side_by_side([environment], 4, (4, 5), random_starts, np.random.default_rng(seed))
-    games.begin("test", anew=True)
-    return games.board.states[0][:, 0, 0].tolist(), environment.tape
+    games.begin("test", new_episode=True)
+    return games.arrays.states[0][:, 0, 0].tolist(), environment.tape
 
 
 def test_no_ops_are_the_action_called_noop() -> None:
@@ -196,7 +195,7 @@ def test_the_state_goes_on_from_test_to_train_and_test_screens_stay_out_of_the_m
     stored = agent.memory.count
     agent.test(7)
     assert agent.memory.count == stored
-    assert agent.memory.terminals[stored - 1] == CUT
+    assert agent.memory.terminals[stored - 1] == TRUNCATED
     last_seen = agent.state[:, 0, 0].tolist()
     tape.clear()
     agent.train(1)
@@ -207,12 +206,12 @@ def test_the_state_goes_on_from_test_to_train_and_test_screens_stay_out_of_the_m
 def test_ends_and_time_limits_are_stored_apart() -> None:
     agent, _ = make(episode=6)
     agent.random(10)
-    assert TERMINAL in agent.memory.terminals[:10]
+    assert TERMINATED in agent.memory.terminals[:10]
     environment = agent.games.games[0].environment
     assert isinstance(environment, FakeEnvironment)
     environment.cut_short = True
     agent.random(10)
-    assert set(agent.memory.terminals[10:20]) == {GOES_ON, CUT}
+    assert set(agent.memory.terminals[10:20]) == {CONTINUES, TRUNCATED}
 
 
 @pytest.mark.parametrize("phase", ["random", "train", "test"])
@@ -231,7 +230,7 @@ def test_games_at_their_time_limit_are_cut_in_every_phase(phase: str, monkeypatc
     assert len(cuts) in (5, 6)
     assert len(set(np.diff([0, *cuts]).tolist())) == 1
     stored = agent.memory.terminals[: agent.memory.count].tolist()
-    assert stored == ([] if phase == "test" else [CUT if step.terminal else GOES_ON for step in steps])
+    assert stored == ([] if phase == "test" else [TRUNCATED if step.terminal else CONTINUES for step in steps])
 
 
 def test_modes() -> None:
@@ -323,7 +322,7 @@ def test_each_games_screens_are_in_a_lane() -> None:
     memory = agent.memory
     assert memory.screens[:6, 0, 0].tolist() == [1, 2, 3, 4, 5, 6]
     assert memory.screens[memory.lane_size : memory.lane_size + 6, 0, 0].tolist() == [101, 102, 103, 104, 105, 106]
-    assert memory.terminals[:6].tolist() == [GOES_ON] * 3 + [TERMINAL] + [GOES_ON] * 2
+    assert memory.terminals[:6].tolist() == [CONTINUES] * 3 + [TERMINATED] + [CONTINUES] * 2
 
 
 class Ends(Callback):

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simple_dqn import replay_memory
+from simple_dqn.environment import TERMINATED, TRUNCATED
 from simple_dqn.errors import OptionError
 from simple_dqn.replay_memory import (
     Minibatch,
@@ -442,7 +443,7 @@ def test_cut_cuts_every_lane() -> None:
     for lane in (0, 1):
         memory.add(0, 0, np.zeros((2, 3), np.uint8), False, lane)
     memory.cut()
-    assert memory.terminals[[0, memory.lane_size]].tolist() == [replay_memory.CUT] * 2
+    assert memory.terminals[[0, memory.lane_size]].tolist() == [TRUNCATED] * 2
 
 
 def test_draws_uniformly() -> None:
@@ -462,7 +463,7 @@ def test_a_cut_is_no_end() -> None:
     assert not batch.terminals.any()
     memory.add(0, 0, np.zeros((2, 3), np.uint8), True)
     memory.cut()  # does not undo the end
-    assert memory.terminals[memory.added[0] - 1] == replay_memory.TERMINAL
+    assert memory.terminals[memory.added[0] - 1] == TERMINATED
 
 
 def make_batch_of_all(memory: ReplayMemory) -> replay_memory.Minibatch:

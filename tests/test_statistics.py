@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fakes import FakeEnvironment, FakeNetwork, GivesUp, side_by_side
+from fakes import Abandons, FakeEnvironment, FakeNetwork, make_agent, side_by_side, step
 from simple_dqn import statistics
-from simple_dqn.agent import Agent, AgentOptions, Step
+from simple_dqn.agent import Agent, AgentOptions
+from simple_dqn.environment import CONTINUES, TRUNCATED
 from simple_dqn.errors import OptionError, OutputError
-from simple_dqn.replay_memory import CUT, GOES_ON, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.reports.progress import Progress
 from simple_dqn.statistics import COLUMNS, CSVFile, Statistics
 
@@ -46,14 +46,8 @@ class SumNetwork(FakeNetwork):
 
 
 def make(path: Path | None, keep: int | None = None) -> tuple[Statistics, Agent]:
-    memory = ReplayMemory(ReplayMemoryOptions(replay_size=50, history_length=1), (4, 5), 2, np.random.default_rng(0))
-    games = side_by_side([FakeEnvironment()], 1, (4, 5), 30, np.random.default_rng(0))
-    agent = Agent(games, memory, SumNetwork(), AgentOptions(), np.random.default_rng(0))
+    agent = make_agent([FakeEnvironment()], SumNetwork(), history=1)
     return Statistics(agent, CSVFile(path, keep) if path else None), agent
-
-
-def step(reward: float = 0, terminal: bool = False, rate: float = 0.5, game: int = 0) -> Step:
-    return Step(0, reward, np.zeros((4, 5), np.uint8), terminal, False, rate, game)
 
 
 def test_exact_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +56,7 @@ def test_exact_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stats, agent = make(path)
     stats.on_phase_start("random", 0, 5)
     for reward, terminal in [(1, False), (2, True), (0, True), (4, True), (7, False)]:
-        stats.on_step(step(reward, terminal, 1))
+        stats.on_step(step(reward, terminal, rate=1))
     stats.on_phase_end()
     for _ in range(10):
         agent.memory.add(0, 0, np.full((4, 5), 1, np.uint8), False)
@@ -70,7 +64,7 @@ def test_exact_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stats.on_phase_start("train", 1, 3)
     for cost in (0.5, 0.25):
         stats.on_train(cost)
-    stats.on_step(step(-1, True, 0.75))
+    stats.on_step(step(-1, True, rate=0.75))
     stats.on_phase_end()
     assert path.read_text().splitlines() == [
         HEADER,
@@ -129,14 +123,14 @@ def test_a_game_given_up_does_not_count(phase: str) -> None:
     stats, agent = make(None)
     agent.options = AgentOptions(exploration_rate_start=0, exploration_rate_end=0, exploration_rate_test=0)
     agent.games = side_by_side([environment := FakeEnvironment()], 1, (4, 5), 0, np.random.default_rng(0))
-    environment.watchers = [GivesUp(3)]
+    environment.watchers = [Abandons(3)]
     agent.network = FakeNetwork()
     agent.callbacks = [stats]
     stats.on_phase_start(phase, 1, 14)
     getattr(agent, phase)(14)
     assert (stats.num_steps, stats.num_games, stats.game_rewards) == (14, 2, [10, 10])
     if phase == "train":  # history may not reach back into the game that was given up
-        assert agent.memory.terminals[:5].tolist() == [GOES_ON, GOES_ON, CUT, GOES_ON, GOES_ON]
+        assert agent.memory.terminals[:5].tolist() == [CONTINUES, CONTINUES, TRUNCATED, CONTINUES, CONTINUES]
     assert environment.tape.count(("restart", phase)) == 4  # at the start and after each of 3 games
 
 

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.environment import Mode, Screen
+from simple_dqn.environment import ABANDONED, TERMINATED, TRUNCATED, Mode, Screen
 from simple_dqn.errors import OptionError
-from simple_dqn.games.games import GIVEN_UP, Games
+from simple_dqn.games.games import Games
 from simple_dqn.options import Options, option
-from simple_dqn.replay_memory import CUT, TERMINAL, Judge, Minibatch, ReplayMemory, ReplayMemoryOptions
+from simple_dqn.replay_memory import Judge, Minibatch, ReplayMemory, ReplayMemoryOptions
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Agent:
     @property
     def state(self) -> NDArray[np.uint8]:
         """What the agent sees of the first game now, (history, height, width); a view that its next step changes."""
-        return self.games.board.states[0]
+        return self.games.arrays.states[0]
 
     @property
     def exploration_rate(self) -> float:
@@ -207,7 +207,7 @@ class Agent:
         return o.exploration_rate_start - fall * self.total_train_steps / o.exploration_decay_steps
 
     def _begin(self, mode: Mode) -> None:
-        self.games.begin(mode, anew=mode == "test")
+        self.games.begin(mode, new_episode=mode == "test")
         if mode == "test":
             self.memory.cut()  # what training meets next does not follow what it met last
         for callback in self.callbacks:
@@ -232,11 +232,19 @@ class Agent:
 
     def _finish(self, actions: Sequence[int | None], exploration_rate: float) -> list[Step]:
         self.games.finish()
-        board = self.games.board
+        arrays = self.games.arrays
         steps = [
-            Step(action, float(reward), screen, end in (TERMINAL, CUT), end in (CUT, GIVEN_UP), exploration_rate, game)
+            Step(
+                action,
+                float(reward),
+                screen,
+                end in (TERMINATED, TRUNCATED),
+                end in (TRUNCATED, ABANDONED),
+                exploration_rate,
+                game,
+            )
             for game, (action, reward, screen, end) in enumerate(
-                zip(actions, board.rewards, board.screens, board.ends.tolist(), strict=False)
+                zip(actions, arrays.rewards, arrays.screens, arrays.ends.tolist(), strict=False)
             )
             if action is not None
         ]
@@ -253,7 +261,7 @@ class Agent:
         ]
         if None not in actions:
             return [action for action in actions if action is not None]
-        states = self.games.board.states
+        states = self.games.arrays.states
         # A slice where possible, because indexes copy: megabytes at each step with many games.
         seen = states[: len(places)] if isinstance(places, range) else states[places]
         q = self.network.predict(seen)  # (places, num_actions)

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from simple_dqn.environment import CONTINUES as GOES_ON
+from simple_dqn.environment import TERMINATED as TERMINAL
+from simple_dqn.environment import TRUNCATED as CUT
 from simple_dqn.errors import OptionError
 from simple_dqn.machine import available_memory
 from simple_dqn.options import Options, option
 from simple_dqn.replay.sum_tree import SumTree
 
-GOES_ON, TERMINAL, CUT = 0, 1, 2  # what becomes of the game after a transition; a cut is no end that the agent caused
 _HEADROOM = 512 * 2**20  # bytes left for the network and the emulator
 _NEVER = 2**62
 _LEAST = 1e-6  # priority of a transition on which no error was made

@@ -5,15 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from simple_dqn.agent import Step
+from fakes import step
 from simple_dqn.reports.scores import Game, Scores, mean_text, score_text, table, write_scores
-
-
-def step(reward: float, terminal: bool = False, truncated: bool = False, game: int = 0) -> Step:
-    return Step(0, reward, np.zeros((1, 1), np.uint8), terminal, truncated, 0.05, game)
 
 
 def test_games_that_end_or_run_out_of_time_count_and_those_given_up_do_not() -> None:

@@ -20,10 +20,12 @@ import pytest
 
 import main
 from simple_dqn.agent import Agent
-from simple_dqn.environment import ALEEnvironment, GymEnvironment
+from simple_dqn.environment import CONTINUES, TRUNCATED
 from simple_dqn.errors import CheckpointError, GameError, OptionError, OutputError, SimpleDQNError, exit_status
+from simple_dqn.games.ale import ALEEnvironment
+from simple_dqn.games.gym import GymEnvironment
 from simple_dqn.interrupts import Interrupted
-from simple_dqn.replay_memory import CUT, GOES_ON, ReplayMemory, ReplayMemoryOptions
+from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
 from simple_dqn.saving import checkpoint as checkpoints
 from simple_dqn.saving.checkpoint import Checkpoints, read_checkpoint, restore_memory
 from simple_dqn.saving.files import Lock
@@ -449,7 +451,7 @@ def test_what_begins_anew_does_not_follow_what_was_broken_off(
     monkeypatch.setattr(ALEEnvironment, "state", lambda _: None)
     stop_after("train", 7, monkeypatch, RUN)
     state = read_checkpoint(tmp_path / "snapshots" / "b_1.checkpoint").state
-    assert state["memory"]["ends"][0][-1] == GOES_ON
+    assert state["memory"]["ends"][0][-1] == CONTINUES
     assert state["statistics"]["scores"]
     seen: list[Any] = []
 
@@ -461,7 +463,7 @@ def test_what_begins_anew_does_not_follow_what_was_broken_off(
     with pytest.raises(Interrupted), caplog.at_level("INFO"):
         main.run(["--resume", "snapshots/b"])
     assert "new games begin" in caplog.text
-    assert seen == [(CUT, {})]
+    assert seen == [(TRUNCATED, {})]
 
 
 def test_a_game_longer_than_the_limit_that_is_new_does_not_reach_into_the_next_one(
@@ -478,7 +480,7 @@ def test_a_game_longer_than_the_limit_that_is_new_does_not_reach_into_the_next_o
     monkeypatch.setattr(Agent, "train", look)
     with pytest.raises(Interrupted):
         main.run(["--resume", "snapshots/b", "--max_game_seconds", "0.1"])
-    assert seen == [(CUT, {})]
+    assert seen == [(TRUNCATED, {})]
 
 
 def test_without_a_checkpoint_there_are_the_weights(copy: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,22 +15,13 @@ import cv2
 import numpy as np
 import pytest
 
-from fakes import FakeEnvironment
-from simple_dqn.environment import Environment, EnvironmentOptions, Watcher, make_environment
+from fakes import Eye, FakeEnvironment
+from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.errors import OptionError, OutputError
+from simple_dqn.games.game import make_environment
 from simple_dqn.watching.audience import Audience
 from simple_dqn.watching.pixels import block, enlarged, least_height
 from simple_dqn.watching.recorder import RecorderOptions, make_recorders
-
-
-class Eye(Watcher):
-    def __init__(self) -> None:
-        self.pictures: list[Any] = []
-        self.sounds: list[Any] = []
-
-    def on_frame(self, environment: Environment) -> None:
-        self.pictures.append(environment.picture())
-        self.sounds.append(environment.sound())
 
 
 def record(steps: int = 10, finish: bool = True, games: int = 1, **options: Any) -> Eye:

@@ -19,12 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakes import FakeEnvironment, FakeNetwork
-from simple_dqn.agent import Agent, AgentOptions, Step
+from fakes import FakeEnvironment, make_agent, step
 from simple_dqn.environment import Sound
 from simple_dqn.errors import GameError
-from simple_dqn.games.games import Games, make_board
-from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
 from simple_dqn.watching import terminal, viewer
 from simple_dqn.watching.terminal import Terminal, blocks, changes, keys
 from simple_dqn.watching.viewer import (
@@ -115,10 +112,6 @@ def watch(display: FakeDisplay) -> tuple[Viewer, Time]:
     seen = Viewer(display, time, time.sleep)
     seen.meet(Loud())
     return seen, time
-
-
-def step(reward: float = 0, terminal: bool = False, truncated: bool = False, game: int = 0) -> Step:
-    return Step(0, reward, np.zeros((1, 1), np.uint8), terminal, truncated, 0.05, game)
 
 
 # Keys
@@ -221,7 +214,7 @@ def test_pause_step_and_go_on() -> None:
 def test_restart_help_fullscreen_and_quit() -> None:
     display = FakeDisplay({1: ["r", "h", "f"], 3: "h", 4: "q"})
     seen, _ = watch(display)
-    agent = make_agent()
+    agent = make_agent([Loud()])
     seen.attach(agent)
     seen.on_frame(Loud())
     assert [seen.wants_restart(), seen.wants_restart()] == [True, False]
@@ -237,7 +230,7 @@ def test_restart_help_fullscreen_and_quit() -> None:
 
 def test_a_hang_up_interrupts_and_is_nobodys_wish_to_quit() -> None:
     seen, _ = watch(FakeDisplay({1: ["hangup"]}))
-    agent = make_agent()
+    agent = make_agent([Loud()])
     seen.attach(agent)
     seen.on_frame(Loud())
     assert (seen.quit, agent.interrupted) == (False, True)
@@ -246,7 +239,7 @@ def test_a_hang_up_interrupts_and_is_nobodys_wish_to_quit() -> None:
 def test_a_pause_ends_with_ctrl_c() -> None:
     display = FakeDisplay({1: "p"})
     seen, time = watch(display)
-    agent = make_agent()
+    agent = make_agent([Loud()])
     seen.attach(agent)
     sleep = time.sleep
 
@@ -265,7 +258,7 @@ def test_status() -> None:
     for played in (step(2), step(5, game=1), step(1.5)):
         seen.on_step(played)
     seen.on_frame(Loud())
-    assert display.status() == "agent  score 3.5  lives 3  speed 1x  ε 0.05  h: help  q: quit"
+    assert display.status() == "agent  score 3.5  lives 3  speed 1x  ε 0.50  h: help  q: quit"
     seen.on_step(step(1, truncated=True))
     seen.on_frame(Loud())
     assert "score 0  " in display.status()
@@ -326,19 +319,12 @@ def test_keys_that_do_nothing_are_not_offered_and_do_nothing() -> None:
 # What the agent thinks
 
 
-def make_agent() -> Agent:
-    env = Loud()
-    games = Games([env], make_board(1, (2, 4, 5)), 0, [np.random.default_rng(1)])
-    memory = ReplayMemory(ReplayMemoryOptions(replay_size=100, history_length=2), (4, 5), 8, np.random.default_rng(1))
-    return Agent(games, memory, FakeNetwork(), AgentOptions(), np.random.default_rng(1))
-
-
 def test_thoughts() -> None:
     display = FakeDisplay()
     display.typed = ["v"]
     seen, _ = watch(display)
-    agent = make_agent()
-    agent.games.begin("test", anew=True)
+    agent = make_agent([Loud()])
+    agent.games.begin("test", new_episode=True)
     seen.attach(agent, lambda mind: np.ones(mind.state.shape[1:]))
     env = Loud()
     env.frame = 200
@@ -363,8 +349,8 @@ def test_thoughts_at_a_pause() -> None:
     """They are there at once, not after the next step."""
     display = FakeDisplay({2: "p", 20: "v", 40: "p"})
     seen, _ = watch(display)
-    agent = make_agent()
-    agent.games.begin("test", anew=True)
+    agent = make_agent([Loud()])
+    agent.games.begin("test", new_episode=True)
     seen.attach(agent)
     seen.steer(2)
     for _ in range(3):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simple_dqn.environment import Environment, Watcher
+from simple_dqn.environment import Environment
+from simple_dqn.watching.watcher import Watcher
 
 
 class Audience(Watcher):

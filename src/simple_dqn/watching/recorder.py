@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.environment import Environment, Picture, Watcher
+from simple_dqn.environment import Environment, Picture
 from simple_dqn.errors import OptionError, OutputError, reason
 from simple_dqn.options import Options, option
 from simple_dqn.saving.files import GrowingFile, clear_away, require_writable
 from simple_dqn.watching.pixels import enlarged, least_height
+from simple_dqn.watching.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 

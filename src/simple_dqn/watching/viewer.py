@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.agent import Agent, Callback, Step
-from simple_dqn.environment import Environment, Picture, Sound, Watcher
+from simple_dqn.environment import Environment, Picture, Sound
 from simple_dqn.errors import GameError
 from simple_dqn.learning.guided import guided_q_value, read_network, saliency
 from simple_dqn.options import Options, option
 from simple_dqn.reports.scores import score_text
 from simple_dqn.saving.snapshot import Layer
+from simple_dqn.watching.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,51 @@
+"""Make the games of a run, in as many processes as are fastest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from simple_dqn.games.game import GameSpec
+from simple_dqn.games.games import Games, SharedArrays, games_here
+from simple_dqn.games.workers import GameWorkers
+from simple_dqn.machine import num_cores
+from simple_dqn.watching.watcher import Watcher
+
+
+def make_games(spec: GameSpec, watchers: Sequence[Watcher] = (), on_gpu: bool = False, in_turn: bool = False) -> Games:
+    """Make the games, in this process or in workers. The results are the same.
+
+    Args:
+        spec: the games.
+        watchers: see the first game. They cannot leave this process, so all games stay in it too.
+        on_gpu: the network leaves the processor cores to the games.
+        in_turn: games and network never compute at the same time, so both can use all cores.
+
+    Raises:
+        GameError, OptionError: as `make_environment`.
+    """
+    n, cores = spec.num_games, num_cores()
+    workers = 0 if watchers or n == 1 else min(n, _cores_for_games(cores, on_gpu, in_turn))
+    if workers:
+        return GameWorkers(spec, workers, cores_left=None if in_turn else cores - workers)
+    return games_here(spec, range(n), SharedArrays.make(n, spec.state_shape), watchers)
+
+
+def _cores_for_games(cores: int, on_gpu: bool, in_turn: bool) -> int:
+    """Number of cores that play games. 0: the process that learns plays them too.
+
+    The network splits every layer evenly among its cores, so a core that also plays games delays all others. With two
+    or three cores it is faster to play and learn in turn (docs/speed.md).
+    """
+    if in_turn:
+        return cores if cores > 1 else 0  # because workers on one core would only add messages
+    return cores - 1 if on_gpu else cores // 4
+
+
+def leave_cores_to_games() -> None:
+    """Let OpenMP's threads wait less busily between layers, because games need the same cores in turn.
+
+    They must not sleep between layers either (docs/speed.md). Call this before the first import of torch, because
+    OpenMP reads the variable only then.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
