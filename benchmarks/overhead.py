@@ -27,7 +27,8 @@ from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.deepqnetwork import DeepQNetworkOptions, TrainResult, discounted
 from simple_dqn.environment import TERMINATED, Mode
 from simple_dqn.games.games import Games, SharedArrays
-from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemoryOptions, memory_class
+from simple_dqn.replay.prioritized import memory_class
+from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemoryOptions
 from simple_dqn.reports.progress import Progress
 from simple_dqn.reports.scores import Scores
 from simple_dqn.statistics import Statistics

@@ -29,7 +29,8 @@ from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.games.game import GameSpec
 from simple_dqn.games.make import make_games
 from simple_dqn.learning.library import library_of
-from simple_dqn.replay_memory import ReplayMemoryOptions, memory_class
+from simple_dqn.replay.prioritized import memory_class
+from simple_dqn.replay_memory import ReplayMemoryOptions
 from simple_dqn.statistics import Statistics
 
 # As the peers have it; the rest is at the program's defaults.

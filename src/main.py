@@ -33,7 +33,8 @@ from simple_dqn.games.game import GameSpec
 from simple_dqn.games.make import leave_cores_to_games, make_games
 from simple_dqn.interrupts import Interrupted, stop_on_interrupt
 from simple_dqn.learning.library import library_of
-from simple_dqn.replay_memory import ReplayMemoryOptions, memory_class
+from simple_dqn.replay.prioritized import memory_class
+from simple_dqn.replay_memory import ReplayMemoryOptions
 from simple_dqn.reports.progress import Progress
 from simple_dqn.reports.scores import Scores
 from simple_dqn.saving.resume import SCORES, Parts, Position, actions_of, phases_from, start_from, transitions_to_hold

@@ -21,10 +21,53 @@ from simple_dqn.games.games import Games, SharedArrays
 from simple_dqn.games.roms import find_rom
 from simple_dqn.learning.neon_network import load_neon
 from simple_dqn.options import build
-from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemory, ReplayMemoryOptions, memory_class
+from simple_dqn.replay.prioritized import memory_class
+from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.state_buffer import StateBuffer
 from simple_dqn.statistics import Statistics
 from simple_dqn.watching.watcher import Watcher
+
+HEADER = (
+    "epoch,phase,steps,nr_games,average_reward,min_game_reward,max_game_reward,last_exploration_rate,"
+    "total_train_steps,replay_memory_count,meanq,meancost,weight_updates,total_time,epoch_time,steps_per_second"
+)
+
+
+END, GAP = "end", "gap"  # of an episode; after a transition that the next one does not follow
+
+
+def make_memory(
+    size: int, history: int = 4, batch: int = 3, seed: int = 0, lanes: int = 1, **options: Any
+) -> ReplayMemory:
+    """A replay memory, prioritized or not, of screens of 2x3 pixels."""
+    memory_options = ReplayMemoryOptions(replay_size=size, history_length=history, **options)
+    rng = np.random.default_rng(seed)
+    return memory_class(memory_options)(memory_options, (2, 3), batch, rng, lanes=lanes)
+
+
+def fill(memory: ReplayMemory, events: Sequence[str | None], lane: int = 0) -> None:
+    """Add one transition per event. Screen, action and reward of transition n are n; screen and action modulo 251."""
+    for n, event in enumerate(events, int(memory.added[lane])):
+        memory.add(n % 251, n, np.full((2, 3), n % 251, np.uint8), event == END, lane)
+        if event == GAP:
+            memory.cut(lane)
+
+
+def large_batch(memory: ReplayMemory) -> Minibatch:
+    """200 transitions, as a rule all of a small memory."""
+    memory.batch_size = 200
+    return memory.minibatch()
+
+
+class Clock:
+    """A second passes between two calls."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        self.now += 1
+        return self.now
 
 
 def _why_no_neon() -> str:

@@ -93,7 +93,7 @@ def test_lambda_returns_of_a_large_memory_before_each_step_are_refused() -> None
         memory = ReplayMemoryOptions(replay_size=size, return_lambda=rate)
         require_seldom_refreshes(memory, AgentOptions(train_frequency=frequency))
     memory = ReplayMemoryOptions(replay_size=101, return_lambda=0.5)
-    with pytest.raises(OptionError, match=r"judges the whole memory, --replay_size 101, anew every 1 steps"):
+    with pytest.raises(OptionError, match=r"all 101 transitions of --replay_size every 1 steps"):
         require_seldom_refreshes(memory, AgentOptions(train_frequency=1))
 
 

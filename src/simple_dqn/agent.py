@@ -1,4 +1,4 @@
-"""The agent: chooses actions, stores what they led to, and lets the network learn from it. No tensors, no files.
+"""The agent: chooses actions, stores transitions and trains the network. No tensors, no files.
 
 Mnih et al. 2015, Algorithm 1, in the four phases of the original: random, train, test, play.
 """
@@ -16,6 +16,7 @@ from simple_dqn.environment import ABANDONED, TERMINATED, TRUNCATED, Mode, Scree
 from simple_dqn.errors import OptionError
 from simple_dqn.games.games import Games
 from simple_dqn.options import Options, option
+from simple_dqn.replay.returns import refresh_targets
 from simple_dqn.replay_memory import Judge, Minibatch, ReplayMemory, ReplayMemoryOptions
 
 
@@ -42,11 +43,11 @@ class AgentOptions(Options):
 
     @property
     def learns_in_bursts(self) -> bool:
-        """Whether trainings are so far apart that mostly either games or learning need the processor."""
+        """Whether updates are so rare that games and learning seldom need the processor at the same time."""
         return self.train_frequency >= 8 * self.num_envs
 
 
-_MOST_REFRESHED = 100  # transitions judged anew for each step
+_MOST_REFRESHED = 100  # λ-returns per step
 
 
 class Step(NamedTuple):
@@ -54,72 +55,72 @@ class Step(NamedTuple):
 
     action: int
     reward: float
-    screen: Screen  # after the action; a view that the next step changes
+    screen: Screen  # after the action; a view that changes with the next step
     terminal: bool  # the end of an episode
-    truncated: bool  # the episode is only broken off; if it is not terminal either, it does not count
+    truncated: bool  # the episode was cut; if it is not terminal, its score does not count
     exploration_rate: float
-    game: int = 0  # which of those side by side
+    game: int = 0  # its number among parallel games
 
 
 class Callback:
-    """Is told what happens; subclasses override what they care for."""
+    """Receives events of a run. Subclasses override the methods that they need."""
 
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
-        """A phase of so many steps begins (None: unknown)."""
+        """A phase begins; `steps` is None if its length is unknown."""
 
     def on_begin(self) -> None:
-        """The games of the phase are there: the agent's `state` is the one that it will act in first."""
+        """The games of the phase have begun. `Agent.state` is the first state."""
 
     def on_step(self, step: Step) -> None:
-        """The agent took a step; its `state` is the one that it will act in next."""
+        """The agent took a step. `Agent.state` is the next state."""
 
     def on_train(self, cost: float) -> None:
-        """The network learned from a minibatch, at this cost."""
+        """The network learned from a minibatch with this loss."""
 
     def on_phase_end(self) -> None:
-        """The phase is over, or was broken off."""
+        """The phase ended or was interrupted."""
 
 
 class Network(Judge, Protocol):
-    """What the agent asks of a Q-network; `DeepQNetwork` is one."""
+    """The part of a Q-network that the agent needs, such as `DeepQNetwork`."""
 
-    train_iterations: int  # minibatches learned from so far
+    train_iterations: int  # updates so far
 
     def predict(self, states: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
-        """Q-values (n, num_actions) of states (n, history, height, width)."""
+        """Return Q-values (n, num_actions) of states (n, history, height, width)."""
 
     def train(self, batch: Minibatch) -> Any:
-        """Learns from a minibatch; returns its cost and errors."""
+        """Learn from a minibatch; return its loss and TD errors."""
 
     def anneal(self, step: int) -> None:
-        """Sets the learning rate for the updates of this training step."""
+        """Set the learning rate for the updates of this training step."""
 
     def update_target_network(self) -> None:
-        """Copies the weights to the target network."""
+        """Copy the weights to the target network."""
 
 
 def require_seldom_refreshes(memory: ReplayMemoryOptions, agent: AgentOptions) -> None:
-    """Raises OptionError if λ-returns of so large a memory would take all of the time."""
+    """Raise OptionError if λ-returns of such a large memory would take most of the time."""
     if memory.return_lambda and memory.replay_size > _MOST_REFRESHED * agent.train_frequency:
         raise OptionError(
-            f"--return_lambda judges the whole memory, --replay_size {memory.replay_size}, anew every "
-            f"{agent.train_frequency} steps, which takes for ever: see @presets/online for a --replay_size and a "
-            "--train_frequency that fit"
+            f"--return_lambda is too slow: it evaluates all {memory.replay_size} transitions of --replay_size every "
+            f"{agent.train_frequency} steps. Use a smaller --replay_size and a larger --train_frequency, such as those "
+            "of @presets/online."
         )
 
 
 class Agent:
     """Plays `games`, fills `memory` and trains `network`.
 
-    One game is played and learned from in turn, as in the original. Of several each takes a step, and the updates that
-    are due for those steps are made while they are played, so with what the memory held before: the result does not
-    depend on which is done first, or in how many processes.
+    A single game takes its step before the network learns, as in the original. Several games step in parallel while
+    the network does the updates that are due, with the memory as it was before these steps. So results do not depend
+    on timing or on the number of processes.
 
     Args:
-        games, memory, network: what it works with; the memory has a lane for each game.
+        games, memory, network: its parts; the memory has a lane for each game.
         options: its options.
-        rng: of its explorations.
-        callbacks: told of every step and every training.
+        rng: its source of randomness.
+        callbacks: receive every step and every update.
     """
 
     def __init__(
@@ -141,14 +142,14 @@ class Agent:
         self._rng = rng
 
     def random(self, steps: int) -> None:
-        """Plays at random for `steps` steps and stores what happens."""
+        """Play at random for `steps` steps and store the transitions."""
         self._begin("train")
         for number in self._rounds(steps):
             actions = self._start(range(number), exploration_rate=1)
             self._store(self._finish(actions, exploration_rate=1))
 
     def train(self, steps: int) -> None:
-        """Plays and learns for `steps` steps, going on with the games and the states that the last phase left."""
+        """Play and learn for `steps` steps, and continue the games of the last phase."""
         self._begin("train")
         for number in self._rounds(steps):
             rate = self.exploration_rate
@@ -161,16 +162,15 @@ class Agent:
             self.total_train_steps += number
 
     def test(self, steps: int) -> None:
-        """Plays for `steps` steps, from new games on; nothing is stored or learned."""
+        """Play new games for `steps` steps; nothing is stored or learned."""
         self._begin("test")
         for number in self._rounds(steps):
             self._play(range(number))
 
     def play(self, games: int) -> None:
-        """Plays `games` games to their end; nothing is stored or learned.
+        """Play `games` new games to their end; nothing is stored or learned.
 
-        Each place plays a fixed share of them, one after another, because taking the games that end first would
-        favour short ones.
+        Each place plays a fixed share, because the first games to end would be the short ones.
         """
         self._begin("test")
         places = len(self.games)
@@ -184,22 +184,22 @@ class Agent:
         self.interrupted = True
 
     def save_state(self) -> dict[str, Any]:
-        """What it needs, beside its parts, to go on exactly."""
+        """Return the state of the agent without its parts."""
         return dict(total_train_steps=self.total_train_steps, rng=self._rng.bit_generator.state)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on where an agent was."""
+        """Take over the state of an agent."""
         self.total_train_steps = state["total_train_steps"]
         self._rng.bit_generator.state = state["rng"]
 
     @property
     def state(self) -> NDArray[np.uint8]:
-        """What the agent sees of the first game now, (history, height, width); a view that its next step changes."""
+        """The state of the first game, (history, height, width); a view that changes with the next step."""
         return self.games.arrays.states[0]
 
     @property
     def exploration_rate(self) -> float:
-        """The probability of a random action in training: falls linearly, then stays."""
+        """ε, the probability of a random action in training: it falls linearly, then stays."""
         o = self.options
         if self.total_train_steps >= o.exploration_decay_steps:
             return o.exploration_rate_end
@@ -209,12 +209,12 @@ class Agent:
     def _begin(self, mode: Mode) -> None:
         self.games.begin(mode, new_episode=mode == "test")
         if mode == "test":
-            self.memory.cut()  # what training meets next does not follow what it met last
+            self.memory.cut()  # because training continues in other games
         for callback in self.callbacks:
             callback.on_begin()
 
     def _rounds(self, steps: int) -> Iterator[int]:
-        """How many games take a step in each round, `steps` in all, until the agent is interrupted."""
+        """Yield how many games step in each round, `steps` in all, until the agent is interrupted."""
         while steps > 0 and not self.interrupted:
             number = min(steps, len(self.games))
             yield number
@@ -262,7 +262,7 @@ class Agent:
         if None not in actions:
             return [action for action in actions if action is not None]
         states = self.games.arrays.states
-        # A slice where possible, because indexes copy: megabytes at each step with many games.
+        # A slice where possible, because indexing copies: megabytes per step with many games.
         seen = states[: len(places)] if isinstance(places, range) else states[places]
         q = self.network.predict(seen)  # (places, num_actions)
         return [int(best) if action is None else action for action, best in zip(actions, q.argmax(axis=1), strict=True)]
@@ -274,14 +274,14 @@ class Agent:
                 self.memory.cut(step.game)
 
     def _learn(self, number: int) -> None:
-        """Makes the updates that are due for the next `number` training steps."""
+        """Do the updates that are due for the next `number` training steps."""
         options = self.options
         for step in range(self.total_train_steps, self.total_train_steps + number):
             if options.target_steps and step % options.target_steps == 0:
                 self.network.update_target_network()
             if step % options.train_frequency == 0 and self.memory.ready:
                 self.network.anneal(step)
-                self.memory.refresh(self.network)
+                refresh_targets(self.memory, self.network)
                 for _ in range(options.train_repeat):
                     self._update()
 

@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 
 class StateBuffer:
-    """The last few screens, oldest first.
+    """The last `history_length` screens, oldest first.
 
-    The replay memory holds them too, but a buffer apart keeps the screens of test games out of training.
+    It is separate from the replay memory, because screens of test games never enter that.
 
     Args:
-        screens: (history, height, width), where they are kept; an attribute, too.
+        screens: (history, height, width), the array to use; also an attribute.
     """
 
     def __init__(self, screens: NDArray[np.uint8]) -> None:
@@ -20,14 +20,14 @@ class StateBuffer:
 
     @property
     def history_length(self) -> int:
-        """How many screens."""
+        """Number of screens."""
         return len(self.screens)
 
     def add(self, screen: NDArray[np.uint8]) -> None:
-        """Puts a (height, width) screen at the end and drops the oldest."""
+        """Append a (height, width) screen and drop the oldest."""
         self.screens[:-1] = self.screens[1:]
         self.screens[-1] = screen
 
     def fill(self, screen: NDArray[np.uint8]) -> None:
-        """Makes every screen this one, (height, width)."""
+        """Set every screen to this one, (height, width)."""
         self.screens[:] = screen

@@ -18,8 +18,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from test_table import FIELDS, HEADER, ORIGINAL, RANDOM, ROWS, TEST, TRAIN, read, write
+from test_table import FIELDS, ORIGINAL, RANDOM, ROWS, TEST, TRAIN, read, write
 
+from fakes import HEADER
 from simple_dqn.errors import OptionError
 from simple_dqn.reports import plot as module
 from simple_dqn.reports.plot import PlotOptions, draw, main

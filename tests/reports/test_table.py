@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fakes import HEADER
 from simple_dqn.errors import StatisticsError
 from simple_dqn.reports.plot import PlotOptions
 from simple_dqn.reports.table import Table, read_table
@@ -16,7 +17,6 @@ from simple_dqn.statistics import COLUMNS
 
 ORIGINAL = Path(__file__).resolve().parents[3] / "shared" / "reference" / "original"
 FIELDS = ["average_reward", "meanq", "nr_games", "meancost"]
-HEADER = ",".join(COLUMNS)
 RANDOM = "0,random,500,3,-20.5,-21,-19,1,0,500,0.001,0,0,1.5,1.5,333.3"
 TRAIN = "1,train,1000,5,-19,-21,-17,0.9,1000,1500,0.2,0.01,250,4.5,3,333.3"
 TEST = "1,test,800,4,-18,-21,-16,0.05,1000,1500,0.3,0,250,6.5,2,400"

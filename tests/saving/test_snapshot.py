@@ -377,7 +377,7 @@ def zip_file(*names: str) -> bytes:
         ("Grüße an alle".encode("latin1"), "text"),
         (b"epoch,phase,steps\n1,train,5\n", "a file of statistics"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "a picture"),
-        (gzip.compress(b"content"), "compressed: unpack it with gunzip"),
+        (gzip.compress(b"content", mtime=0), "compressed: unpack it with gunzip"),
         (zip_file("a.txt"), "a zip archive"),
         (zip_file("data", "policy.pth", "_stable_baselines3_version"), "a model of Stable-Baselines3"),
         (b"PK\x03\x04" + bytes(50), "a zip archive"),

@@ -1,1 +1,1 @@
-"""What a replay memory can do beyond uniform sampling."""
+"""Extensions of the replay memory: prioritized sampling and λ-returns."""

@@ -1,6 +1,6 @@
-"""Learning curves: statistics files become a picture; several files are laid over each other.
+"""Learning curves: a picture of one or several statistics files.
 
-A figure has a panel for each field and, in it, a curve for each phase of each file. Only this module knows matplotlib.
+A figure has a panel per field, and a panel has a curve per phase and file. Only this module imports matplotlib.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from simple_dqn import options
 from simple_dqn.errors import OptionError, exit_status
 from simple_dqn.options import Options, option
-from simple_dqn.reports.table import RENAMED, Floats, NoRows, Table, read_table
+from simple_dqn.reports.table import RENAMED, SCORES, Floats, NoRows, Table, read_table
 from simple_dqn.saving.files import require_writable, ships, write_whole
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FORMATS = ("png", "svg", "pdf", "jpg", "webp")
-_LIMIT = 1e100  # beyond, matplotlib cannot choose ticks; no network of 32 bits gets there
-_MANY = 40  # points of a curve, with which markers hide it
-_PAUSE = 1.0  # seconds between two looks at the files
+_LIMIT = 1e100  # larger values are left out, because matplotlib cannot choose ticks for them
+_MANY = 40  # more markers would hide the curve
+_PAUSE = 1.0  # seconds between checks of the files
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class PlotOptions(Options):
 
     @property
     def field_names(self) -> list[str]:
-        """The columns to draw, by their names of today."""
+        """The columns to draw, by their current names."""
         names = [name.strip() for name in self.fields.split(",")]
         return [RENAMED.get(name, name) for name in names if name]
 
@@ -92,7 +92,7 @@ class PlotOptions(Options):
 
 
 class Field(NamedTuple):
-    """How a column is presented."""
+    """Title and unit of a column."""
 
     title: str
     unit: str
@@ -117,12 +117,12 @@ _FIELDS = {
 
 
 class Phase(NamedTuple):
-    """How the curves of a phase are drawn."""
+    """Label and line of a phase."""
 
-    words: str
-    style: Literal["solid"] | tuple[float, tuple[float, ...]]  # of its lines: dashes and gaps, in line widths
+    label: str
+    style: Literal["solid"] | tuple[float, tuple[float, ...]]  # dashes and gaps, in line widths
     width: float  # points
-    baseline: bool  # played once, before any epoch: a level to compare with
+    baseline: bool  # one row before all epochs: a level to compare with
 
 
 _PHASES = {
@@ -134,17 +134,17 @@ _PHASES = {
 
 
 class Theme(NamedTuple):
-    """Colours that people with any colour vision tell from each other and from the paper."""
+    """Colours that people with any colour vision can distinguish from each other and from the background."""
 
     paper: str
     ink: str
     grid: str
-    phases: dict[str, str]  # of a single file
-    files: tuple[str, ...]  # of several
+    phases: dict[str, str]  # in the figure of a single file
+    files: tuple[str, ...]  # in the figure of several files
 
 
-# The first two after Okabe and Ito (https://jfly.uni-koeln.de/color/); the others were searched for the greatest
-# distance that remains for people without red, green or blue cones, which a test simulates.
+# The first two follow Okabe and Ito (https://jfly.uni-koeln.de/color/). A search chose the others, with the greatest
+# distance for people without red, green or blue cones. A test simulates these.
 _THEMES = {
     "light": Theme(
         "#ffffff", "#1c1c1e", "#dcdce0",
@@ -161,17 +161,17 @@ _MARKERS = "osD^vP"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draws what `argv` asks for; returns the exit status: 0, 2 for what the user can put right, 130 after Ctrl-C."""
+    """Draw the picture; return the exit status: 0, 2 if the input is wrong, 130 after Ctrl-C."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     words = sys.argv[1:] if argv is None else argv
     return exit_status(lambda: run(words), "use a smaller --dpi")
 
 
 def run(argv: Sequence[str]) -> None:
-    """Draws what `argv` asks for, once or, with --watch, until Ctrl-C.
+    """Draw the picture, once or, with --watch, until Ctrl-C.
 
     Raises:
-        SimpleDQNError: it cannot be done.
+        SimpleDQNError: the input is wrong.
     """
     values = options.parse(
         [PlotOptions],
@@ -189,20 +189,20 @@ def run(argv: Sequence[str]) -> None:
 
 
 def plot(o: PlotOptions) -> None:
-    """Reads the files and writes the picture.
+    """Read the files and write the picture.
 
     Raises:
         StatisticsError: a file is missing, empty or damaged, or lacks a column.
         OutputError: the picture could not be written.
     """
-    paths = dict.fromkeys(map(Path, o.csv_file))  # one that is named twice counts once
+    paths = dict.fromkeys(map(Path, o.csv_file))  # without duplicates
     tables = [read_table(path, o.skiprows, o.delimiter, o.field_names) for path in paths]
     write_whole(o.picture, picture(tables, o))
     logger.info("The curves are in %s", o.picture)
 
 
 def watch(o: PlotOptions) -> None:
-    """Draws whenever a file has changed; waits for files that are not there or have no rows yet.
+    """Draw again whenever a file changes. Wait for files that are missing or have no rows yet.
 
     Raises:
         SimpleDQNError: as `plot`.
@@ -220,7 +220,7 @@ def watch(o: PlotOptions) -> None:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes whenever a file does; None if there is none."""
+    """Return time and size of a file, which change with it; None if it is missing."""
     try:
         status = path.stat()
     except OSError:
@@ -232,7 +232,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def picture(tables: Sequence[Table], o: PlotOptions) -> bytes:
-    """The picture of those files, in the format that its name asks for."""
+    """Return the picture of these files, in the format of its name."""
     matplotlib = _import_matplotlib()
     from matplotlib.figure import Figure
 
@@ -240,11 +240,11 @@ def picture(tables: Sequence[Table], o: PlotOptions) -> bytes:
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_settings(_THEMES[o.theme]))
-        # A figure too small for its labels, and letters of a file's name that the font lacks, are there to be seen.
+        # No warnings: the user sees that a figure is too small, or that the font lacks a letter.
         warnings.simplefilter("ignore", UserWarning)
         figure = Figure(figsize=(o.figure_width, o.figure_height), dpi=o.dpi, layout="constrained")
         draw(figure, tables, o.field_names, o.theme)
-        # Without the date, equal files make equal pictures.
+        # No date, because equal files make equal pictures.
         metadata = {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None
         data = io.BytesIO()
         figure.savefig(data, format=kind, metadata=metadata)
@@ -252,16 +252,16 @@ def picture(tables: Sequence[Table], o: PlotOptions) -> bytes:
 
 
 def _import_matplotlib() -> Any:
-    """Import matplotlib without the user's settings, because those may ask for a notebook or for LaTeX.
+    """Import matplotlib without the user's settings, because these may require a notebook or LaTeX.
 
-    It reads settings while it is imported, first those in the current folder. In its own folder these are the defaults.
+    Its import reads settings in the current folder, so this happens in the folder of its defaults.
     """
     if "matplotlib" in sys.modules:
         return sys.modules["matplotlib"]
     found = importlib.util.find_spec("matplotlib")
     assert found
     assert found.origin
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # for example that it cannot save its list of fonts
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # for example: it cannot save its list of fonts
     here, backend = Path.cwd(), os.environ.pop("MPLBACKEND", None)
     os.chdir(Path(found.origin).parent / "mpl-data")
     try:
@@ -301,7 +301,7 @@ def _settings(theme: Theme) -> dict[Any, Any]:
 
 
 def draw(figure: Figure, tables: Sequence[Table], fields: Sequence[str], theme_name: str) -> None:
-    """Draws into an empty figure: a panel for each field and, below them, the legend."""
+    """Draw a panel for each field into an empty figure and, below them, the legend."""
     theme = _THEMES[theme_name]
     names = _names([table.path for table in tables])
     columns = math.ceil(math.sqrt(len(fields)))
@@ -327,18 +327,14 @@ def _draw_panel(panel: Axes, field: str, tables: Sequence[Table], theme: Theme) 
     panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     empty = True
     for i, table in enumerate(tables):
-        for name, phase in reversed(_phases(table)):  # thin lines over thick ones, so that none hides another
+        for name, phase in reversed(_phases(table)):  # thin lines over thick ones, because those would hide them
             epochs, values = _curve(table, field, name)
             if np.isfinite(values).any():
                 empty = False
                 look = _look(name, i, len(tables), theme)
                 _draw_curve(panel, epochs, values, phase, look | {"markevery": _marked(values, len(tables) > 1)})
     if empty:
-        why = (
-            "no game has ended yet"
-            if field in ("average_reward", "min_game_reward", "max_game_reward")
-            else "no values"
-        )
+        why = "no game has ended yet" if field in SCORES else "no values"
         panel.text(0.5, 0.5, why, transform=panel.transAxes, ha="center", va="center")
 
 
@@ -350,9 +346,9 @@ def _draw_curve(panel: Axes, epochs: Floats, values: Floats, phase: Phase, look:
 
 
 def _marked(values: Floats, several: bool) -> list[int]:
-    """Which points get a marker: all where there are few, else those that no line meets.
+    """Return the points that get a marker: all of a short curve, and points without a line to a neighbour.
 
-    Of `several` files some others do, too: with more files than colours it is the markers that tell them apart.
+    Long curves of `several` files have some more, because files beyond the number of colours differ only in markers.
     """
     there = np.pad(np.isfinite(values), 1)
     alone = there[1:-1] & ~there[:-2] & ~there[2:]
@@ -363,7 +359,7 @@ def _marked(values: Floats, several: bool) -> list[int]:
 
 
 def _look(phase: str, file: int, files: int, theme: Theme) -> dict[str, Any]:
-    """Line style, colour and marker: the colour tells the phases of a single file apart, else the files."""
+    """Return line style, colour and marker. The colour stands for the phase of a single file, or for one of several."""
     several = files > 1
     return dict(
         color=theme.files[file % len(theme.files)] if several else theme.phases[phase],
@@ -374,35 +370,35 @@ def _look(phase: str, file: int, files: int, theme: Theme) -> dict[str, Any]:
 
 
 def _phases(table: Table) -> list[tuple[str, Phase]]:
-    """The phases that a file has rows of."""
+    """Return the phases that a file has rows of."""
     return [(name, phase) for name, phase in _PHASES.items() if name in table.phases]
 
 
 def _curve(table: Table, field: str, phase: str) -> tuple[Floats, Floats]:
-    """The epochs and values of a phase's rows; nan where there is no value."""
-    own = np.array(table.phases) == phase
-    values = table.columns[field][own]
+    """Return the epochs and values of a phase's rows; nan for missing values."""
+    rows = np.array(table.phases) == phase
+    values = table.columns[field][rows]
     values = np.where(np.abs(values) < _LIMIT, values, np.nan)
-    if field == "meancost":  # 0 stands for a phase without weight updates, which has no loss
+    if field == "meancost":  # because 0 means that the phase had no weight updates
         values[values == 0] = np.nan
-    return table.columns["epoch"][own], values
+    return table.columns["epoch"][rows], values
 
 
 def _legend(tables: Sequence[Table], names: Sequence[str], theme: Theme) -> tuple[list[Line2D], list[str]]:
-    """A line and a label for each phase and, where there are several, each file."""
+    """Return a line and a label for each phase and, if there are several, each file."""
     from matplotlib.lines import Line2D
 
     there = {name: phase for table in tables for name, phase in _phases(table)}
     if len(tables) == 1:
         lines = [Line2D([], [], **_look(name, 0, 1, theme) | {"marker": ""}) for name in there]
-        return lines, [phase.words + _length(tables[0], name) for name, phase in there.items()]
+        return lines, [phase.label + _length(tables[0], name) for name, phase in there.items()]
     lines = [Line2D([], [], **_look("test", i, len(tables), theme)) for i in range(len(tables))]
     lines += [Line2D([], [], color=theme.ink, linestyle=p.style, linewidth=p.width) for p in there.values()]
-    return lines, [*names, *(phase.words for phase in there.values())]
+    return lines, [*names, *(phase.label for phase in there.values())]
 
 
 def _length(table: Table, phase: str) -> str:
-    """How many steps a phase has, if all its rows say the same."""
+    """Return the number of steps of a phase, in words, if all its rows have the same."""
     steps = {step for step, name in zip(table.columns.get("steps", ()), table.phases, strict=False) if name == phase}
     if len(steps) != 1 or not math.isfinite(step := steps.pop()):
         return ""
@@ -410,10 +406,10 @@ def _length(table: Table, phase: str) -> str:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """What the files are called in the legend: their names, with folder or ending where names are alike."""
+    """Return labels for the files: their names, with folder or ending if names are equal."""
     short, longer = [path.stem for path in paths], [os.fspath(path.with_suffix("")) for path in paths]
     whole = [os.fspath(path) for path in paths]
     names = next(some for some in (short, longer, whole) if len(set(some)) == len(paths))
     printable = ["".join(letter if letter.isprintable() else "\ufffd" for letter in name) for name in names]
-    # matplotlib leaves out what begins with an underscore.
+    # A space first, because matplotlib hides labels that begin with an underscore.
     return [re.sub(r"^_", " _", name) for name in printable]

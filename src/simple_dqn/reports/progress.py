@@ -1,4 +1,4 @@
-"""How a phase is getting on: a bar on a terminal, a line now and then elsewhere."""
+"""The progress of a phase: a bar in a terminal, or a line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Progress(Callback):
     """Shows steps per second, games, mean score, loss, exploration rate and time left.
 
     Args:
-        statistics: where the figures come from; it must be told of a step before this is.
-        epochs: how many there will be.
+        statistics: source of the figures; it must receive each step before `Progress` does.
+        epochs: number of epochs.
     """
 
     def __init__(self, statistics: Statistics, epochs: int) -> None:
@@ -38,7 +38,7 @@ class Progress(Callback):
         self._bar = tqdm(total=steps, desc=self._name, unit="step", leave=False, disable=not self._terminal)
 
     def on_begin(self) -> None:
-        self._before = self._bar.n = self._bar.initial = self._statistics.num_steps  # of a phase that goes on
+        self._before = self._bar.n = self._bar.initial = self._statistics.num_steps  # if the phase continues
 
     def on_step(self, step: Step) -> None:
         now = time.monotonic()

@@ -17,26 +17,26 @@ logger = logging.getLogger(__name__)
 
 
 class Game(NamedTuple):
-    """A game that came to its end."""
+    """A finished game."""
 
     score: float
     steps: int
 
 
 class Scores(Callback):
-    """Notes down every game that is played to its end, or to its time limit."""
+    """Collects every game that reached its end or its time limit."""
 
     def __init__(self) -> None:
         self.games: list[Game] = []
-        self._under_way: dict[int, Game] = {}  # by the place of the game
+        self._unfinished: dict[int, Game] = {}  # by `Step.game`
 
     def on_step(self, step: Step) -> None:
-        before = self._under_way.pop(step.game, Game(0.0, 0))
+        before = self._unfinished.pop(step.game, Game(0.0, 0))
         game = Game(before.score + step.reward, before.steps + 1)
         if step.terminal:
             self.games.append(game)
         elif not step.truncated:
-            self._under_way[step.game] = game
+            self._unfinished[step.game] = game
 
     def report(self, wanted: int, folder: str | None) -> None:
         """Print the table of the games.
@@ -54,17 +54,17 @@ class Scores(Callback):
 
 
 def shortest(number: float) -> float | int:
-    """The number as a file holds it: exact, and whole numbers without the decimal point, as the original has them."""
+    """Return an exact number for a file, without a decimal point if it is whole, as in the original."""
     return int(number) if math.isfinite(number) and number == int(number) else number
 
 
 def score_text(score: float) -> str:
-    """A score as people read it: whole numbers in full, others to 12 digits, because sums have rounding errors."""
+    """Return a score to show: whole numbers in full, others to 12 digits, because sums have rounding errors."""
     return f"{score:.12g}" if abs(score) < 1e12 else str(shortest(score))
 
 
 def mean_text(mean: float, decimals: int = 1) -> str:
-    """A mean as people read it: rounded to `decimals`, or to three digits below 0.1, because rewards may be small."""
+    """Return a mean to show, with this many decimals, or with three digits below 0.1, because rewards may be small."""
     return f"{mean:.3g}" if 0 < abs(mean) < 0.1 else f"{mean:.{decimals}f}"
 
 
@@ -77,7 +77,7 @@ _FIGURES: dict[str, Callable[[Sequence[float]], float]] = {
 
 
 def table(games: Sequence[Game]) -> str:
-    """A line for each game, then mean, standard deviation (of a sample), least and most; "" if there is no game."""
+    """Return a line per game, then mean, standard deviation of the sample, minimum and maximum; "" without games."""
     if not games:
         return ""
     rows = [("game", "score", "steps")]
@@ -94,14 +94,14 @@ def table(games: Sequence[Game]) -> str:
 
 
 def write_scores(folder: Path, games: Sequence[Game]) -> None:
-    """Writes scores.csv and scores.json.
+    """Write scores.csv and scores.json.
 
     Raises:
-        OutputError: one could not be written.
+        OutputError: a file could not be written.
     """
     rows = ["game,score,steps", *(f"{i},{shortest(game.score)},{game.steps}" for i, game in enumerate(games, 1))]
     write_whole(folder / "scores.csv", ("\n".join(rows) + "\n").encode())
     scores = [game.score for game in games]
-    facts = {name: figure(scores) for name, figure in _FIGURES.items() if scores and (name != "sd" or len(scores) > 1)}
-    told = {"games": [game._asdict() for game in games], **facts}
-    write_whole(folder / "scores.json", (json.dumps(told, indent=1) + "\n").encode())
+    figures = {name: f(scores) for name, f in _FIGURES.items() if len(scores) > (name == "sd")}
+    content = {"games": [game._asdict() for game in games], **figures}
+    write_whole(folder / "scores.json", (json.dumps(content, indent=1) + "\n").encode())

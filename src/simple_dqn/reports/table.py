@@ -1,4 +1,4 @@
-"""Statistics files as tables: those of this program and of the original, also while they are being written."""
+"""Statistics files as tables: those of this program and of the original, also during a training."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.errors import StatisticsError, reason
-from simple_dqn.statistics import COLUMNS, decoded
+from simple_dqn.reports.csv_file import decoded
+from simple_dqn.statistics import COLUMNS
 
 Floats = NDArray[np.float64]
 PHASES = ("random", "play", "train", "test")
 SCORES = ("average_reward", "min_game_reward", "max_game_reward")
-_MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "-")  # what nan becomes in other programs
+_MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "-")  # nan, as other programs save it
 _DELIMITERS = (",", ";", "\t", "|")
-_NO_GAME = 2.0**63  # the lowest score in 2015 if no game ended; the number of games was 1 then
-# What the columns are called elsewhere: in the plots of 2015 and in later copies of the original.
+_NO_GAME = 2.0**63  # the lowest score in files of 2015 if no game ended; their number of games is 1 then
+# Column names in the plots of 2015 and in later copies of the original, and ours.
 RENAMED = {"phase_time": "epoch_time", "num_games": "nr_games", "mean_q": "meanq", "mean_cost": "meancost"}
 
 
@@ -29,29 +30,31 @@ class Table(NamedTuple):
     """The rows of a statistics file."""
 
     path: Path
-    phases: list[str]  # of each row
-    columns: dict[str, Floats]  # every other column, one value for each row
+    phases: list[str]  # one per row
+    columns: dict[str, Floats]  # the other columns, one value per row
 
 
 class NoRows(StatisticsError):
-    """A file is not there or holds no rows, which a training that has just begun will put right."""
+    """A file is missing or has no rows yet, as at the start of a training."""
 
 
 def read_table(path: Path, skiprows: int, delimiter: str, wanted: Sequence[str]) -> Table:
-    """Reads a statistics file of this program or of the original's, also while it is being written.
+    """Read a statistics file of this program or of the original, also during a training.
+
+    A last line without all its cells is left out. Cells without a value are nan, and so is text in columns that are
+    not `wanted`.
 
     Args:
         path: the file.
-        skiprows: lines before the rows; if the last of them has the columns epoch and phase, it names them all, else
-            they are this program's, in order.
-        delimiter: what stands between two values.
-        wanted: columns to draw. One of this program's that an older file lacks is nan.
+        skiprows: lines before the rows. If the last of them contains epoch and phase, it names the columns. If not,
+            the columns are those of this program.
+        delimiter: the character between two cells.
+        wanted: columns to draw. If an older file lacks some of this program's columns, they are nan.
 
     Raises:
-        StatisticsError: it is missing, empty or damaged, or lacks another column, or all of them. A last line that is
-            half written is left out. Cells without a value are nan. In other columns than `wanted`, text is nan, too.
+        StatisticsError: the file is missing, empty or damaged, or lacks another column, or all wanted ones.
     """
-    lines, line = _lines(path), skiprows + 1  # where the next row begins: a cell may hold several lines
+    lines, line = _lines(path), skiprows + 1  # the line of the next row, because a cell may contain line ends
     if len(lines) <= skiprows:
         raise NoRows(f"{path} holds no rows yet")
     names = _columns(path, lines[:skiprows], delimiter)
@@ -68,7 +71,7 @@ def read_table(path: Path, skiprows: int, delimiter: str, wanted: Sequence[str])
                 rows.append(_row(values, names, wanted))
             line = skiprows + reader.line_num + 1
     except (ValueError, csv.Error) as error:
-        if line < len(lines):  # what follows the last line end is a row still being written
+        if line < len(lines):  # because text after the last line end is an unfinished row
             raise StatisticsError(f"{path}, line {line}: {error}") from None
     if not rows:
         raise NoRows(f"{path} holds no rows yet")
@@ -77,7 +80,7 @@ def read_table(path: Path, skiprows: int, delimiter: str, wanted: Sequence[str])
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a file; the last is what follows the last line's end, as a rule nothing."""
+    """Return the lines of a file. The last is the text after the last line end, usually empty."""
     try:
         return decoded(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     except FileNotFoundError:
@@ -121,8 +124,8 @@ def _split(line: str, delimiter: str) -> list[str]:
 
 
 def _row(values: list[str], names: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
-    """The values of a row by column; ValueError says what is wrong with it."""
-    if not any(values[len(names) :]):  # a spreadsheet adds empty cells
+    """Return the values of a row by column; a ValueError says what is wrong with it."""
+    if not any(values[len(names) :]):  # because spreadsheets add empty cells
         values = values[: len(names)]
     if len(values) != len(names):
         hint = "; --delimiter says what stands between them" if len(values) == 1 else ""

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from simple_dqn.command_line import MainOptions
+from simple_dqn.reports.csv_file import CSVFile, rows_before, rows_up_to
 from simple_dqn.saving.checkpoint import Checkpoints, number_of, prefix_of, set_aside
 from simple_dqn.saving.files import Lock, free_number, ships
 from simple_dqn.saving.resume import Parts, Position
 from simple_dqn.saving.snapshot import Snapshot, write_snapshot
 from simple_dqn.saving.start import Start
-from simple_dqn.statistics import CSVFile
+from simple_dqn.statistics import COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class RunFiles:
         try:
             number = free_number(self._prefix, o.csv_file)
             if o.csv_file:
-                self.csv = CSVFile(Path(o.csv_file), **self._rows_to_keep(start), number=number)
+                self.csv = CSVFile(Path(o.csv_file), COLUMNS, **self._rows_to_keep(start), number=number)
             if self._prefix:
                 self._move_older_run(Path(self._prefix), number, start)
         except BaseException:
@@ -118,9 +119,11 @@ class RunFiles:
             phase, epoch = start.checkpoint.due
             stage = tuple(start.checkpoint.state["stage"])
             done_again = stage[0] != "train" or stage == self._position.next
-            return dict(keep_before=(epoch, phase), random_again=stage[0] == "random", done_again=done_again)
+            random_again = stage[0] == "random"
+            return dict(keep=lambda rows: rows_before(rows, epoch, phase, random_again), repeated=int(done_again))
         if self._o.resume or self._o.start_epoch:
-            return dict(keep_steps=self._parts.agent.total_train_steps)
+            steps = self._parts.agent.total_train_steps
+            return dict(keep=lambda rows: rows_up_to(rows, steps))
         return {}
 
     def _move_older_run(self, prefix: Path, number: int, start: Start | None) -> None:
