@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leave
 import own  # first: it finds simple_dqn
 import report
 from simple_dqn.agent import Agent, AgentOptions
-from simple_dqn.deepqnetwork import DeepQNetworkOptions, TrainResult, discounted
+from simple_dqn.deepqnetwork import DeepQNetworkOptions, TrainResult, n_step_returns
 from simple_dqn.environment import TERMINATED, Mode
 from simple_dqn.games.games import Games, SharedArrays
 from simple_dqn.replay.prioritized import memory_class
@@ -71,12 +71,12 @@ class InstantNetwork:
         return np.zeros((len(states), ACTIONS), np.float32)
 
     def outlook(self, batch: Minibatch) -> Outlook:
-        returns, discounts = discounted(batch, self._options, np.float32)
+        returns, discounts = n_step_returns(batch, self._options, np.float32)
         return Outlook(returns, discounts, np.zeros(BATCH, np.float32))
 
     def train(self, batch: Minibatch) -> TrainResult:
         self.train_iterations += 1
-        discounted(batch, self._options, np.float32)
+        n_step_returns(batch, self._options, np.float32)
         return TrainResult(0.0, np.full(BATCH, 0.1, np.float32))
 
     def anneal(self, step: int) -> None:

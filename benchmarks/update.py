@@ -56,7 +56,7 @@ def parts_of(network: DeepQNetwork, batch: Minibatch) -> dict[str, Callable[[], 
 
     return {
         "whole update": lambda: network.train(batch),
-        "target network, forward": lambda: network._target_values(here),
+        "target network, forward": lambda: network.targets(here),
         "network, forward": forward,
         "network, backward": lambda: network._online.backward(trace, deltas),
         "optimizer": lambda: network._optimizer.step(network._online.gradient, 1 / BATCH),

@@ -14,7 +14,7 @@ from torch.nn import functional
 from simple_dqn import deepqnetwork
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.errors import OptionError, SnapshotError
-from simple_dqn.learning.gpu import DeviceScreens, Later
+from simple_dqn.learning.cuda import DeviceScreens, Later
 from simple_dqn.learning.guided import guided_q_value, read_network
 from simple_dqn.learning.neon_network import NeonNetwork
 from simple_dqn.learning.optimizers import Adam, LossScale, Optimizer, RMSProp
@@ -258,14 +258,14 @@ def test_another_target_counts_in_lambda_returns_too() -> None:
     """What CONTRIBUTING sends people to: the memory forms λ-returns of the same outlooks."""
 
     class Bonus(DeepQNetwork):
-        def _outlook(self, batch: Any) -> Any:
-            returns, discounts, values = super()._outlook(batch)
+        def target_parts(self, batch: Any) -> Any:
+            returns, discounts, values = super().target_parts(batch)
             return returns + 100, discounts / 2, values - 10
 
     options, backend = DeepQNetworkOptions(), BackendOptions(backend="cpu")
     network = Bonus(4, (4, 42, 42), options, backend, 1)
     batch = random_batch(np.random.default_rng(1))
-    outlook, one_step = network.outlook(batch), network._target_values(network._here(batch)).numpy()
+    outlook, one_step = network.outlook(batch), network.targets(network._here(batch)).numpy()
     assert outlook.returns + outlook.discounts * outlook.values == pytest.approx(one_step, rel=1e-6)
     assert one_step.min() > 80
 
@@ -536,10 +536,9 @@ def test_an_optimizer_in_chunks_does_what_it_does_in_one_go(
 def test_adam_in_one_pass_is_adam(epsilon: float) -> None:
     """The fused kernel against the formula, which the GPU uses, and in float64 against plain arithmetic."""
     rng = np.random.default_rng(1)
-    options = DeepQNetworkOptions(optimizer="adam", learning_rate=0.01, adam_epsilon=epsilon)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
         start = torch.from_numpy(rng.normal(size=500)).to(dtype)
-        fused, plain = (Adam(start.clone(), start.clone(), options) for _ in range(2))
+        fused, plain = (Adam(start.clone(), start.clone(), 0.01, 0.95, epsilon) for _ in range(2))
         w, m, v = start.double().numpy().copy(), np.zeros(500), np.zeros(500)
         for t in range(1, 30):
             gradient = torch.from_numpy(rng.normal(size=500) * 10.0 ** rng.integers(-9, 2, 500)).to(dtype)
@@ -580,7 +579,7 @@ def test_updates_take_steps_of_the_annealed_size(optimizer: str) -> None:
 @pytest.mark.parametrize("optimizer", [RMSProp, Adam])
 def test_a_learning_rate_that_a_graph_reads_again_does_the_same(optimizer: type[Optimizer]) -> None:
     start, gradient = torch.linspace(-1, 1, 50), torch.linspace(-3, 2, 50)
-    numbers, tensors = (optimizer(start.clone(), start.clone(), DeepQNetworkOptions()) for _ in range(2))
+    numbers, tensors = (optimizer(start.clone(), start.clone(), 0.1, 0.95, 1e-8) for _ in range(2))
     tensors.learning_rate = torch.zeros(())
     for own in (numbers, tensors):
         own.set_learning_rate(0.01)

@@ -190,7 +190,7 @@ def test_names_in_the_code_exist() -> None:
         for word in code("CONTRIBUTING.md")
         if re.fullmatch(r"_?[A-Z]\w+(\.\w+)*", word) and not word.endswith(".md")
     ]
-    assert "DeepQNetwork._outlook" in found
+    assert "QLearning.target_parts" in found
     for name in found:
         first, *rest = name.split(".")
         things = {id(vars(m)[first]): vars(m)[first] for m in modules if first in vars(m)}
@@ -265,5 +265,5 @@ def test_clipped_double_q_learning_example(clipped: bool, monkeypatch: pytest.Mo
     assert (online < target).any()
     best = (np.minimum(online, target) if clipped else target).max(axis=1)
     expected = np.clip(rewards, -1, 1) + 0.99 * best * ~terminals
-    np.testing.assert_allclose(network._target_values(network._here(batch)).numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(network.targets(network._here(batch)).numpy(), expected, rtol=1e-6)
     assert network.train(batch).cost > 0

@@ -1,9 +1,8 @@
-"""The Q-network and its learning rule. With the modules that only it uses, the one place that knows torch.
+"""The Q-network and its learning rule: the options, the targets, the loss and one update.
 
-Mnih et al., "Human-level control through deep reinforcement learning", Nature 518 (2015), doi:10.1038/nature14236;
-arithmetic, initial weights and optimizers as in Nervana's Neon 2.6, which the original simple_dqn ran on. To learn
-something else, change `DeepQNetwork._outlook`. How the layers and the optimizers compute is in network.py and
-optimizers.py.
+Mnih et al., "Human-level control through deep reinforcement learning", Nature 518 (2015), doi:10.1038/nature14236. The
+arithmetic, initial weights and optimizers are those of Nervana's Neon 2.6, on which the original simple_dqn ran. To
+change what is learned, change `QLearning.target_parts` or `DeepQNetwork.loss`; autograd derives the gradient.
 """
 
 from __future__ import annotations
@@ -27,8 +26,9 @@ from simple_dqn.saving.snapshot import Layer, require_fit
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from torch.nn import functional
 
-    from simple_dqn.learning import gpu
+    from simple_dqn.learning import cuda
     from simple_dqn.learning.network import Pass
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class DeepQNetworkOptions(Options):
             )
 
     def learning_rate_at(self, step: int) -> float:
-        """The step size at a training step: linear from `learning_rate` to `learning_rate_end`, then constant."""
+        """The step size at a training step: it moves linearly to `learning_rate_end`, then stays."""
         if not self.learning_rate_decay_steps:
             return self.learning_rate
         progress = min(1.0, step / self.learning_rate_decay_steps)
@@ -128,42 +128,91 @@ class BackendOptions(Options):
             )
 
 
-_SPARE = 2**30  # bytes of the GPU's memory left for the network
-
-
 class TrainResult(NamedTuple):
-    """What one update tells. On the GPU nobody waits for it: `float()` and `np.asarray()` do, where it is needed."""
+    """The result of one update. `float()` and `np.asarray()` wait for the GPU, so call them only where needed."""
 
-    cost: Any  # float: mean over the batch of the halved squared errors, before clipping
-    errors: Any  # (batch,) float32, Q-value less target, before clipping
+    cost: Any  # float: mean over the batch of the halved squared TD errors, before clipping
+    errors: Any  # (batch,) float32: the TD errors, Q-value less target, before clipping
 
 
 class Batch(NamedTuple):
-    """A minibatch where the network is; the first axis is the batch."""
+    """A minibatch, as PyTorch's tensors on the network's device or as NumPy's arrays; the first axis is the batch."""
 
-    prestates: Tensor  # (batch, history, height, width) uint8
-    actions: Tensor  # (batch,) uint8
-    returns: Tensor  # (batch,) as `discounted` gives them, float32; float64 where the network is
-    discounts: Tensor  # (batch,) likewise
-    poststates: Tensor  # as prestates; empty where the returns are all of the targets
-    weights: Tensor  # (batch,) float32
+    prestates: Any  # (batch, history, height, width) uint8
+    actions: Any  # (batch,) uint8
+    returns: Any  # (batch,) n-step returns, or targets that the memory formed; float32 or the network's float64
+    discounts: Any  # (batch,) likewise
+    poststates: Any  # as prestates; (batch, 0, ...) if the memory formed the targets
+    weights: Any  # (batch,) float32, importance of each transition
 
 
-class DeepQNetwork:
+class QLearning:
+    """What Q-learning computes with any library: the targets."""
+
+    def __init__(
+        self, num_actions: int, state_shape: tuple[int, int, int], options: DeepQNetworkOptions, backend: BackendOptions
+    ) -> None:
+        self.num_actions = num_actions
+        self.state_shape = state_shape
+        self.options = options
+        self.train_iterations = 0
+        self._dtype = np.float64 if backend.datatype == "float64" else np.float32
+
+    def targets(self, batch: Batch) -> Any:
+        """The targets y, (batch,): r + γ · max_a Q_target(s', a), or r if the episode ends."""
+        if not batch.poststates.shape[1]:  # λ-returns, which the memory formed from the same parts
+            return batch.returns
+        returns, discounts, values = self.target_parts(batch)
+        return returns + discounts * values
+
+    def target_parts(self, batch: Batch) -> tuple[Any, Any, Any]:
+        """The n-step return, discount and bootstrap value of each transition: three times (batch,).
+
+        With `multi_step` n the return is the sum of n discounted rewards, the discount γ^n (Sutton 1988). The discount
+        is 0 if the episode ends.
+        """
+        return batch.returns, batch.discounts, self.bootstrap_values(batch.poststates)
+
+    def bootstrap_values(self, states: Any) -> Any:
+        """The value of each of `states`, (n, history, height, width): max_a Q_target(s, a), (n,).
+
+        In double Q-learning the online network selects the action, the target network evaluates it (van Hasselt, Guez
+        and Silver 2016, arXiv:1509.06461). With `target_exploration_rate` ε the value is (1-ε)·max + ε·mean (Expected
+        Sarsa: van Seijen et al. 2009).
+        """
+        q = self._q_values(states, target=True)  # (n, num_actions)
+        selecting = self._q_values(states, target=False) if self.options.double_dqn else q
+        best = self._q_of(q, selecting.argmax(1))  # (n,)
+        return best + self.options.target_exploration_rate * (q.mean(1) - best)
+
+    def _q_values(self, states: Any, target: bool) -> Any:
+        """Q-values (n, num_actions) of the target network or the online network."""
+        raise NotImplementedError
+
+    def _q_of(self, q: Any, actions: Any) -> Any:
+        """The Q-value of one action in each state, (n,), of Q-values (n, num_actions)."""
+        raise NotImplementedError
+
+    def _here(self, batch: Minibatch) -> Batch:
+        returns, discounts = n_step_returns(batch, self.options, self._dtype)
+        return Batch(batch.prestates, batch.actions, returns, discounts, batch.poststates, batch.weights)
+
+
+class DeepQNetwork(QLearning):
     """Q-values of the actions in a state, learned by Q-learning from minibatches against a target network.
 
     Args:
         num_actions: outputs of the network.
         state_shape: (history, height, width) of a state.
-        options: its options.
-        backend: where and in which precision it runs.
-        seed: of the initial weights, as `numpy.random.RandomState(seed)` draws them.
-        use_target: keep a target network apart; without it the network is its own target.
+        options: the options of the learning rule.
+        backend: device and precision.
+        seed: of the initial weights, which `numpy.random.RandomState(seed)` draws.
+        use_target: keep a separate target network. Without it the network is its own target.
         threads: at most this many on the CPU; None: one for each core.
 
     Raises:
-        OptionError: the backend is not there, the network does not fit the screens or the memory, or there is no target
-            network for `target_rate` to move.
+        OptionError: the device is missing, the network does not fit the screens or the memory, or `target_rate` needs a
+            target network.
     """
 
     def __init__(
@@ -178,17 +227,15 @@ class DeepQNetwork:
     ) -> None:
         if options.target_rate < 1 and not use_target:
             raise OptionError("--target_rate moves a target network: it needs a --target_steps above 0")
-        global torch, gpu  # a second to import: only once a network is wanted
+        global torch, functional, cuda  # imported only for a network, because that takes a second
         import torch
+        from torch.nn import functional
 
-        from simple_dqn.learning import gpu, network, optimizers
+        from simple_dqn.learning import cuda, network, optimizers
 
-        self.num_actions = num_actions
-        self.state_shape = state_shape
-        self.options = options
-        self.train_iterations = 0
-        # The optimizers' averages of what no gradient reaches any more decay into numbers that processors multiply some
-        # hundred times more slowly (a step of RMSProp: 7.7 ms, not 1.3). Other threads take this over as they start.
+        super().__init__(num_actions, state_shape, options, backend)
+        # Without a gradient the optimizers' averages decay to denormal numbers, which processors multiply some hundred
+        # times more slowly (a step of RMSProp: 7.7 ms, not 1.3 ms). New threads inherit this setting.
         torch.set_flush_denormal(True)
         most = min(threads or num_cores(), torch.get_num_threads())  # PyTorch heeds OMP_NUM_THREADS, but no quota
         if most < torch.get_num_threads():
@@ -198,22 +245,26 @@ class DeepQNetwork:
         if self.device.type == "cuda":
             where = torch.cuda.get_device_name(self.device)
         logger.info("Backend: %s (%s), %s", self.device, where, backend.datatype)
-        layout = network.Layout(q_layers(num_actions, options.dueling), state_shape, options.batch_norm)
-        require_memory(layout.layers, state_shape, options.batch_size)
+        layers = q_layers(num_actions, options.dueling, options.batch_norm)
+        layout = network.Layout(layers, state_shape)
+        require_memory(layers, state_shape, options.batch_size)
         tf32 = backend.datatype == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         dtype = torch.float32 if tf32 else getattr(torch, backend.datatype)
         rng = np.random.RandomState(seed)
-        self._online = network.QNetwork(layout, layout.xavier(rng), dtype, self.device)
-        self._target = network.QNetwork(layout, layout.xavier(rng), dtype, self.device) if use_target else self._online
-        self._acting = self._online
+        self._online = network.QNetwork(layout, layout.first_weights(rng), dtype, self.device)
+        self._target = self._acting = self._online
+        if use_target:
+            self._target = network.QNetwork(layout, layout.first_weights(rng), dtype, self.device)
         if options.target_rate < 1:
             self._acting = self._target
-            self._target.approach(self._online)  # its own first weights would be part of the average for long
-        self._optimizer = optimizers.OPTIMIZERS[options.optimizer](self._online.master, self._online.weights, options)
+            self._target.approach(self._online)  # because the average would long remember other first weights
+        self._optimizer = optimizers.OPTIMIZERS[options.optimizer](
+            self._online.master, self._online.weights, options.learning_rate, options.decay_rate, options.adam_epsilon
+        )
         self._scale = optimizers.LossScale() if dtype is torch.float16 else None
-        graph = self.device.type == "cuda" and not self._scale  # which has to look at every gradient
-        self._learn = gpu.Graph(self._learn_from) if graph else self._learn_from
+        graph = self.device.type == "cuda" and not self._scale  # because the loss scale reads every gradient
+        self._update = cuda.Graph(self._learn_from) if graph else self._learn_from
 
     def predict(self, states: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
         """Q-values (n, num_actions) of `states` (n, history, height, width), for any n."""
@@ -221,93 +272,82 @@ class DeepQNetwork:
         return values
 
     def outlook(self, batch: Minibatch) -> Outlook:
-        """What the targets of `batch` are made of."""
-        return Outlook(*(part.cpu().numpy() for part in self._outlook(self._here(batch))))
+        """The `target_parts` of `batch` as arrays."""
+        return Outlook(*(part.cpu().numpy() for part in self.target_parts(self._here(batch))))
 
     def train(self, batch: Minibatch) -> TrainResult:
         """One step of Q-learning on `batch`."""
-        cost, errors = self._learn(self._here(batch))
+        cost, errors = self._update(*self._here(batch))
         self.train_iterations += 1
         if self.device.type == "cpu":
             return TrainResult(float(cost), errors.numpy())
-        return TrainResult(cost, gpu.Later(errors))
+        return TrainResult(cost, cuda.Later(errors))
 
-    def _learn_from(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One step of Q-learning; returns its cost and errors, as in `TrainResult`."""
-        targets = self._target_values(batch)  # (batch,)
+    def _learn_from(self, *fields: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of Q-learning on the fields of a `Batch`; return cost and errors, as in `TrainResult`."""
+        batch = Batch(*fields)
+        y = self.targets(batch)  # (batch,)
         trace: list[Pass] = []
-        q = self._online.forward(batch.prestates, trace)  # (batch, num_actions)
-        actions = batch.actions.long()[:, None]  # (batch, 1)
-        errors = q.gather(1, actions)[:, 0] - targets  # (batch,)
-        clip = self.options.clip_error or math.inf
-        deltas = errors.clamp(-clip, clip) * batch.weights  # (batch,)
-        self._descend(trace, torch.zeros_like(q).scatter_(1, actions, deltas[:, None]))
+        q = self._online.forward(batch.prestates, trace).detach().requires_grad_()  # (batch, num_actions)
+        loss, errors = self.loss(q, y, batch)
+        self._descend(trace, *torch.autograd.grad(loss, q))
         return errors.square().mean() / 2, errors.float()
 
-    def _target_values(self, batch: Batch) -> Tensor:
-        """What each action taken should have been worth, (batch,): r + γ·max_a Q_target(s', a); at an end r."""
-        if not batch.poststates.numel():  # λ-returns, which the memory has formed of the same outlooks
-            return batch.returns
-        returns, discounts, values = self._outlook(batch)
-        return returns + discounts * values
+    def loss(self, q: Tensor, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss L and the TD errors δ, (batch,), of Q-values q, (batch, num_actions), and targets y, (batch,).
 
-    def _outlook(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """What targets are made of, (batch,) each: what was earned, how much the state after counts, what it is worth.
-
-        With `multi_step` n the first is the sum of n discounted rewards and the second γ to the n-th power (Sutton
-        1988); at an end that is 0.
+        δ = Q(s, a) − y and L = Σ w · H(δ), with importance weights w. H(δ) is δ²/2 up to |δ| = `clip_error` and a line
+        from there on (Huber 1964), so that the gradient of Q(s, a) is w · δ, with δ clipped. The optimizer divides the
+        gradient by the size of the batch.
         """
-        return batch.returns, batch.discounts, self._state_values(batch.poststates)
+        q_taken = self._q_of(q, batch.actions.long())  # Q(s, a), (batch,)
+        clip = self.options.clip_error or math.inf
+        h = functional.huber_loss(q_taken, y, reduction="none", delta=clip)  # H(δ), (batch,)
+        return (batch.weights * h).sum(), (q_taken - y).detach()
 
-    def _state_values(self, states: Tensor) -> Tensor:
-        """What `states`, (n, history, height, width), are worth, (n,): max_a Q_target(s, a).
+    def _q_values(self, states: Tensor, target: bool) -> Tensor:
+        return (self._target if target else self._online).forward(states)
 
-        In double Q-learning the online network tells the best action (van Hasselt, Guez and Silver 2016,
-        arXiv:1509.06461). With `target_exploration_rate` ε, (1-ε)·max + ε·mean takes the place of max (Expected Sarsa:
-        van Seijen et al. 2009).
-        """
-        q = self._target.forward(states)  # (n, num_actions)
-        judge = self._online.forward(states) if self.options.double_dqn else q
-        best = q.gather(1, judge.argmax(dim=1, keepdim=True))[:, 0]  # (n,)
-        return best + self.options.target_exploration_rate * (q.mean(dim=1) - best)
+    def _q_of(self, q: Tensor, actions: Tensor) -> Tensor:
+        return q.gather(1, actions[:, None])[:, 0]
 
-    def _descend(self, trace: Sequence[Pass], deltas: Tensor) -> None:
-        """Takes an optimizer's step down the gradient that `deltas`, (batch, num_actions), send back."""
-        network, scale = self._online, 1 / len(deltas)
+    def _descend(self, trace: Sequence[Pass], gradient: Tensor) -> None:
+        """One step of the optimizer, from the gradient of the loss with respect to Q, (batch, num_actions)."""
+        network, scale = self._online, 1 / len(gradient)
         factor = self._scale.factor if self._scale else 1.0  # read first, because `fits` may change it
-        network.backward(trace, deltas * factor if self._scale else deltas)
+        network.backward(trace, gradient * factor if self._scale else gradient)
         if self._scale is None or self._scale.fits(network.gradient):
             self._optimizer.step(network.gradient, scale / factor)
 
     def anneal(self, step: int) -> None:
-        """Sets the learning rate for the updates of this training step."""
+        """Set the learning rate for the updates of this training step."""
         self._optimizer.set_learning_rate(self.options.learning_rate_at(step))
 
     def update_target_network(self) -> None:
-        """Copies the weights, and the running averages of batch norm, to the target network.
+        """Copy weights and averages of the online network to the target network.
 
-        With `target_rate` τ it goes only so much of the way, which makes it an average over the last 1/τ times (Polyak
-        and Juditsky 1992, doi:10.1137/0330046; as a target: Lillicrap et al. 2016, arXiv:1509.02971). Averages play
-        better than what moves with every minibatch: so it acts, too, and is what snapshots hold.
+        With `target_rate` τ the target network moves only that share of the way. So it is an average over the last 1/τ
+        times (Polyak and Juditsky 1992, doi:10.1137/0330046; as a target: Lillicrap et al. 2016, arXiv:1509.02971). It
+        also acts and is saved in snapshots, because averages play better than the network that every minibatch moves.
         """
         if self._target is not self._online:
             self._target.approach(self._online, self.options.target_rate)
 
     def layers(self) -> list[Layer]:
-        """The weights that act and the optimizer's state, in Neon's layout."""
+        """The acting network's weights and the optimizer's state, in Neon's layout."""
         states = self._optimizer.states if self._optimizer.used else []
         return self._online.layout.to_neon(self._acting, states)
 
     def load_layers(self, layers: Sequence[Layer], name: str, optimizer: str | None = None) -> None:
-        """Takes over weights and optimizer state from the snapshot `name`; the target network gets the same weights.
+        """Load weights and optimizer state from the snapshot `name`; the target network gets the same weights.
 
-        An optimizer of another kind starts afresh. Where none is named it is told by how many arrays it keeps.
+        An optimizer of another kind starts from scratch. Without `optimizer`, the number of arrays tells its kind.
 
         Raises:
-            SnapshotError: they are another network's; the message says what differs.
+            SnapshotError: it belongs to another network; the message says what differs.
         """
         layout = self._online.layout
-        require_fit(layers, layout.layers, self.state_shape, self.options.batch_norm, name)
+        require_fit(layers, layout.layers, self.state_shape, name)
         states = layout.from_neon(layers, self._online)
         if len(states) == len(self._optimizer.states) and optimizer in (None, self.options.optimizer):
             self._optimizer.load(states)
@@ -316,7 +356,7 @@ class DeepQNetwork:
         self._target.approach(self._online)
 
     def state(self) -> dict[str, Any]:
-        """All that it needs to go on exactly: weights of both networks, optimizer and counters."""
+        """The weights of both networks, the optimizer's state and the counters."""
         networks = [self._online] if self._target is self._online else [self._online, self._target]
         return dict(
             networks=[network.state() for network in networks],
@@ -326,7 +366,7 @@ class DeepQNetwork:
         )
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes over a state; an optimizer of another kind starts afresh."""
+        """Continue exactly from a state. An optimizer of another kind starts from scratch."""
         networks = state["networks"]
         self._online.restore(networks[0])
         if self._target is not self._online:
@@ -340,27 +380,26 @@ class DeepQNetwork:
             self._scale.factor, self._scale.fitting = state["scale"]
 
     def hold_screens(self, memory: ReplayMemory) -> None:
-        """Keeps the screens of a `memory` that is still empty on the GPU, if there is one with room for them."""
-        if self.device.type == "cuda" and memory.screens.nbytes < torch.cuda.mem_get_info(self.device)[0] - _SPARE:
-            memory.screens = gpu.DeviceScreens(memory.screens.shape, self.device)
+        """Move the screens of a `memory` that is still empty to the GPU, if it has room for them."""
+        spare = 2**30  # bytes, for the network
+        if self.device.type == "cuda" and memory.screens.nbytes < torch.cuda.mem_get_info(self.device)[0] - spare:
+            memory.screens = cuda.DeviceScreens(memory.screens.shape, self.device)
             logger.info("The replay memory's screens are on the GPU")
 
     def _here(self, batch: Minibatch) -> Batch:
-        dtype = np.float64 if self._online.master.dtype is torch.float64 else np.float32
-        returns, discounts = discounted(batch, self.options, dtype)
-        fields = (batch.prestates, batch.actions, returns, discounts, batch.poststates, batch.weights)
-        return Batch(*map(self._tensor, fields))
+        return Batch(*map(self._tensor, super()._here(batch)))
 
     def _tensor(self, array: Any) -> Tensor:
         return array if isinstance(array, torch.Tensor) else torch.from_numpy(array).to(self.device)
 
 
-def discounted(batch: Minibatch, options: DeepQNetworkOptions, dtype: DTypeLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    """What a transition earned and what the Q-value of its poststate is worth.
+def n_step_returns(
+    batch: Minibatch, options: DeepQNetworkOptions, dtype: DTypeLike
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The n-step return of each transition, and the discount of its bootstrap value; (batch,) of `dtype` each.
 
-    Returns:
-        Σ γ^k · r_k over its steps, each reward clipped, (batch,) of `dtype`, and γ^steps, or 0 at an end, likewise.
-        Where the memory has formed targets, these and 0.
+    They are Σ γ^k · r_k over the transition's steps, each reward clipped, and γ^steps, or 0 if the episode ends. If the
+    memory has formed targets, they are the targets and 0.
     """
     if batch.targets is not None:
         return batch.targets.astype(dtype), np.zeros(len(batch.targets), dtype)
@@ -372,10 +411,10 @@ def discounted(batch: Minibatch, options: DeepQNetworkOptions, dtype: DTypeLike)
 
 
 def find_device(backend: BackendOptions) -> torch.device:
-    """The device asked for; where none was, the GPU if there is one.
+    """The device that was asked for; by default the GPU, if there is one.
 
     Raises:
-        OptionError: it is not there.
+        OptionError: there is no such device.
     """
     import torch
 

@@ -221,12 +221,12 @@ def test_a_network_of_few_layers_fits_its_own_snapshot() -> None:
     layers, shape = (Conv(16, 8, 4), Linear(64), Linear(4)), (4, 40, 36)
     arrays = [np.zeros((4 * 64, 16)), np.zeros((64, 16 * 9 * 8)), np.zeros((4, 64))]
     found = [Layer("Linear" if n else "Convolution", {}, {"W": array}, []) for n, array in enumerate(arrays)]
-    require_fit(found, layers, shape, False, "own.pkl")
+    require_fit(found, layers, shape, "own.pkl")
     for k, words in ((0, "its states have 3 screens, here 4"), (1, "its screens are not 36x40")):
         other = [*found]
         other[k] = found[k]._replace(params={"W": np.zeros([(3 * 64, 16), (64, 16 * 9 * 9)][k])})
         with pytest.raises(SnapshotError, match=words):
-            require_fit(other, layers, shape, False, "other.pkl")
+            require_fit(other, layers, shape, "other.pkl")
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:

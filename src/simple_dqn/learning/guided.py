@@ -1,8 +1,8 @@
-"""Guided back-propagation: which pixels make a unit of a convolutional layer fire, or a Q-value high.
+"""Guided back-propagation: the pixels that activate a unit of a convolutional layer, or that raise a Q-value.
 
 Springenberg, Dosovitskiy, Brox and Riedmiller, "Striving for Simplicity: The All Convolutional Net", ICLR 2015
-workshop, arXiv:1412.6806. By hand, and from the layers of a snapshot: whatever computes the network in training, it is
-explained here. It takes half a millisecond per state on one core for a unit, two for a Q-value.
+workshop, arXiv:1412.6806. It computes with NumPy, from the layers of a snapshot, because Neon trains networks too. A
+state takes half a millisecond on one core for a unit, two for a Q-value.
 
     network = read_network(read_snapshot(path).layers)
     guided = guided_backprop(network, states, layer=2, filter=5)
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from simple_dqn.errors import SnapshotError
 from simple_dqn.saving.snapshot import Layer
 
 Floats = NDArray[np.float32]
@@ -25,7 +26,7 @@ _EPSILON = 1e-3  # of batch normalization, Neon's
 
 
 class Convolution(NamedTuple):
-    """A convolutional layer, its batch normalization (identity where there is none) and its rectifier."""
+    """A convolutional layer and its batch normalization; without one, scale is 1 and shift 0."""
 
     name: str  # its place among Neon's layers, such as 0002
     weights: Floats  # (filters, channels, height, width)
@@ -35,7 +36,7 @@ class Convolution(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """A fully connected layer and its batch normalization (identity where there is none)."""
+    """A fully connected layer and its batch normalization; without one, scale is 1 and shift 0."""
 
     weights: Floats  # (outputs, inputs)
     scale: Floats  # (outputs,)
@@ -50,7 +51,7 @@ class Network(NamedTuple):
 
 
 class Guided(NamedTuple):
-    """What guided back-propagation finds, for each of n states."""
+    """The result of `guided_backprop` for n states."""
 
     activations: Floats  # (n,) of the filter's most active unit; 0 if none is active
     positions: NDArray[np.intp]  # (n, 2) row and column of that unit
@@ -58,7 +59,7 @@ class Guided(NamedTuple):
 
 
 class GuidedQValue(NamedTuple):
-    """What guided back-propagation finds for the Q-value of an action, for each of n states."""
+    """The result of `guided_q_value` for n states."""
 
     q_values: Floats  # (n, num_actions)
     pixels: Floats  # (n, history, height, width), the gradient
@@ -74,23 +75,32 @@ class Box(NamedTuple):
 
 
 def read_network(layers: Sequence[Layer]) -> Network:
-    """The network whose layers a snapshot has, or `DeepQNetwork.layers` gives; batch norm's running values."""
+    """The network of a snapshot's layers, or of those of `DeepQNetwork.layers`. Batch norm uses its averages.
+
+    Raises:
+        SnapshotError: a layer is of another kind, or has other parameters, than those of Neon.
+    """
     network = Network([], [])
     place = 0  # Neon counts rectifiers and batch normalizations as layers of their own
     for layer in layers:
-        own: list[Any] = network.dense if network.dense or layer.type == "Linear" else network.convolutions
+        known: list[Any] = network.dense if network.dense or layer.type == "Linear" else network.convolutions
         if layer.type == "BatchNorm":
             beta, gamma, mean, var = (
                 np.asarray(layer.params[key], np.float32) for key in ("beta", "gamma", "gmean", "gvar")
             )
-            scale = (gamma / np.sqrt(var + np.float32(_EPSILON))).reshape(own[-1].scale.shape)
-            own[-1] = own[-1]._replace(scale=scale, shift=(beta - mean * scale.reshape(-1, 1)).reshape(scale.shape))
-        elif layer.type == "Convolution":
-            own.append(_convolution(layer, f"{place:04d}"))
+            scale = (gamma / np.sqrt(var + np.float32(_EPSILON))).reshape(known[-1].scale.shape)
+            known[-1] = known[-1]._replace(scale=scale, shift=(beta - mean * scale.reshape(-1, 1)).reshape(scale.shape))
+        elif layer.type == "Convolution" and [*layer.params] == ["W"]:
+            known.append(_convolution(layer, f"{place:04d}"))
+        elif layer.type != "Linear" or [*layer.params] != ["W"]:
+            raise SnapshotError(
+                f"guided back-propagation cannot explain a {layer.type} with {', '.join(layer.params)}: remove the "
+                "layer, or add it to simple_dqn/learning/guided.py"
+            )
         else:
             weights = np.asarray(layer.params["W"], np.float32)
             one = np.ones(len(weights), np.float32)
-            own.append(Dense(weights, one, one * 0))
+            known.append(Dense(weights, one, one * 0))
         place += 1 if layer.type == "BatchNorm" else 2
     return network
 
@@ -103,10 +113,10 @@ def _convolution(layer: Layer, name: str) -> Convolution:
 
 
 def activations(layers: Sequence[Convolution], states: NDArray[np.uint8]) -> list[Floats]:
-    """What leaves each layer's rectifier, (n, filters, height, width), for states (n, history, height, width)."""
+    """The output of each layer's rectifier, (n, filters, height, width), for states (n, history, height, width)."""
     x: Floats = states / np.float32(255)
     found = []
-    with np.errstate(over="ignore", invalid="ignore"):  # a network that diverged has weights that are no numbers
+    with np.errstate(over="ignore", invalid="ignore"):  # because the weights of a network that diverged are NaN
         for layer in layers:
             windows = sliding_window_view(x, layer.weights.shape[2:], axis=(2, 3))
             windows = windows[:, :, :: layer.stride, :: layer.stride]  # (n, channels, rows, columns, height, width)
@@ -122,10 +132,10 @@ def guided_backprop(network: Network, states: NDArray[np.uint8], layer: int, fil
     A rectifier lets the gradient pass only where both its activation and the gradient are positive.
 
     Args:
-        network: whose unit it is.
+        network: the network.
         states: (n, history, height, width).
-        layer: which convolutional layer the unit is in, counted from 0.
-        filter: which filter's unit it is.
+        layer: number of the convolutional layer, from 0.
+        filter: number of the filter in it, from 0.
     """
     outputs = activations(network.convolutions[: layer + 1], states)
     n, _, _, width = outputs[layer].shape
@@ -141,9 +151,9 @@ def guided_q_value(network: Network, states: NDArray[np.uint8], actions: NDArray
     """For each state, the gradient of the Q-value of an action with respect to the pixels (0 to 1), guided.
 
     Args:
-        network: whose Q-values they are.
+        network: the network.
         states: (n, history, height, width).
-        actions: (n,), the action in question for each state.
+        actions: (n,), an action for each state.
     """
     outputs = activations(network.convolutions, states)
     below, hidden = outputs[-1].reshape(len(states), -1), []  # (n, units)
@@ -161,9 +171,9 @@ def guided_q_value(network: Network, states: NDArray[np.uint8], actions: NDArray
 
 
 def saliency(pixels: Floats) -> Floats:
-    """How much each place counts, from 0 to 1, (n, height, width), for gradients (n, history, height, width).
+    """The saliency of each pixel, from 0 to 1, (n, height, width), for gradients (n, history, height, width).
 
-    Each place has the largest amount of its screens, in proportion to the state's largest.
+    It is the largest absolute gradient over the history's screens, divided by the largest of the state.
     """
     amounts: Floats = np.nan_to_num(np.abs(pixels), posinf=0).max(axis=1)
     strongest = amounts.max(axis=(1, 2), keepdims=True)
@@ -179,12 +189,12 @@ def _to_pixels(network: Network, outputs: Sequence[Floats], gradient: Floats, sh
 
 
 def _guide(gradient: Floats, output: Floats) -> Floats:
-    """What a rectifier lets pass: only where both its output and the gradient are positive."""
+    """The gradient that a rectifier lets pass: only where both its output and the gradient are positive."""
     return np.where((output > 0) & (gradient > 0), gradient, np.float32(0))
 
 
 def _to_input(layer: Convolution, gradient: Floats, shape: tuple[int, ...]) -> Floats:
-    """The gradient with respect to a layer's input of that shape: each unit gives to the window that it saw."""
+    """The gradient with respect to a layer's input of that shape: the sum over the windows of its units."""
     given = np.tensordot(gradient * layer.scale, layer.weights, axes=([1], [0]))
     given = given.transpose(0, 3, 1, 2, 4, 5)  # (n, channels, rows, columns, height, width)
     rows, columns, height, width = given.shape[2:]
@@ -199,8 +209,8 @@ def _to_input(layer: Convolution, gradient: Floats, shape: tuple[int, ...]) -> F
 def receptive_field(network: Network, layer: int, row: int, column: int) -> Box:
     """The pixels that a unit of a convolutional layer sees."""
     top, left, height, width = row, column, 1, 1
-    for own in reversed(network.convolutions[: layer + 1]):
-        top, left = top * own.stride, left * own.stride
-        height = (height - 1) * own.stride + own.weights.shape[2]
-        width = (width - 1) * own.stride + own.weights.shape[3]
+    for below in reversed(network.convolutions[: layer + 1]):
+        top, left = top * below.stride, left * below.stride
+        height = (height - 1) * below.stride + below.weights.shape[2]
+        width = (width - 1) * below.stride + below.weights.shape[3]
     return Box(top, left, height, width)

@@ -1,7 +1,7 @@
-"""The Q-network on Nervana's Neon 2.6, which the original simple_dqn ran on. The one place that knows Neon.
+"""The Q-network on Nervana's Neon 2.6, on which the original simple_dqn ran. Only this module knows Neon.
 
-`NeonNetwork` does what `DeepQNetwork` does, and learns the same: Neon computes the layers (`Model.fprop` and `bprop`),
-the cost and the optimizer's steps. docs/neon.md tells how Neon is installed and how far apart the two are.
+`NeonNetwork` learns what `DeepQNetwork` learns: Neon computes the layers (`Model.fprop` and `bprop`), the cost and the
+optimizer's steps. docs/neon.md tells how to install Neon, and how far apart the two are.
 Neon: https://github.com/NervanaSystems/neon
 """
 
@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions, TrainResult, discounted
+from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions, QLearning, TrainResult
 from simple_dqn.errors import OptionError
-from simple_dqn.learning.layers import Conv, q_layers, require_memory
+from simple_dqn.learning.layers import Conv, Linear, q_layers, require_memory
 from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemory
 from simple_dqn.saving.snapshot import Layer, require_fit
 
@@ -29,23 +29,23 @@ logger = logging.getLogger(__name__)
 _STATES = {"rmsprop": 1, "adam": 2, "adadelta": 3}  # arrays that an optimizer keeps for each array of weights
 
 
-class NeonNetwork:
-    """Q-values of the actions in a state, learned by Q-learning; on Neon, and otherwise as `DeepQNetwork`.
+class NeonNetwork(QLearning):
+    """Q-values of the actions in a state, learned by Q-learning on Neon; the methods are those of `DeepQNetwork`.
 
-    Neon's layers are made for batches of one size, so fewer states are filled up with others, whose results are left
-    out, and take as long as a whole batch.
+    Neon's layers have one batch size. So fewer states are filled up with others, whose results are left out, and take
+    as long as a whole batch.
 
     Args:
         num_actions: outputs of the network.
         state_shape: (history, height, width) of a state.
-        options: its options.
-        backend: where and in which precision it runs.
+        options: the options of the learning rule.
+        backend: device and precision.
         seed: of the initial weights and of Neon's other random numbers.
-        use_target: keep a target network apart; without it the network is its own target.
-        threads: not used; NumPy's own settings decide (OMP_NUM_THREADS, for one).
+        use_target: keep a separate target network. Without it the network is its own target.
+        threads: not used, because NumPy has its own settings, such as OMP_NUM_THREADS.
 
     Raises:
-        OptionError: Neon or its backend is not there, or the network does not fit the screens or the memory.
+        OptionError: Neon or its backend is missing, or the network does not fit the screens or the memory.
     """
 
     def __init__(
@@ -58,16 +58,13 @@ class NeonNetwork:
         use_target: bool = True,
         threads: int | None = None,
     ) -> None:
-        self.num_actions = num_actions
-        self.state_shape = state_shape
-        self.options = options
-        self.train_iterations = 0
+        super().__init__(num_actions, state_shape, options, backend)
         if options.dueling:
             raise OptionError("--dueling: only PyTorch's network has streams; use --library torch")
         if options.target_rate < 1:
             raise OptionError("--target_rate: only with PyTorch; use --library torch")
         self._neon = load_neon()
-        self._layers = q_layers(num_actions, dueling=False)
+        self._layers = q_layers(num_actions, batch_norm=options.batch_norm)
         require_memory(self._layers, state_shape, options.batch_size)
         with _quiet():
             self._backend = self._make_backend(backend, seed)
@@ -87,13 +84,12 @@ class NeonNetwork:
         size = self.options.batch_size
         parts = [states[i : i + size] for i in range(0, max(len(states), 1), size)]
         with self._at_work():
-            return np.concatenate([self._q_values(self._online, part) for part in parts])
+            return np.concatenate([self._q_values(part, target=False) for part in parts])
 
     def outlook(self, batch: Minibatch) -> Outlook:
-        """What the targets of `batch`, of at most `batch_size` transitions, are made of."""
+        """The `target_parts` of `batch`, of at most `batch_size` transitions."""
         with self._at_work():
-            values = self._state_values(batch.poststates)  # (n,)
-        return Outlook(*discounted(batch, self.options, values.dtype), values)
+            return Outlook(*self.target_parts(self._here(batch)))
 
     def train(self, batch: Minibatch) -> TrainResult:
         """One step of Q-learning on `batch`, of at most `batch_size` transitions.
@@ -105,12 +101,12 @@ class NeonNetwork:
         if n > size or (n < size and self.options.batch_norm):
             raise ValueError(f"a minibatch of {n} transitions, where Neon's layers are made for {size}")
         with self._at_work():
-            targets = self._target_values(batch)  # (n,)
+            targets = self.targets(self._here(batch))  # (n,)
             q = self._forward(self._online, batch.prestates, training=True)  # (num_actions, batch_size)
             wanted = q.get()
             taken = (batch.actions, np.arange(n))
             errors = (wanted[taken] - targets).astype(np.float32)  # (n,)
-            wanted[taken] = targets  # all others, and what fills the batch up, stay and so have no error
+            wanted[taken] = targets  # all others, and the states that fill the batch up, have no error
             self._targets.set(wanted)
             cost = self._cost.get_cost(q, self._targets)
             deltas = self._cost.get_errors(q, self._targets)
@@ -123,46 +119,46 @@ class NeonNetwork:
         return TrainResult(float(cost.item()) * size / n, errors)
 
     def anneal(self, step: int) -> None:
-        """Sets the learning rate for the updates of this training step; Adadelta has none."""
+        """Set the learning rate for the updates of this training step; Adadelta has none."""
         self._optimizer.learning_rate = self.options.learning_rate_at(step)
 
     def update_target_network(self) -> None:
-        """Copies the weights, and the running averages of batch norm, to the target network."""
+        """Copy weights and averages of the online network to the target network."""
         if self._target is self._online:
             return
         with self._at_work():
-            for own, online in zip(_tensors(self._target), _tensors(self._online), strict=True):
-                own[:] = online
+            for target, online in zip(_tensors(self._target), _tensors(self._online), strict=True):
+                target[:] = online
 
     def layers(self) -> list[Layer]:
-        """Its weights and the optimizer's state, in Neon's layout."""
+        """The weights and the optimizer's state, in Neon's layout."""
         with self._at_work():
             return [_described(layer) for layer in self._online.layers_to_optimize]
 
     def load_layers(self, layers: Sequence[Layer], name: str, optimizer: str | None = None) -> None:
-        """Takes over weights and optimizer state from the snapshot `name`; the target network gets the same weights.
+        """Load weights and optimizer state from the snapshot `name`; the target network gets the same weights.
 
-        An optimizer of another kind starts afresh. Where none is named it is told by how many arrays it keeps.
+        An optimizer of another kind starts from scratch. Without `optimizer`, the number of arrays tells its kind.
 
         Raises:
-            SnapshotError: they are another network's; the message says what differs.
+            SnapshotError: it belongs to another network; the message says what differs.
         """
-        require_fit(layers, self._layers, self.state_shape, self.options.batch_norm, name)
-        states = [own for layer in layers for own in (layer.states if layer.type == "BatchNorm" else [layer.states])]
+        require_fit(layers, self._layers, self.state_shape, name)
+        states = [kept for layer in layers for kept in (layer.states if layer.type == "BatchNorm" else [layer.states])]
         same = optimizer in (None, self.options.optimizer)
-        usable = same and {len(own) for own in states} == {_STATES[self.options.optimizer]}
+        usable = same and {len(kept) for kept in states} == {_STATES[self.options.optimizer]}
         if any(states) and not usable:
             logger.info("The optimizer in %s is not %s: it starts afresh", name, self.options.optimizer)
         with self._at_work():
             for mine, theirs in zip(self._online.layers_to_optimize, layers, strict=True):
                 for key in _parameters(mine):
                     _put(getattr(mine, key), theirs.params[key])
-            for (weights, kept), own in zip(self._optimized(), states, strict=True):
-                kept[:] = [_put(self._backend.zeros_like(weights), value) for value in own if usable]
+            for (weights, kept), values in zip(self._optimized(), states, strict=True):
+                kept[:] = [_put(self._backend.zeros_like(weights), value) for value in values if usable]
         self.update_target_network()
 
     def state(self) -> dict[str, Any]:
-        """All that it needs to go on exactly: weights of both networks, optimizer and counters."""
+        """The weights of both networks, the optimizer's state and the counters."""
         with self._at_work():
             states = [[state.get() for state in kept] for _, kept in self._optimized()]
             return dict(
@@ -172,10 +168,10 @@ class NeonNetwork:
             )
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes over a state; an optimizer of another kind starts afresh.
+        """Continue exactly from a state. An optimizer of another kind starts from scratch.
 
         Raises:
-            ValueError: it is another network's.
+            ValueError: it belongs to another network.
         """
         networks, optimizer = state["networks"], state["optimizer"]
         same = optimizer["kind"] == self.options.optimizer
@@ -183,24 +179,24 @@ class NeonNetwork:
             for model, values in zip(self._models(), (networks[0], networks[-1]), strict=False):
                 for tensor, value in zip(_tensors(model), values, strict=True):
                     _put(tensor, value)
-            for (weights, kept), own in zip(self._optimized(), optimizer["states"], strict=True):
-                kept[:] = [_put(self._backend.zeros_like(weights), value) for value in own if same]
+            for (weights, kept), values in zip(self._optimized(), optimizer["states"], strict=True):
+                kept[:] = [_put(self._backend.zeros_like(weights), value) for value in values if same]
         if same:
-            self._optimizer.t = optimizer["steps"]  # Adam's; the others do not look
+            self._optimizer.t = optimizer["steps"]  # only Adam reads it
         else:
             logger.info("The optimizer was %s: the new one starts afresh", optimizer["kind"])
         self.train_iterations = state["train_iterations"]
 
     def hold_screens(self, memory: ReplayMemory) -> None:
-        """Does nothing: Neon takes its batches from the processor's memory."""
+        """Do nothing, because Neon takes its batches from the processor's memory."""
 
-    # How Neon is told
+    # Calls of Neon
 
     def _make_backend(self, backend: BackendOptions, seed: int) -> Any:
         name, gen_backend = find_backend(backend), self._neon.backends.gen_backend
-        self._neon.NervanaObject.be = None  # or Neon would close the backend of the network before
+        self._neon.NervanaObject.be = None  # because Neon would close the previous network's backend
         try:
-            # Stochastic rounding is not said here: Neon 2.6 refuses it, and rounds the weights as its optimizer says.
+            # The optimizer gets the stochastic rounding, because Neon 2.6 refuses it here.
             made = gen_backend(
                 name,
                 rng_seed=seed,
@@ -208,7 +204,7 @@ class NeonNetwork:
                 batch_size=self.options.batch_size,
                 device_id=backend.device_id,
             )
-        except Exception as error:  # of many kinds, from the driver of the GPU too
+        except Exception as error:  # any kind, because it may come from the GPU's driver
             why = str(error).split("\n")[0] or type(error).__name__
             raise OptionError(
                 f"--backend {name}: Neon cannot use it here ({why}); --backend cpu always works"
@@ -222,8 +218,9 @@ class NeonNetwork:
 
     def _make_model(self, cost: Any = None) -> Any:
         neon, made = self._neon, []
-        for layer in self._layers:
-            last = layer is self._layers[-1]
+        layers = [layer for layer in self._layers if isinstance(layer, Conv | Linear)]
+        for layer in layers:
+            last = layer is layers[-1]
             after = dict(
                 activation=None if last else neon.transforms.Rectlin(),
                 batch_norm=self.options.batch_norm and not last,
@@ -253,7 +250,7 @@ class NeonNetwork:
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:
-        """Neon computes with this network's backend: it has one for all, that of the last network made."""
+        """Let Neon compute with this network's backend; by itself it uses that of the network made last."""
         self._neon.NervanaObject.be = self._backend
         with _quiet():
             yield
@@ -265,27 +262,19 @@ class NeonNetwork:
         self._backend.divide(self._input, 255, self._input)
         return model.fprop(self._input, inference=not training)
 
-    def _q_values(self, model: Any, states: Any) -> NDArray[np.floating[Any]]:
+    def _q_values(self, states: Any, target: bool) -> NDArray[np.floating[Any]]:
+        model = self._target if target else self._online
         q = self._forward(model, states).get()[:, : len(states)].T  # (n, num_actions)
         return q if q.dtype == np.float64 else q.astype(np.float32)
 
-    def _target_values(self, batch: Minibatch) -> NDArray[np.floating[Any]]:
-        """What the Q-value of each action taken should have been, (n,), as `DeepQNetwork` has it."""
-        if batch.targets is not None:
-            return batch.targets
-        values = self._state_values(batch.poststates)
-        returns, discounts = discounted(batch, self.options, values.dtype)
-        return returns + discounts * values
-
-    def _state_values(self, states: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
-        """What `states` are worth, (n,), as `DeepQNetwork` has it."""
-        q = self._q_values(self._target, states)  # (n, num_actions)
-        judge = self._q_values(self._online, states) if self.options.double_dqn else q
-        best: NDArray[np.floating[Any]] = np.take_along_axis(q, judge.argmax(axis=1, keepdims=True), axis=1)[:, 0]
-        return best + self.options.target_exploration_rate * (q.mean(axis=1) - best)
+    def _q_of(self, q: NDArray[Any], actions: NDArray[Any]) -> NDArray[Any]:
+        return q[np.arange(len(q)), actions]
 
     def _weigh(self, deltas: Any, weights: NDArray[np.float32]) -> None:
-        """Multiplies each transition's column of `deltas` by its weight. Neon's mean counts what fills the batch up."""
+        """Multiply each transition's column of `deltas` by its weight.
+
+        The factor size / n makes up for Neon's mean, which counts the states that fill the batch up.
+        """
         size = self.options.batch_size
         if len(weights) < size or (weights != 1).any():
             scaled = np.zeros((1, size), deltas.dtype)
@@ -297,16 +286,16 @@ class NeonNetwork:
         return [self._online] if self._target is self._online else [self._online, self._target]
 
     def _optimized(self) -> list[tuple[Any, list[Any]]]:
-        """Every array of weights, with the list in which the optimizer keeps its own; in the order of a snapshot."""
+        """Each array of weights and the list of the optimizer's arrays for it, in the order of a snapshot."""
         get_param_list = self._neon.optimizers.optimizer.get_param_list
         return [(weights, kept) for (weights, _), kept in get_param_list(self._online.layers_to_optimize)]
 
 
 def find_backend(backend: BackendOptions) -> str:
-    """cpu, gpu or mkl: what was asked for; where nothing was, the GPU if Neon finds one, else the CPU.
+    """The backend that was asked for: cpu, gpu or mkl; by default the GPU, if Neon finds one.
 
     Raises:
-        OptionError: Neon is not there, or not that GPU, or it was built without MKL.
+        OptionError: Neon or that GPU is missing, or Neon was built without MKL.
     """
     if backend.backend == "cpu":
         return "cpu"
@@ -327,7 +316,7 @@ def find_backend(backend: BackendOptions) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing is heard of what in Neon has gone out of fashion in Python and NumPy since."""
+    """Silence warnings, because Neon uses what Python and NumPy have deprecated since."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -345,13 +334,13 @@ def _getargspec(function: Any) -> _ArgSpec:
 
 
 def load_neon() -> Any:
-    """The package `neon` with those of its modules that are used here.
+    """The package `neon`, with its modules that are used here.
 
     Raises:
-        OptionError: it is not there, or cannot be imported.
+        OptionError: it is missing, or cannot be imported.
     """
-    setattr(inspect, "getargspec", _getargspec)  # noqa: B010  (mypy): Neon calls it, and Python 3.11 took it out
-    logging.getLogger("neon").setLevel(logging.CRITICAL + 1)  # it is worried about a NumPy newer than itself
+    setattr(inspect, "getargspec", _getargspec)  # noqa: B010  (mypy): Neon calls it, and Python 3.11 removed it
+    logging.getLogger("neon").setLevel(logging.CRITICAL + 1)  # because it warns of a NumPy newer than itself
     try:
         with _quiet(), contextlib.redirect_stdout(io.StringIO()) as said:
             import neon
@@ -365,7 +354,7 @@ def load_neon() -> Any:
     except ModuleNotFoundError as error:
         what = "is not installed" if error.name == "neon" else f"cannot be loaded ({error})"
         raise OptionError(_missing(what)) from None
-    except (Exception, SystemExit) as error:  # it exits where it was not built
+    except (Exception, SystemExit) as error:  # it exits if it was not built
         why = " ".join((said.getvalue() or str(error)).split())
         raise OptionError(_missing(f"cannot be loaded ({why})")) from None
     return neon
@@ -387,10 +376,10 @@ def _tensors(model: Any) -> list[Any]:
 
 
 def _described(layer: Any) -> Layer:
-    """One of Neon's layers, as a snapshot has it."""
+    """A layer of Neon in the form of a snapshot."""
     params = {name: getattr(layer, name).get() for name in _parameters(layer)}
     if layer.classnm == "BatchNorm":
-        return Layer("BatchNorm", {}, params, [[state.get() for state in own] for own in layer.states])
+        return Layer("BatchNorm", {}, params, [[state.get() for state in kept] for kept in layer.states])
     if layer.classnm == "Convolution":
         config = {"fshape": tuple(layer.fshape), "strides": layer.strides}
     else:
@@ -399,5 +388,5 @@ def _described(layer: Any) -> Layer:
 
 
 def _put(tensor: Any, value: NDArray[Any]) -> Any:
-    """`tensor`, holding `value` from now on."""
+    """Copy `value` to `tensor`, and return it."""
     return tensor.set(np.ascontiguousarray(value, tensor.dtype).reshape(tensor.shape))

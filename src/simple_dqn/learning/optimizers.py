@@ -4,44 +4,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from simple_dqn.deepqnetwork import DeepQNetworkOptions
-
 
 class Chunk(NamedTuple):
-    """A part of the weights, and all that an optimizer has for it; 1-D tensors of one length."""
+    """A part of the weights and what an optimizer keeps for it: 1-D tensors of one length."""
 
     weights: Tensor
     states: list[Tensor]
-    gradient: Tensor  # room for it, in the precision of the weights
+    gradient: Tensor  # a buffer for it, in the precision of the weights
     buffer: Tensor
-    computed: Tensor  # the weights in the precision that the network computes in
+    computed: Tensor  # the copy of the weights that the network computes with
 
 
 class Optimizer:
-    """A rule that moves flat weights against a flat gradient; formulas as in Neon 2.6.
+    """A rule that moves flat weights against a flat gradient. To add one, write `_move` in a subclass.
 
-    It takes the weights by chunks that stay in a core's cache from the formula's first operation to its last (RMSProp:
-    1.0 ms a step, where it is 1.4 ms with all 1.7 million weights in each operation), in buffers that stay (fresh ones
-    would cost page faults: 6 ms).
+    The weights are moved in chunks, which stay in a core's cache from the first operation of a formula to the last
+    (RMSProp: 1.0 ms a step, not 1.4 ms, for 1.7 million weights). Buffers stay, because new ones cost page faults
+    (6 ms).
+
+    Args:
+        weights: flat.
+        computed: the copy of the weights that the network computes with; in full precision the weights themselves.
+        learning_rate: step size of RMSProp and Adam.
+        decay_rate: of the averages in RMSProp and Adadelta.
+        epsilon: of Adam.
     """
 
     num_states = 0
     chunk_size = 2**17
 
-    def __init__(self, weights: Tensor, computed: Tensor, options: DeepQNetworkOptions) -> None:
-        self.decay_rate = options.decay_rate
-        # A number, or on the GPU a tensor: a CUDA graph reads it again at each replay.
+    def __init__(
+        self, weights: Tensor, computed: Tensor, learning_rate: float, decay_rate: float, epsilon: float
+    ) -> None:
+        self.decay_rate = decay_rate
+        self.epsilon = epsilon
+        # A number, or on the GPU a tensor, because a CUDA graph reads it again at each replay.
         self.learning_rate: Any = torch.zeros((), device=weights.device) if weights.is_cuda else 0.0
-        self.set_learning_rate(options.learning_rate)
+        self.set_learning_rate(learning_rate)
         self.states = [torch.zeros_like(weights) for _ in range(self.num_states)]
-        self.used = False  # a snapshot from before the first update holds no states
+        self.used = False  # before the first update snapshots hold no states
         size = len(weights) if weights.is_cuda else self.chunk_size
         gradient, buffer = torch.empty_like(weights[:size]), torch.empty_like(weights[:size])
         self._chunks = [
@@ -52,7 +59,7 @@ class Optimizer:
         ]
 
     def step(self, gradient: Tensor, scale: float) -> None:
-        """Moves the weights; the gradient g of the formulas is `scale` times `gradient`."""
+        """Move the weights. The gradient g of the formulas is `scale` times `gradient`."""
         self.used = True
         for chunk, g in zip(self._chunks, torch.split(gradient, len(self._chunks[0].weights)), strict=True):
             low = g.dtype is not chunk.weights.dtype
@@ -61,28 +68,29 @@ class Optimizer:
                 chunk.computed.copy_(chunk.weights)
 
     def set_learning_rate(self, rate: float) -> None:
-        """Takes steps of size `rate` from now on."""
+        """Set the step size."""
         if isinstance(self.learning_rate, Tensor):
             self.learning_rate.fill_(rate)
         else:
             self.learning_rate = rate
 
     def _move(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
+        """Move the weights of a chunk, and change its states."""
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
-        """All that it remembers."""
+        """What the optimizer remembers."""
         return dict(kind=type(self).__name__, used=self.used, states=[state.cpu().numpy() for state in self.states])
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes over what an optimizer of the same kind remembers."""
+        """Set what an optimizer of the same kind remembers."""
         self.load(state["states"])
         self.used = state["used"]
 
     def load(self, states: Sequence[NDArray[Any]]) -> None:
-        """Takes over flat states."""
-        for own, state in zip(self.states, states, strict=True):
-            own.copy_(torch.tensor(state))
+        """Set flat states."""
+        for tensor, state in zip(self.states, states, strict=True):
+            tensor.copy_(torch.tensor(state))
         self.used = True
 
 
@@ -111,10 +119,9 @@ class Adam(Optimizer):
 
     num_states = 2
 
-    def __init__(self, weights: Tensor, computed: Tensor, options: DeepQNetworkOptions) -> None:
-        super().__init__(weights, computed, options)
-        self.epsilon = options.adam_epsilon
-        # t, where a CUDA graph can count it; not in Neon's snapshots, so it counts from the load.
+    def __init__(self, weights: Tensor, *rest: Any) -> None:
+        super().__init__(weights, *rest)
+        # t, a tensor because a CUDA graph counts it. Neon's snapshots lack it, so it counts from the load.
         self._steps = torch.zeros((), dtype=torch.float64, device=weights.device)
 
     def step(self, gradient: Tensor, scale: float) -> None:
@@ -140,7 +147,7 @@ class Adam(Optimizer):
         chunk.weights.sub_(rate * m / torch.sqrt(v, out=chunk.buffer).add_(self.epsilon))
 
     def _move_at_once(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
-        """In one pass over memory: 0.7 ms a step, not 1.3. PyTorch adds its ε to sqrt(v) / sqrt(1 − β2^t)."""
+        """In one pass over memory: 0.7 ms a step, not 1.3 ms. PyTorch adds ε to sqrt(v) / sqrt(1 − β2^t)."""
         m, v = chunk.states
         epsilon = self.epsilon / math.sqrt(1 - 0.999 ** self._steps.item())
         steps, divisor = self._steps.float(), torch.tensor(1 / scale)
@@ -167,13 +174,13 @@ OPTIMIZERS = {"rmsprop": RMSProp, "adam": Adam, "adadelta": Adadelta}
 
 
 class LossScale:
-    """Dynamic loss scaling for float16 (Micikevicius et al. 2018): gradients too small for it are lifted into range."""
+    """Dynamic loss scaling (Micikevicius et al. 2018): it lifts small gradients into the range of float16."""
 
     factor = 1024.0
-    fitting = 0  # updates in a row
+    fitting = 0  # finite updates in a row
 
     def fits(self, gradient: Tensor) -> bool:
-        """Whether the scaled gradient stayed finite; where not, the update is skipped and the scale halved."""
+        """Return whether the scaled gradient is finite. If not, halve the scale: the update is to be skipped."""
         if not bool(torch.isfinite(gradient).all()):
             self.factor /= 2
             self.fitting = 0

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.errors import SnapshotError, reason
-from simple_dqn.learning.layers import NATURE, Conv, Layers, Shape, fan_ins
+from simple_dqn.learning.layers import NATURE, Conv, Layers, Shape, shapes_in_files
 from simple_dqn.saving.files import write_whole
 
 Array = NDArray[Any]
@@ -30,10 +30,10 @@ _FACTS = "simple_dqn"  # Neon ignores a key that it does not know
 class Layer(NamedTuple):
     """A layer with weights, as Neon keeps it: Convolution W (C·R·S, K), Linear W (out, in), BatchNorm (n, 1) each."""
 
-    type: str  # Convolution, BatchNorm or Linear
+    type: str  # Convolution, BatchNorm, Linear, or a kind of ours that Neon does not know
     config: dict[str, Any]  # Convolution: fshape (R, S, K), strides; Linear: nout
     params: dict[str, Array]  # W, or beta, gamma, gmean, gvar
-    states: list[Any]  # the optimizer's arrays; for BatchNorm those of beta, then those of gamma
+    states: list[Any]  # the optimizer's arrays; of several parameters a list for each: for BatchNorm beta, gamma
 
 
 class Snapshot(NamedTuple):
@@ -159,52 +159,52 @@ def _is_rom(path: Path) -> bool:
     return bool(ALEInterface.isSupportedROM(path))
 
 
-def require_fit(found: Sequence[Layer], layers: Layers, state_shape: Shape, batch_norm: bool, name: str) -> None:
-    """Checks that a snapshot is of this network.
-
-    Args:
-        found: the layers of the snapshot.
-        layers, state_shape, batch_norm: the network's.
-        name: the snapshot's, for the message.
+def require_fit(found: Sequence[Layer], layers: Layers, state_shape: Shape, name: str) -> None:
+    """Check that the layers `found` in the snapshot `name` are those of a network.
 
     Raises:
-        SnapshotError: it is another network's, and the message says what differs; or its weights are no numbers.
+        SnapshotError: they belong to another network, and the message says what differs; or a weight is not finite.
     """
-    differences = _differences(found, layers, state_shape, batch_norm)
+    differences = _differences(found, shapes_in_files(layers, state_shape), state_shape)
     if differences:
         raise SnapshotError(f"{name} does not fit: {'; '.join(differences)}")
     if not all(np.isfinite(array).all() for layer in found for array in layer.params.values()):
         raise SnapshotError(f"{name} is damaged: it holds weights that are no numbers")
 
 
-def _differences(found: Sequence[Layer], layers: Layers, state_shape: Shape, batch_norm: bool) -> list[str]:
-    """In the user's words, what keeps the layers of a snapshot from fitting a network."""
-    weights = [layer.params["W"] for layer in found if layer.type != "BatchNorm"]
-    if len(weights) != len(layers):
-        return [f"it has {len(weights)} layers with weights, the network {len(layers)}"]
+def _differences(
+    found: Sequence[Layer], wanted: list[tuple[str, dict[str, tuple[int, ...]]]], state_shape: Shape
+) -> list[str]:
+    """The differences between the layers of a snapshot and the types and shapes of a network's, in the user's words."""
+    has = [layer.params["W"].shape for layer in found if "W" in layer.params]
+    needs = [shapes["W"] for _, shapes in wanted if "W" in shapes]
+    if len(has) != len(needs):
+        return [f"it has {len(has)} layers with weights, the network {len(needs)}"]
     words = []
-    if (len(weights) < len(found)) != batch_norm:
+    batch_norm = any(kind == "BatchNorm" for kind, _ in wanted)
+    if any(layer.type == "BatchNorm" for layer in found) != batch_norm:
         words.append("it was made " + ("without" if batch_norm else "with") + " --batch_norm true")
-    if len(weights[-1]) != layers[-1][0]:
-        words.append(f"it has {len(weights[-1])} actions, the game {layers[-1][0]}")
-    own = [
-        (fan_in, layer[0]) if isinstance(layer, Conv) else (layer[0], fan_in)
-        for layer, fan_in in zip(layers, fan_ins(layers, state_shape), strict=True)
-    ]
-    if isinstance(layers[0], Conv) and weights[0].shape != own[0]:
-        words.append(f"its states have {len(weights[0]) / layers[0].size ** 2:g} screens, here {state_shape[0]}")
-    hidden, first = NATURE[-1][0], sum(isinstance(layer, Conv) for layer in layers)  # of the fully connected ones
-    if {len(weights[first]), own[first][0]} == {hidden, 2 * hidden}:
-        words.append("it was made " + ("with" if len(weights[first]) > hidden else "without") + " --dueling true")
-    elif len(weights[first]) == own[first][0] and weights[first].shape != own[first]:
+    if has[-1][0] != needs[-1][0]:
+        words.append(f"it has {has[-1][0]} actions, the game {needs[-1][0]}")
+    convolutions = sum(kind == "Convolution" for kind, _ in wanted)
+    if convolutions and has[0] != needs[0]:
+        words.append(f"its states have {state_shape[0] * has[0][0] / needs[0][0]:g} screens, here {state_shape[0]}")
+    hidden, has_hidden, needs_hidden = NATURE[-1].outputs, has[convolutions], needs[convolutions]
+    if {has_hidden[0], needs_hidden[0]} == {hidden, 2 * hidden}:
+        words.append("it was made " + ("with" if has_hidden[0] > hidden else "without") + " --dueling true")
+    elif has_hidden[0] == needs_hidden[0] and has_hidden != needs_hidden:
         words.append(f"its screens are not {state_shape[2]}x{state_shape[1]}")
-    if not words and [w.shape for w in weights] != own:
-        words.append(f"its weights have shapes {[w.shape for w in weights]}, not {own}")
+    if not words and has != needs:
+        words.append(f"its weights have shapes {has}, not {needs}")
+    names = [(set(layer.params), set(shapes)) for layer, (_, shapes) in zip(found, wanted, strict=False)]
+    if not words and (len(found) != len(wanted) or not all(wants <= holds for holds, wants in names)):
+        kinds, needed = [layer.type for layer in found], [kind for kind, _ in wanted]
+        words.append(f"its layers are {', '.join(kinds)}, not {', '.join(needed)}")
     return words
 
 
 def _neon_layers(layers: list[Layer]) -> Iterator[dict[str, Any]]:
-    counts = {"Convolution": 0, "Linear": 0}
+    counts: dict[str, int] = {}
     batch_norm = any(layer.type == "BatchNorm" for layer in layers)
     name = ""
     for i, layer in enumerate(layers):
@@ -213,8 +213,8 @@ def _neon_layers(layers: list[Layer]) -> Iterator[dict[str, Any]]:
         if layer.type == "BatchNorm":
             config["name"] = f"{name}_bnorm"
         else:
-            name = config["name"] = f"{layer.type}_{counts[layer.type]}"
-            counts[layer.type] += 1
+            counts[layer.type] = counts.get(layer.type, 0) + 1
+            name = config["name"] = f"{layer.type}_{counts[layer.type] - 1}"
             local = {} if layer.type == "Convolution" else {"local": False}
             config["init"] = {"type": "neon.initializers.initializer.Xavier", "config": local}
             config["parallelism"] = "Disabled"
@@ -265,9 +265,9 @@ def _layers_of_2015(described: list[Any]) -> Iterator[Layer]:
 
 def _own_layer(described: dict[str, Any]) -> Iterator[Layer]:
     kind = described["type"].rsplit(".", 1)[-1]
-    keep = {"Convolution": ("fshape", "strides"), "Linear": ("nout",), "BatchNorm": ()}.get(kind)
-    if keep is None:
+    if "params" not in described:  # such as an activation
         return
+    keep = {"Convolution": ("fshape", "strides"), "Linear": ("nout",)}.get(kind, ())
     config = {key: described["config"][key] for key in keep}
     params = _arrays(described["params"])
     states = list(described.get("states", []))

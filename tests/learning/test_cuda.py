@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from simple_dqn.deepqnetwork import Batch
-from simple_dqn.learning.gpu import Graph
+from simple_dqn.learning.cuda import Graph
 
 
 def batch_of(number: int) -> Batch:
@@ -77,12 +77,13 @@ class FakeStream:
 
 def test_updates_are_computed_three_times_then_recorded_once_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = FakeCUDA(monkeypatch)
-    graph = Graph(cuda.compute)
+    graph = Graph(lambda *fields: cuda.compute(Batch(*fields)))
     batches = [batch_of(number) for number in range(7)]
-    found = [graph(batch) for batch in batches]
+    found = [graph(*batch) for batch in batches]
     eager = ["side waits for main", "compute on side", "main waits for side"]
     assert cuda.tape == [*eager * 3, "record", *["replay"] * 4]
-    assert all(used is given for used, given in zip(cuda.batches[:3], batches, strict=False))
+    for used, given in zip(cuda.batches[:3], batches, strict=False):
+        assert all(own is tensor for own, tensor in zip(used, given, strict=True))
     for number, (cost, errors) in enumerate(found):  # of all calls, after the last: a later call changes none of them
         expected: Any = results_of(batch_of(number))
         assert torch.equal(cost, expected[0])
@@ -91,10 +92,10 @@ def test_updates_are_computed_three_times_then_recorded_once_and_replayed(monkey
 
 def test_a_recorded_update_leaves_the_callers_batches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = FakeCUDA(monkeypatch)
-    graph = Graph(cuda.compute)
+    graph = Graph(lambda *fields: cuda.compute(Batch(*fields)))
     batches = [batch_of(number) for number in range(7)]
     for batch in batches:
-        graph(batch)
+        graph(*batch)
     for number, batch in enumerate(batches):
         assert all(torch.equal(now, then) for now, then in zip(batch, batch_of(number), strict=True))
     recorded = cuda.batches[3]

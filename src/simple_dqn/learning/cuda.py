@@ -1,4 +1,4 @@
-"""What the GPU needs beyond the code for the CPU: screens that stay on it, and updates that it runs by itself."""
+"""What the GPU needs beyond the code for the CPU: screens in its memory, and updates recorded as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simple_dqn.deepqnetwork import Batch
-
 
 class DeviceScreens:
-    """Screens where the network is: assigned as to an array, and taken out as tensors.
+    """Screens in the memory of a device: assigned like arrays, returned as tensors.
 
     Args:
         shape: (transitions, height, width).
-        device: where they are.
+        device: in whose memory they are.
     """
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
@@ -34,7 +32,7 @@ class DeviceScreens:
 
 
 class Later:
-    """An array that the GPU may still be computing; to look at it is to wait for it."""
+    """An array that the GPU may still be computing. `np.asarray` waits for it."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
@@ -45,31 +43,31 @@ class Later:
 
 
 class Graph:
-    """A computation recorded as one CUDA graph, which the GPU then runs without being told each kernel.
+    """A computation recorded as one CUDA graph, because launching each kernel takes longer than running it.
 
-    The first few times it is just computed, as libraries choose their kernels then.
+    The first three calls just compute, because libraries choose their kernels then.
     """
 
-    def __init__(self, compute: Callable[[Batch], tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, compute: Callable[..., tuple[Tensor, Tensor]]) -> None:
         self._compute = compute
         self._calls = 0
         self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph = torch.cuda.CUDAGraph()
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         self._calls += 1
         if self._calls <= 3:
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
-                results = self._compute(batch)
+                results = self._compute(*inputs)
             torch.cuda.current_stream().wait_stream(self._stream)
             return results
         if self._calls == 4:
-            self._batch = Batch(*(tensor.clone() for tensor in batch))
+            self._inputs = [tensor.clone() for tensor in inputs]
             with torch.cuda.graph(self._graph, stream=self._stream):
-                self._results = self._compute(self._batch)
-        for own, new in zip(self._batch, batch, strict=True):
-            own.copy_(new)
+                self._results = self._compute(*self._inputs)
+        for recorded, tensor in zip(self._inputs, inputs, strict=True):
+            recorded.copy_(tensor)
         self._graph.replay()
         cost, errors = self._results
         return cost.clone(), errors.clone()
