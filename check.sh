@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks formatting, style and types and runs the tests; stops at the first failure. Arguments go to pytest.
+# Checks formatting, style and types, then runs the tests. Stops at the first failure. Arguments go to pytest.
 set -eu
 CDPATH= cd -- "$(dirname "$0")"
 export PYTHONSAFEPATH=1 # or else -m imports a math.py of the current folder

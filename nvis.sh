@@ -1,5 +1,5 @@
 #!/bin/sh
-# Plays one game and shows what a snapshot looks for and at, in results/NAME.html below the current folder.
+# Plays one game with a snapshot. Writes what its filters respond to and what it looks at to results/NAME.html.
 set -eu
 root=$(dirname "$(readlink -f "$0" || echo "$0")")
 . "$root/scripts/usage.sh"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Shows how a snapshot plays one game, and lets you take over: the key h tells how.
+# Shows one game of a snapshot. You can take over: press h for the keys.
 set -eu
 root=$(dirname "$(readlink -f "$0" || echo "$0")")
 . "$root/scripts/usage.sh"

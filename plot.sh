@@ -1,5 +1,5 @@
 #!/bin/sh
-# Draws the learning curves of statistics files; several are laid over each other.
+# Draws the learning curves of one or more statistics files in one picture.
 set -eu
 if [ $# = 0 ]; then
   echo 'usage: ./plot.sh CSV_FILE... [options]     (--help lists the options)' >&2

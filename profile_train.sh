@@ -1,5 +1,5 @@
 #!/bin/sh
-# Shows where the time goes when training. Arguments are passed on to main.py.
+# Profiles 5000 training steps of Pong. Arguments are passed on to main.py.
 set -eu
 root=$(dirname "$(readlink -f "$0" || echo "$0")")
 export PYTHONSAFEPATH=1 # or else -m imports a math.py of the current folder

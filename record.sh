@@ -1,5 +1,5 @@
 #!/bin/sh
-# Films one game of a snapshot, below the current folder: videos/NAME/000001.png and so on, and videos/NAME_N.mov.
+# Films one game of a snapshot: videos/NAME/000001.png … and videos/NAME_N.mov in the current folder.
 set -eu
 root=$(dirname "$(readlink -f "$0" || echo "$0")")
 . "$root/scripts/usage.sh"

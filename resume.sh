@@ -1,5 +1,5 @@
 #!/bin/sh
-# Goes on with a training that was stopped.
+# Continues a training that was stopped.
 set -eu
 root=$(dirname "$(readlink -f "$0" || echo "$0")")
 . "$root/scripts/usage.sh"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Plays 100 episodes of the Gymnasium environment that a snapshot was trained on. Scores and a film of the first episode
-# go to results/NAME/ below the current folder.
+# Plays 100 episodes of the Gymnasium environment that a snapshot was trained on. Writes scores and a film of the first
+# episode to results/NAME/ in the current folder.
 set -eu
 root=$(dirname "$(readlink -f "$0" || echo "$0")")
 . "$root/scripts/usage.sh"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains on a game. Snapshots and statistics go below the current folder, named after the game (and the label).
+# Trains on a game. Writes snapshots and statistics to the current folder, named after the game and the label.
 set -eu
 root=$(dirname "$(readlink -f "$0" || echo "$0")")
 . "$root/scripts/usage.sh"

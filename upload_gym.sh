@@ -1,4 +1,4 @@
 #!/bin/sh
-# Said goodbye to: it uploaded what test_gym.sh found.
-echo 'OpenAI closed the Gym scoreboard in 2017, so there is nowhere to upload to: ./test_gym.sh SNAPSHOT leaves scores and a film in results/, to share as you like' >&2
+# Uploaded the results of test_gym.sh to OpenAI Gym in 2016.
+echo 'OpenAI closed the Gym scoreboard in 2017. ./test_gym.sh SNAPSHOT writes scores and a film to results/, which you can share.' >&2
 exit 2

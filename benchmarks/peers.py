@@ -217,7 +217,7 @@ def text(
         report.table(head, rows),
         "Versions:",
         "\n".join(versions),
-        "In what the work differs from this program's:",
+        "How the other programs' work differs from this one's:",
         "\n".join(differs),
     ]
     if missing:

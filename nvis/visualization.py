@@ -30,7 +30,7 @@ class VisualizationOptions(Options):
     )
     visualization_file: str | None = option(
         None,
-        "HTML page of what the filters look for and what each action hung on, in the games of --play_games",
+        "HTML page of the games of --play_games: what activates the filters, what influenced each action",
         kept="never",
     )
 

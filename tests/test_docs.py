@@ -25,7 +25,7 @@ from simple_dqn.reports import plot
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "roms/README.md"]
-PAGES += sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 ALL_GROUPS = (*main.GROUPS, plot.PlotOptions)
 NAMES = {f.name for group in ALL_GROUPS for f in dataclasses.fields(group)}
 
@@ -114,7 +114,16 @@ def test_files_exist(page: str) -> None:
     for name in names:
         assert (ROOT / name).exists(), name
     for link in links:
-        assert ((ROOT / page).parent / link.split("#")[0]).exists(), link
+        file, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / file if file else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in headings(target), link
+
+
+def headings(page: Path) -> list[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    lines = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines]
 
 
 WHERE_FILES_GO = re.compile(r"(?:snapshots|results|videos)/[\w./{}]+|(?<!\S)[\w/]+\.(?:gif|mov|mp4|wav|html|png|csv)")

@@ -23,17 +23,17 @@ from simple_dqn.replay_memory import Judge, Minibatch, ReplayMemory, ReplayMemor
 @dataclass(frozen=True)
 class AgentOptions(Options):
     title = "Agent"
-    exploration_rate_start: float = option(1.0, "exploration rate at the beginning of its decay", at_least=0, at_most=1)
-    exploration_rate_end: float = option(0.1, "exploration rate at the end of its decay", at_least=0, at_most=1)
-    exploration_decay_steps: int = option(1_000_000, "steps over which it decays", at_least=0, at_most=10**12)
+    exploration_rate_start: float = option(1.0, "exploration rate ε at the first training step", at_least=0, at_most=1)
+    exploration_rate_end: float = option(0.1, "ε after --exploration_decay_steps", at_least=0, at_most=1)
+    exploration_decay_steps: int = option(1_000_000, "steps of the linear decay of ε", at_least=0, at_most=10**12)
     exploration_rate_test: float = option(0.05, "exploration rate in testing and playing", at_least=0, at_most=1)
     train_frequency: int = option(4, "train after this many game steps", at_least=1, at_most=10**9)
     train_repeat: int = option(1, "minibatches per training", at_least=1, at_most=10**6)
     target_steps: int = option(
-        10_000, "game steps between syncs of the target network; 0: no target network", at_least=0, at_most=10**12
+        10_000, "game steps between updates of the target network; 0: no target network", at_least=0, at_most=10**12
     )
     num_envs: int = option(
-        1, "games played side by side; from 2 on learning goes on meanwhile, with what was stored before",
+        1, "games played side by side; from 2 on, the network learns while they play, from earlier steps",
         at_least=1, at_most=1024,
     )  # fmt: skip
     random_starts: int = option(

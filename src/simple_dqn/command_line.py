@@ -23,21 +23,21 @@ USAGE = (
     "test_gym.sh SNAPSHOT|ENVIRONMENT [options]"
 )
 DESCRIPTION = (
-    "Deep Q-learning for Atari games: train an agent from pixels, go on training it, score it, watch it play, film it, "
-    "or look into it."
+    "Deep Q-learning for Atari games: train an agent from pixels, continue its training, score it, watch it, film it, "
+    "or see what it looks at."
 )
 EPILOG = """\
 examples:
   ./train.sh roms/breakout.bin                    train on Breakout
   ./train.sh pong fast --learning_rate 0.0005     train on Pong, results under the name pong_fast
-  ./resume.sh breakout                            go on where that training stopped
-  ./resume.sh snapshots/breakout_10.pkl           go on from epoch 10
+  ./resume.sh breakout                            continue where that training stopped
+  ./resume.sh snapshots/breakout_10.pkl           continue from epoch 10
   ./test.sh breakout                              score the newest snapshot of Breakout, or the one that ships
   ./test.sh snapshots/pretrained/breakout_117.pkl --play_games 30 --max_game_seconds 300
                                                   score a snapshot as the Nature paper does
-  ./play.sh breakout                              watch it, and take over (the key h tells how)
+  ./play.sh breakout                              watch it, and take over (press h for the keys)
   ./record.sh breakout                            film it
-  ./nvis.sh breakout                              show what it looks for and at
+  ./nvis.sh breakout                              show what its filters respond to and what it looks at
 """
 _STEPS: dict[str, Any] = dict(at_least=0, at_most=10**12)
 _SUFFIXES = {"csv_file": "csv", "visualization_file": "html", "record_sound_filename": "wav", "video_file": "mov"}
@@ -46,16 +46,16 @@ _SUFFIXES = {"csv_file": "csv", "visualization_file": "html", "record_sound_file
 @dataclass(frozen=True)
 class MainOptions(Options):
     title = "Main loop"
-    random_steps: int = option(50_000, "random moves that fill the replay memory before learning starts", **_STEPS)
+    random_steps: int = option(50_000, "random steps that fill the replay memory before learning starts", **_STEPS)
     train_steps: int = option(250_000, "training steps per epoch", **_STEPS)
     test_steps: int = option(125_000, "test steps after each epoch", **_STEPS)
-    test_games: int = option(0, "whole games per test, instead of --test_steps; 0: --test_steps", **_STEPS)
+    test_games: int = option(0, "test for N whole games, not for --test_steps; 0: use --test_steps", **_STEPS)
     epochs: int = option(200, "epochs to run", **_STEPS)
     start_epoch: int = option(
         0, "epochs already run: sets the exploration rate and the snapshots' numbers", kept="never", **_STEPS
     )
-    play_games: int = option(0, "play so many games, and neither train nor test", kept="never", **_STEPS)
-    load_weights: str | None = option(None, "snapshot to begin with, or a game's name for its newest one", kept="never")
+    play_games: int = option(0, "play N games; do not train or test", kept="never", **_STEPS)
+    load_weights: str | None = option(None, "snapshot to start from; a game's name means its newest one", kept="never")
     save_weights_prefix: str | None = option(None, "snapshots are saved as PREFIX_EPOCH.pkl", kept="never")
     csv_file: str | None = option(None, "file for the statistics of every phase", kept="never")
     scores_path: str | None = option(
@@ -63,10 +63,10 @@ class MainOptions(Options):
     )
     resume: str | None = option(
         None,
-        "snapshot from which to go on training, or what the names of all begin with: the last one",
+        "snapshot to continue from; a prefix such as snapshots/pong means its newest one",
         kept="never",
     )
-    checkpoint: bool = option(True, "beside each snapshot save all that is needed to go on exactly")
+    checkpoint: bool = option(True, "beside each snapshot, save what an exact resume needs")
 
     @property
     def trains(self) -> bool:
@@ -78,10 +78,10 @@ class MainOptions(Options):
 class CommonOptions(Options):
     title = "Common"
     random_seed: int | None = option(
-        None, "seed for repeatable runs", at_least=0, at_most=2**31 - 1, default_text="another one each time"
+        None, "seed for repeatable runs", at_least=0, at_most=2**31 - 1, default_text="a new one each time"
     )
     log_level: str = option(
-        "INFO", "what is worth a line in the log", choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+        "INFO", "lowest level of messages in the log", choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
         kept="never",
     )  # fmt: skip
 

@@ -37,37 +37,35 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class DeepQNetworkOptions(Options):
     title = "Deep Q-learning network"
-    learning_rate: float = option(0.00025, "step size of RMSProp and Adam", above=0, at_most=1000)
-    learning_rate_end: float = option(0.0, "step size after --learning_rate_decay_steps", at_least=0, at_most=1000)
+    learning_rate: float = option(0.00025, "learning rate of RMSProp and Adam", above=0, at_most=1000)
+    learning_rate_end: float = option(0.0, "learning rate after --learning_rate_decay_steps", at_least=0, at_most=1000)
     learning_rate_decay_steps: int = option(
-        0, "training steps until --learning_rate_end, linearly; 0: constant", at_least=0, at_most=10**12
+        0, "training steps of a linear change to --learning_rate_end; 0: constant", at_least=0, at_most=10**12
     )
-    discount_rate: float = option(0.99, "worth of a reward one step later", at_least=0, at_most=1)
+    discount_rate: float = option(0.99, "discount: weight of a reward one step later", at_least=0, at_most=1)
     batch_size: int = option(32, "transitions in a minibatch", at_least=1, at_most=10**6)
-    optimizer: str = option("rmsprop", "rule that turns gradients into steps", choices=("rmsprop", "adam", "adadelta"))
+    optimizer: str = option("rmsprop", "how gradients change the weights", choices=("rmsprop", "adam", "adadelta"))
     decay_rate: float = option(0.95, "decay of the averages in RMSProp and Adadelta", at_least=0, at_most=1)
-    clip_error: float = option(
-        1.0, "clip errors to ± this before back-propagation; 0: do not", at_least=0, at_most=1e30
-    )
-    min_reward: float = option(-1.0, "rewards below count as this in learning", at_least=-1e30, at_most=1e30)
-    max_reward: float = option(1.0, "rewards above count as this in learning", at_least=-1e30, at_most=1e30)
+    clip_error: float = option(1.0, "clip TD errors to ± this; 0: no clipping", at_least=0, at_most=1e30)
+    min_reward: float = option(-1.0, "rewards are clipped to at least this", at_least=-1e30, at_most=1e30)
+    max_reward: float = option(1.0, "rewards are clipped to at most this", at_least=-1e30, at_most=1e30)
     batch_norm: bool = option(False, "batch normalization in all layers but the last", kept="network")
-    adam_epsilon: float = option(1e-8, "added to the root in Adam; 1.5e-4 is common with Atari", above=0, at_most=1)
+    adam_epsilon: float = option(1e-8, "ε of Adam, added to the root; 1.5e-4 is common for Atari", above=0, at_most=1)
     double_dqn: bool = option(
-        False, "double Q-learning: the network chooses the action whose Q-value the target network tells"
+        False, "double Q-learning: the online network selects the action, the target network evaluates it"
     )
     target_exploration_rate: float = option(
-        0.0, "share of random actions that targets expect of the future; 0: none", at_least=0, at_most=1
+        0.0, "probability with which targets assume a random next action", at_least=0, at_most=1
     )
     target_rate: float = option(
         1.0,
-        "how far the target network moves to the network every --target_steps; 1: it is a copy; below, an average that "
-        "acts, too",
+        "share of the way that the target network moves to the online one every --target_steps; 1: copy; below 1: an "
+        "average, which also selects the actions",
         above=0,
         at_most=1,
     )
     dueling: bool = option(
-        False, "dueling network: one stream for the state's value, one for the actions' advantages", kept="network"
+        False, "dueling network: one stream for the state value, one for the action advantages", kept="network"
     )
 
     def __post_init__(self) -> None:
@@ -91,20 +89,20 @@ class DeepQNetworkOptions(Options):
 class BackendOptions(Options):
     title = "Backend"
     library: str = option(
-        "torch", "what computes the network: PyTorch, or Neon (docs/neon.md)", choices=("torch", "neon")
+        "torch", "library that computes the network: PyTorch or Neon (docs/neon.md)", choices=("torch", "neon")
     )
     backend: str | None = option(
         None, "where the network runs; mkl with Neon only", choices=("cpu", "gpu", "mkl"),
-        default_text="gpu where there is one, else cpu", kept="never",
+        default_text="gpu if there is one, else cpu", kept="never",
     )  # fmt: skip
     device_id: int = option(0, "which GPU, counted from 0", at_least=0, at_most=1023, kept="never")
     datatype: str = option(
         "float32",
-        "precision of the network; float16 and tf32 on the GPU only, float64 on the CPU only; weights stay float32",
+        "precision of the computation; weights stay float32; float16 and tf32: GPU only; float64: CPU only",
         choices=("float16", "bfloat16", "tf32", "float32", "float64"),
     )
     stochastic_round: bool | int = option(
-        False, "stochastic rounding to so many bits, which Neon has on the GPU and PyTorch has not", optional_value=True
+        False, "stochastic rounding of weights to N bits; only with Neon on a GPU", optional_value=True
     )
 
     def __post_init__(self) -> None:

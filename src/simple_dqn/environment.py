@@ -36,19 +36,19 @@ class EnvironmentOptions(Options):
     )
     frame_skip: int = option(4, "frames for which each action is repeated", at_least=1, at_most=1000, kept="task")
     repeat_action_probability: float = option(
-        0.0, "probability, at each frame, that the last action is repeated instead (sticky actions)",
+        0.0, "sticky actions: probability at each frame that the last action is repeated instead",
         at_least=0, at_most=1, kept="task",
     )  # fmt: skip
     minimal_action_set: bool = option(True, "only the actions that do something in this game, not all 18", kept="task")
     color_averaging: bool = option(True, "average each frame's colours with those of the frame before", kept="task")
     screen_width: int = option(
-        84, "width of a screen after the resize, pixels", at_least=1, at_most=4096, kept="network"
+        84, "width of a screen after resizing, in pixels", at_least=1, at_most=4096, kept="network"
     )
     screen_height: int = option(
-        84, "height of a screen after the resize, pixels", at_least=1, at_most=4096, kept="network"
+        84, "height of a screen after resizing, in pixels", at_least=1, at_most=4096, kept="network"
     )
     max_game_seconds: float = option(
-        1800.0, "time limit of a game, in seconds of 60 frames (or 60 steps of Gymnasium); 0: no limit",
+        1800.0, "time limit of a game in seconds; a second is 60 frames, or 60 Gymnasium steps; 0: no limit",
         at_least=0, at_most=10**6,
     )  # fmt: skip
 

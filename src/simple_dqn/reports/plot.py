@@ -43,18 +43,18 @@ _PAUSE = 1.0  # seconds between checks of the files
 @dataclass(frozen=True)
 class PlotOptions(Options):
     title = "Plot"
-    csv_file: tuple[str, ...] = option((), "statistics files to draw, laid over each other", positional=True)
+    csv_file: tuple[str, ...] = option((), "statistics files to draw in one picture", positional=True)
     png_file: str | None = option(
-        None, "the picture: .png, .svg, .pdf, .jpg or .webp", default_text="the first CSV file's name, with .png"
+        None, "picture to write: .png, .svg, .pdf, .jpg or .webp", default_text="the first CSV file's name, with .png"
     )
     dpi: int = option(80, "pixels per inch", at_least=10, at_most=2400)
-    skiprows: int = option(1, "lines to skip; the last of them names the columns", at_least=0, at_most=10**6)
-    delimiter: str = option(",", "what stands between two values")
-    fields: str = option("average_reward,meanq,nr_games,meancost", "columns to draw, a panel each")
+    skiprows: int = option(1, "header lines to skip; the last one names the columns", at_least=0, at_most=10**6)
+    delimiter: str = option(",", "separator between values")
+    fields: str = option("average_reward,meanq,nr_games,meancost", "columns to draw, one panel each")
     figure_width: float = option(16.0, "inches", at_least=1, at_most=200)
     figure_height: float = option(9.0, "inches", at_least=1, at_most=200)
-    theme: str = option("light", "dark ink on white, or light ink on near-black", choices=("light", "dark"))
-    watch: bool = option(False, "draw again whenever a file has changed, until Ctrl-C", optional_value=True)
+    theme: str = option("light", "light or dark background", choices=("light", "dark"))
+    watch: bool = option(False, "draw again whenever a file changes, until Ctrl-C", optional_value=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -46,10 +46,8 @@ class RecorderOptions(Options):
         None, "folder for the game's frames as PNG: 000001.png and so on", kept="never"
     )
     record_sound_filename: str | None = option(None, "WAV file for the game's sound", kept="never")
-    video_file: str | None = option(None, "film of the game, with its sound: .mov, .mp4 or .gif", kept="never")
-    record_games: int = option(
-        0, "how many games are recorded, from the first on; 0: all", at_least=0, at_most=10**12, kept="never"
-    )
+    video_file: str | None = option(None, "film of the game: .mov or .mp4 with sound, .gif without", kept="never")
+    record_games: int = option(0, "record only the first N games; 0: all", at_least=0, at_most=10**12, kept="never")
 
 
 def make_recorders(options: RecorderOptions) -> list[Watcher]:

@@ -51,7 +51,7 @@ _JOYSTICK = ("up", "down", "left", "right", "space")
 class ViewerOptions(Options):
     title = "Viewer"
     display_screen: bool | str = option(
-        False, "show the game while training, testing or playing; terminal: as text, which true does without a display",
+        False, "show the game in a window; terminal, or true without a display: show it as text",
         choices=("true", "false", "terminal"), kept="never",
     )  # fmt: skip
 
