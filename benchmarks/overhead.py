@@ -28,7 +28,7 @@ from simple_dqn.deepqnetwork import DeepQNetworkOptions, TrainResult, n_step_ret
 from simple_dqn.environment import TERMINATED, Mode
 from simple_dqn.games.games import Games, SharedArrays
 from simple_dqn.replay.prioritized import memory_class
-from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemoryOptions
+from simple_dqn.replay_memory import Minibatch, ReplayMemoryOptions, TargetParts
 from simple_dqn.reports.progress import Progress
 from simple_dqn.reports.scores import Scores
 from simple_dqn.statistics import Statistics
@@ -70,9 +70,9 @@ class InstantNetwork:
     def predict(self, states: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.zeros((len(states), ACTIONS), np.float32)
 
-    def outlook(self, batch: Minibatch) -> Outlook:
+    def target_arrays(self, batch: Minibatch) -> TargetParts:
         returns, discounts = n_step_returns(batch, self._options, np.float32)
-        return Outlook(returns, discounts, np.zeros(BATCH, np.float32))
+        return TargetParts(returns, discounts, np.zeros(BATCH, np.float32))
 
     def train(self, batch: Minibatch) -> TrainResult:
         self.train_iterations += 1

@@ -68,10 +68,11 @@ class Run(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program. Return its exit status: 0, 2 for an error that the user can mend, 128 + n after signal n."""
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
-    words = sys.argv[1:] if argv is None else argv
     try:
         with logging_redirect_tqdm():
-            return exit_status(lambda: run(words), "use a smaller --replay_size or --batch_size")
+            return exit_status(
+                lambda: run(sys.argv[1:] if argv is None else argv), "use a smaller --replay_size or --batch_size"
+            )
     except Interrupted as interrupted:
         return 128 + int(interrupted.args[0])
 
@@ -94,7 +95,10 @@ def run(argv: Sequence[str]) -> None:
             run = put_together(o, values, start, scores, stack)
             with stop_on_interrupt(run.parts.agent.stop, run.viewer), stack.pop_all():
                 try:
-                    play(run) if o.play_games else train(run)
+                    if o.play_games:
+                        run_phase(run, "play", 0, o.play_games, run.parts.agent.play)
+                    else:
+                        train(run)
                 except Interrupted:
                     if not (run.viewer and run.viewer.quit):
                         raise
@@ -145,11 +149,6 @@ def put_together(
     spec = GameSpec(env_options, state_shape, agent_options.random_starts, game_seed.spawn(num_games), actions)
     games = make_games(spec, audience, on_gpu, in_turn)
     stack.callback(games.close)
-    if agent_options.random_starts and "NOOP" not in games.action_names:
-        logger.info(
-            "No action of %s is called NOOP: --random_starts %d has no effect",
-            env_options.game, agent_options.random_starts,
-        )  # fmt: skip
     memory = memory_class(memory_options)(
         memory_options, screen_shape, net_options.batch_size, np.random.default_rng(memory_seed),
         at_most=transitions_to_hold(o, num_games, start), lanes=num_games,
@@ -163,14 +162,10 @@ def put_together(
     statistics = Statistics(agent)
     parts = Parts(games, memory, network, agent, statistics)
 
-    facts = {
-        "options": recorded_options(GROUPS, values) | {"random_seed": seed},
-        "game": env_options.game,
-        "actions": games.action_names,
-    }
-    logger.debug("Options: %s", facts["options"])
-    left = phases_from("random", o.start_epoch, o.epochs)
-    position = Position(left, o.start_epoch, agent.total_train_steps, facts)
+    recorded = recorded_options(GROUPS, values) | {"random_seed": seed}
+    facts = {"options": recorded, "game": env_options.game, "actions": games.action_names}
+    phases = phases_from("random", o.start_epoch, o.epochs)
+    position = Position(phases, o.start_epoch, agent.total_train_steps, facts)
     if start:
         start_from(start, o, parts, position)
     files = RunFiles(o, start, position, parts)
@@ -186,11 +181,6 @@ def put_together(
         weights = str(start.path) if start else "none, the weights are random"
         agent.callbacks.append(Visualization(agent, network.layers(), page_options, game, weights))
     return Run(o, parts, position, files, viewer, audience)
-
-
-def play(run: Run) -> None:
-    """Play games."""
-    run_phase(run, "play", 0, run.options.play_games, run.parts.agent.play)
 
 
 def train(run: Run) -> None:
@@ -232,14 +222,12 @@ def train_epoch(run: Run, epoch: int) -> None:
 def test_epoch(run: Run, epoch: int) -> None:
     """Test what was learned, and save its score."""
     o, agent, statistics = run.options, run.parts.agent, run.parts.statistics
-    wanted = o.test_games or o.test_steps
-    if not wanted:
-        del run.position.left[0]
-        return
-    run_phase(run, "test", epoch, wanted, agent.play if o.test_games else agent.test)
-    run.position.facts |= {"test_score": statistics.mean_reward, "test_games": statistics.num_games}
+    if number := o.test_games or o.test_steps:
+        run_phase(run, "test", epoch, number, agent.play if o.test_games else agent.test)
+        run.position.facts |= {"test_score": statistics.mean_reward, "test_games": statistics.num_games}
     del run.position.left[0]
-    run.files.save(epoch)
+    if number:
+        run.files.save(epoch)
 
 
 def run_phase(run: Run, name: str, epoch: int, number: int, play: Callable[[int], None], done: int = 0) -> None:

@@ -22,7 +22,7 @@ from simple_dqn.games.roms import find_rom
 from simple_dqn.learning.neon_network import load_neon
 from simple_dqn.options import build
 from simple_dqn.replay.prioritized import memory_class
-from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemory, ReplayMemoryOptions
+from simple_dqn.replay_memory import Minibatch, ReplayMemory, ReplayMemoryOptions, TargetParts
 from simple_dqn.state_buffer import StateBuffer
 from simple_dqn.statistics import Statistics
 from simple_dqn.watching.watcher import Watcher
@@ -206,10 +206,10 @@ class FakeNetwork:
         self.tape.append(("predict", states.shape, states[0, :, 0, 0].tolist()))
         return np.tile(np.array([0, 1, 2], np.float32), (len(states), 1))
 
-    def outlook(self, batch: Minibatch) -> Outlook:
-        self.tape.append(("outlook", len(batch.actions)))
+    def target_arrays(self, batch: Minibatch) -> TargetParts:
+        self.tape.append(("target_arrays", len(batch.actions)))
         zeros = np.zeros(len(batch.actions), np.float32)
-        return Outlook(zeros, zeros, zeros)
+        return TargetParts(zeros, zeros, zeros)
 
     def train(self, batch: Minibatch) -> TrainResult:
         self.tape.append(("train", len(batch.actions)))

@@ -83,8 +83,8 @@ def test_lambda_returns_are_formed_before_each_training() -> None:
     agent.random(10)
     tape.clear()
     agent.train(4)  # after the first step and the fourth
-    names = [event[0] for event in tape if event[0] in ("step", "outlook", "train")]
-    judged = ["outlook"] * 3  # 9 transitions and more, 4 at a time
+    names = [event[0] for event in tape if event[0] in ("step", "target_arrays", "train")]
+    judged = ["target_arrays"] * 3  # 9 transitions and more, 4 at a time
     assert names == ["step", *judged, "train", "train", "step", "step", "step", *judged, "train", "train"]
 
 

@@ -255,7 +255,7 @@ def test_equals_its_naive_twin(changed: dict[str, Any], multi_step: int, datatyp
 
 
 def test_another_target_counts_in_lambda_returns_too() -> None:
-    """What CONTRIBUTING sends people to: the memory forms λ-returns of the same outlooks."""
+    """What CONTRIBUTING sends people to: the memory forms λ-returns of the same parts."""
 
     class Bonus(DeepQNetwork):
         def target_parts(self, batch: Any) -> Any:
@@ -265,8 +265,8 @@ def test_another_target_counts_in_lambda_returns_too() -> None:
     options, backend = DeepQNetworkOptions(), BackendOptions(backend="cpu")
     network = Bonus(4, (4, 42, 42), options, backend, 1)
     batch = random_batch(np.random.default_rng(1))
-    outlook, one_step = network.outlook(batch), network.targets(network._here(batch)).numpy()
-    assert outlook.returns + outlook.discounts * outlook.values == pytest.approx(one_step, rel=1e-6)
+    parts, one_step = network.target_arrays(batch), network.targets(network._here(batch)).numpy()
+    assert parts.returns + parts.discounts * parts.values == pytest.approx(one_step, rel=1e-6)
     assert one_step.min() > 80
 
 

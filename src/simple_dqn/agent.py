@@ -17,7 +17,7 @@ from simple_dqn.errors import OptionError
 from simple_dqn.games.games import Games
 from simple_dqn.options import Options, option
 from simple_dqn.replay.returns import refresh_targets
-from simple_dqn.replay_memory import Judge, Minibatch, ReplayMemory, ReplayMemoryOptions
+from simple_dqn.replay_memory import HasTargets, Minibatch, ReplayMemory, ReplayMemoryOptions
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Callback:
         """The phase ended or was interrupted."""
 
 
-class Network(Judge, Protocol):
+class Network(HasTargets, Protocol):
     """The part of a Q-network that the agent needs, such as `DeepQNetwork`."""
 
     train_iterations: int  # updates so far

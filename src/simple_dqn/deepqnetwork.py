@@ -20,7 +20,7 @@ from simple_dqn.errors import OptionError
 from simple_dqn.learning.layers import q_layers, require_memory
 from simple_dqn.machine import num_cores
 from simple_dqn.options import Options, option
-from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemory
+from simple_dqn.replay_memory import Minibatch, ReplayMemory, TargetParts
 from simple_dqn.saving.snapshot import Layer, require_fit
 
 if TYPE_CHECKING:
@@ -269,9 +269,9 @@ class DeepQNetwork(QLearning):
         values: NDArray[np.floating[Any]] = self._acting.forward(self._tensor(states)).cpu().numpy()
         return values
 
-    def outlook(self, batch: Minibatch) -> Outlook:
+    def target_arrays(self, batch: Minibatch) -> TargetParts:
         """The `target_parts` of `batch` as arrays."""
-        return Outlook(*(part.cpu().numpy() for part in self.target_parts(self._here(batch))))
+        return TargetParts(*(part.cpu().numpy() for part in self.target_parts(self._here(batch))))
 
     def train(self, batch: Minibatch) -> TrainResult:
         """One step of Q-learning on `batch`."""

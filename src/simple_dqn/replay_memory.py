@@ -80,7 +80,7 @@ class Minibatch(NamedTuple):
     targets: NDArray[np.float32] | None = None  # (batch,), λ-returns; then poststates are empty
 
 
-class Outlook(NamedTuple):
+class TargetParts(NamedTuple):
     """The parts of each transition's target, returns + discounts · values. Arrays (batch,)."""
 
     returns: NDArray[np.floating[Any]]  # discounted sum of its clipped rewards
@@ -88,10 +88,10 @@ class Outlook(NamedTuple):
     values: NDArray[np.floating[Any]]  # bootstrap values
 
 
-class Judge(Protocol):
+class HasTargets(Protocol):
     """The part of a network that λ-returns need."""
 
-    def outlook(self, batch: Minibatch) -> Outlook:
+    def target_arrays(self, batch: Minibatch) -> TargetParts:
         """Return the parts of the targets of `batch`, of at most `batch_size` transitions."""
 
 

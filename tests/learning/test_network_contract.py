@@ -171,7 +171,9 @@ def test_targets_are_made_of_the_outlook(make: Maker, double_dqn: bool) -> None:
     batch = random_batch(np.random.default_rng(0), actions=3, multi_step=3)
     network = make(actions=3, discount_rate=0.5, double_dqn=double_dqn, target_exploration_rate=0.1)
     part = Minibatch(*(field[:7] for field in tuple(batch) if field is not None))
-    returns, discounts, values = map(np.concatenate, zip(network.outlook(batch), network.outlook(part), strict=True))
+    returns, discounts, values = map(
+        np.concatenate, zip(network.target_arrays(batch), network.target_arrays(part), strict=True)
+    )
     targets = returns + discounts * values
     q = taken(network.predict(batch.prestates), batch)
     assert targets[32:] == pytest.approx(targets[:7], abs=1e-6)

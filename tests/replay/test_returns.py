@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fakes import END, GAP, fill, large_batch, make_memory
 from simple_dqn.errors import OptionError
 from simple_dqn.replay.returns import refresh_targets
-from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemoryOptions
+from simple_dqn.replay_memory import Minibatch, ReplayMemoryOptions, TargetParts
 
 
 class Oracle:
@@ -19,10 +19,10 @@ class Oracle:
     def __init__(self) -> None:
         self.largest = 0
 
-    def outlook(self, batch: Minibatch) -> Outlook:
+    def target_arrays(self, batch: Minibatch) -> TargetParts:
         self.largest = max(self.largest, len(batch.actions))
         values = batch.poststates[:, -1, 0, 0] / 10
-        return Outlook(batch.rewards[:, 0] * 0.01, 0.5 * ~batch.terminals, values)
+        return TargetParts(batch.rewards[:, 0] * 0.01, 0.5 * ~batch.terminals, values)
 
 
 def lambda_return(n: int, past: list[str | None], lam: float) -> float:

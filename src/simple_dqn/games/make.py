@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 
@@ -10,6 +11,8 @@ from simple_dqn.games.games import Games, SharedArrays, games_here
 from simple_dqn.games.workers import GameWorkers
 from simple_dqn.machine import num_cores
 from simple_dqn.watching.watcher import Watcher
+
+logger = logging.getLogger(__name__)
 
 
 def make_games(spec: GameSpec, watchers: Sequence[Watcher] = (), on_gpu: bool = False, in_turn: bool = False) -> Games:
@@ -27,8 +30,13 @@ def make_games(spec: GameSpec, watchers: Sequence[Watcher] = (), on_gpu: bool = 
     n, cores = spec.num_games, num_cores()
     workers = 0 if watchers or n == 1 else min(n, _cores_for_games(cores, on_gpu, in_turn))
     if workers:
-        return GameWorkers(spec, workers, cores_left=None if in_turn else cores - workers)
-    return games_here(spec, range(n), SharedArrays.make(n, spec.state_shape), watchers)
+        games: Games = GameWorkers(spec, workers, cores_left=None if in_turn else cores - workers)
+    else:
+        games = games_here(spec, range(n), SharedArrays.make(n, spec.state_shape), watchers)
+    if spec.random_starts and "NOOP" not in games.action_names:
+        text = "No action of %s is called NOOP: --random_starts %d has no effect"
+        logger.info(text, spec.options.game, spec.random_starts)
+    return games
 
 
 def _cores_for_games(cores: int, on_gpu: bool, in_turn: bool) -> int:

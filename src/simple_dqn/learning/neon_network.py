@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions, QLearning, TrainResult
 from simple_dqn.errors import OptionError
 from simple_dqn.learning.layers import Conv, Linear, q_layers, require_memory
-from simple_dqn.replay_memory import Minibatch, Outlook, ReplayMemory
+from simple_dqn.replay_memory import Minibatch, ReplayMemory, TargetParts
 from simple_dqn.saving.snapshot import Layer, require_fit
 
 logger = logging.getLogger(__name__)
@@ -86,10 +86,10 @@ class NeonNetwork(QLearning):
         with self._at_work():
             return np.concatenate([self._q_values(part, target=False) for part in parts])
 
-    def outlook(self, batch: Minibatch) -> Outlook:
+    def target_arrays(self, batch: Minibatch) -> TargetParts:
         """The `target_parts` of `batch`, of at most `batch_size` transitions."""
         with self._at_work():
-            return Outlook(*self.target_parts(self._here(batch)))
+            return TargetParts(*self.target_parts(self._here(batch)))
 
     def train(self, batch: Minibatch) -> TrainResult:
         """One step of Q-learning on `batch`, of at most `batch_size` transitions.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from simple_dqn.replay_memory import Judge, ReplayMemory
+from simple_dqn.replay_memory import HasTargets, ReplayMemory
 
 
-def refresh_targets(memory: ReplayMemory, network: Judge) -> None:
+def refresh_targets(memory: ReplayMemory, network: HasTargets) -> None:
     """Set the target of every valid transition to its λ-return by today's `network`; nothing if return_lambda is 0.
 
     G_t = r_t + γ · ((1 − λ) · V(s_t+1) + λ · G_t+1), where V is the bootstrap value. At the end of an episode
@@ -23,8 +23,8 @@ def refresh_targets(memory: ReplayMemory, network: Judge) -> None:
         return
     size, weights = memory.batch_size, np.ones(memory.batch_size, np.float32)
     batches = np.resize(indexes, (-(-len(indexes) // size), size))  # the last one is filled up with the first indexes
-    outlooks = [network.outlook(memory.assemble(batch, weights)) for batch in batches]
-    returns, discounts, values = (np.concatenate(field).tolist() for field in zip(*outlooks, strict=True))
+    parts = [network.target_arrays(memory.assemble(batch, weights)) for batch in batches]
+    returns, discounts, values = (np.concatenate(field).tolist() for field in zip(*parts, strict=True))
     goes_on = memory.after(indexes, 1) == np.append(indexes[1:], -1)  # not after an end: the next would be invalid
     target = 0.0
     for k in reversed(range(len(indexes))):

@@ -71,7 +71,9 @@ def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start
 def recorded_options(groups: Groups, values: dict[str, Any]) -> dict[str, Any]:
     """The value of each option that a snapshot remembers, by name."""
     built = [(build(group, values), fields(group)) for group in groups]
-    return {f.name: getattr(group, f.name) for group, known in built for f in known if f.metadata["kept"] != "never"}
+    kept = {f.name: getattr(group, f.name) for group, known in built for f in known if f.metadata["kept"] != "never"}
+    logger.debug("Options: %s", kept)
+    return kept
 
 
 def _named_after(snapshot: Path, given: dict[str, Any]) -> dict[str, Any]:
