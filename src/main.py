@@ -93,7 +93,7 @@ def run(argv: Sequence[str]) -> None:
     try:
         with contextlib.ExitStack() as stack:
             run = put_together(o, values, start, scores, stack)
-            with stop_on_interrupt(run.parts.agent.stop, run.viewer), stack.pop_all():
+            with stop_on_interrupt(run.parts.agent.stop, run.viewer), stack.pop_all():  # signals wait for the closing
                 try:
                     if o.play_games:
                         run_phase(run, "play", 0, o.play_games, run.parts.agent.play)
@@ -232,7 +232,7 @@ def test_epoch(run: Run, epoch: int) -> None:
 
 def run_phase(run: Run, name: str, epoch: int, number: int, play: Callable[[int], None], done: int = 0) -> None:
     """Run a phase of `number` steps or games, less those already `done`, and call the callbacks at its ends."""
-    (_, _, _, agent, statistics), position = run.parts, run.position
+    agent, statistics, position = run.parts.agent, run.parts.statistics, run.position
     broken_off, position.broken_off = position.broken_off, None
     if broken_off and name == "random":
         done = broken_off["num_steps"]
@@ -241,8 +241,7 @@ def run_phase(run: Run, name: str, epoch: int, number: int, play: Callable[[int]
     if agent.interrupted:  # while a snapshot was being saved
         raise Interrupted
     logger.info("%s%s", name.capitalize(), f" {epoch}/{run.options.epochs}" if epoch else "")
-    # Without the statistics of the steps before, only what is left of the phase counts.
-    steps = number if broken_off else number - done
+    steps = number if broken_off else number - done  # those in the row of the phase
     for callback in agent.callbacks:
         callback.on_phase_start(name, epoch, None if play == agent.play else steps)
     position.under_way = True

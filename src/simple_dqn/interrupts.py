@@ -23,7 +23,7 @@ class Closable(Protocol):
 
 
 class Interrupted(Exception):
-    """The user or the system ends the run. The phase under way is already closed."""
+    """The user or the system ends the run. The callbacks have closed the phase under way, and the run must be saved."""
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ class RunFiles:
         o: where the files go.
         start: the snapshot or checkpoint that the run continues; None for a new run.
         position: where the run is in its phases.
-        total_train_steps: training steps before this run.
+        parts: whose state is saved.
 
     Raises:
         OutputError: a file cannot be written, or another run is writing it.

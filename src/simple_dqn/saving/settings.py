@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 Groups = Sequence[type[Options]]
 _NAMED_AFTER_SNAPSHOT = ("record_screen_path", "video_file", "visualization_file", "scores_path")
 _COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
-_SINCE = ("library", "dueling")  # younger than the first snapshots, which have their defaults
 
 
 def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
@@ -108,7 +107,9 @@ def _require_sound_facts(groups: Groups, start: Start) -> None:
 def _require_same_task(groups: Groups, start: Start, given: dict[str, Any]) -> None:
     """Raise OptionError if a resumed run would get another game, other screens or actions, or another network."""
     known = {f.name: f for group in groups for f in fields(group)}
-    recorded = {name: known[name].default for name in _SINCE} | start.facts.get("options", {})
+    recorded = start.facts.get("options", {})
+    if recorded:  # an option that is younger than the snapshot had its default
+        recorded = {name: f.default for name, f in known.items()} | recorded
     fixed = [name for name, f in known.items() if f.metadata["kept"] in ("task", "network")]
     if start.checkpoint:  # because it continues with the random numbers and the optimizer of the run before
         fixed += ["library", "random_seed"]
