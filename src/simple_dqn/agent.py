@@ -33,7 +33,7 @@ class AgentOptions(Options):
         10_000, "game steps between updates of the target network; 0: no target network", at_least=0, at_most=10**12
     )
     num_envs: int = option(
-        1, "games played side by side; from 2 on, the network learns while they play, from earlier steps",
+        1, "games played side by side; from 2 on, an update uses only earlier steps and can run while they play",
         at_least=1, at_most=1024,
     )  # fmt: skip
     random_starts: int = option(

@@ -59,7 +59,7 @@ class DeepQNetworkOptions(Options):
     )
     target_rate: float = option(
         1.0,
-        "share of the way that the target network moves to the online one every --target_steps; 1: copy; below 1: an "
+        "every --target_steps the target network moves this share of the way to the online one. 1: copy. Below 1: an "
         "average, which also selects the actions",
         above=0,
         at_most=1,

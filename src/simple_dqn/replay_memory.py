@@ -32,7 +32,7 @@ class ReplayMemoryOptions(Options):
     history_length: int = option(4, "screens in a state", at_least=1, at_most=64, kept="network")
     multi_step: int = option(
         1,
-        "n of n-step returns: steps whose rewards count in a target before the bootstrap value",
+        "n of n-step returns: number of rewards in a target before the bootstrap value",
         at_least=1,
         at_most=1000,
     )
@@ -51,10 +51,13 @@ class ReplayMemoryOptions(Options):
         0.6, "exponent of the TD error: 0 uniform, 1 proportional", at_least=0, at_most=10
     )
     importance_exponent: float = option(
-        0.4, "how far weights correct the bias of this sampling at the start; it rises to 1", at_least=0, at_most=1
+        0.4,
+        "start of β, the exponent of the importance weights (0: no correction, 1: full). It rises to 1",
+        at_least=0,
+        at_most=1,
     )
     importance_steps: int = option(
-        1_000_000, "steps over which it rises to 1, random steps included", at_least=1, at_most=10**12
+        1_000_000, "steps until β reaches 1, random steps included", at_least=1, at_most=10**12
     )
 
     def __post_init__(self) -> None:
