@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Do what the words of a command line ask for.
+    """Run the command line `argv`.
 
     Raises:
         SimpleDQNError: it cannot be done; the message says what to change.
@@ -132,7 +132,7 @@ def put_together(
     for watcher in audience:
         stack.callback(watcher.close)
 
-    # Each owner of random numbers has its own generator. A resumed run must not draw the numbers of the run before.
+    # Games, memory and agent have separate generators. A resumed run must not draw the numbers of the run before.
     added = start.checkpoint.state["memory"]["added"] if start and start.checkpoint else []
     game_seed, memory_seed, agent_seed = np.random.SeedSequence(seed, spawn_key=(o.start_epoch, *added)).spawn(3)
     num_games = agent_options.num_envs
@@ -193,7 +193,7 @@ def train(run: Run) -> None:
     except Interrupted:
         run.files.save_unsaved(checkpoint=True)
         raise
-    except Exception:  # such as a full disk: what was learned since the last snapshot may still find room
+    except Exception:  # such as a full disk, on which a snapshot may still fit
         with contextlib.suppress(SimpleDQNError):
             run.files.save_unsaved(checkpoint=False)
         raise
@@ -211,7 +211,7 @@ def train_epoch(run: Run, epoch: int) -> None:
     done = agent.total_train_steps - position.epoch_began
     run_phase(run, "train", epoch, run.options.train_steps, agent.train, done)
     if run.options.train_steps and not memory.ready:
-        logger.warning("Nothing was learned: %d transitions make no minibatch yet", memory.count)
+        logger.warning("Nothing was learned. Too few transitions for a minibatch (%d).", memory.count)
     position.epoch, position.epoch_began = epoch, agent.total_train_steps
     for name in SCORES:  # they are of another epoch
         position.facts.pop(name, None)

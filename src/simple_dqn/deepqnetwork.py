@@ -60,7 +60,7 @@ class DeepQNetworkOptions(Options):
     target_rate: float = option(
         1.0,
         "every --target_steps the target network moves this share of the way to the online one. 1: copy. Below 1: an "
-        "average, which also selects the actions",
+        "average and also selects the actions",
         above=0,
         at_most=1,
     )
@@ -350,7 +350,7 @@ class DeepQNetwork(QLearning):
         if len(states) == len(self._optimizer.states) and optimizer in (None, self.options.optimizer):
             self._optimizer.load(states)
         elif states:
-            logger.info("The optimizer in %s is not %s: it starts afresh", name, self.options.optimizer)
+            logger.info("The optimizer in %s is not %s, so it starts from scratch", name, self.options.optimizer)
         self._target.approach(self._online)
 
     def state(self) -> dict[str, Any]:
@@ -372,7 +372,7 @@ class DeepQNetwork(QLearning):
         if state["optimizer"]["kind"] == type(self._optimizer).__name__:
             self._optimizer.restore(state["optimizer"])
         else:
-            logger.info("The optimizer was %s: the new one starts afresh", state["optimizer"]["kind"])
+            logger.info("The optimizer was %s. The new one starts from scratch", state["optimizer"]["kind"])
         self.train_iterations = state["train_iterations"]
         if self._scale and state["scale"]:
             self._scale.factor, self._scale.fitting = state["scale"]

@@ -95,7 +95,7 @@ class Environment(ABC):
 
     @property
     def truncated(self) -> bool:
-        """Whether the episode was cut short, by a time limit for example. Its last state then has a future."""
+        """Whether the episode was cut short, by a time limit for example. Its last state then has a bootstrap value."""
         return False
 
     @property

@@ -1,4 +1,4 @@
-"""What the user can put right: `main` prints such an error as one line and exits with status 2."""
+"""Errors that the user can fix. `main` prints such an error as one line and exits with status 2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class SimpleDQNError(Exception):
-    """Base of every error that is the user's to mend; its text says what is wrong and what to do."""
+    """Base of all errors that the user can fix. The text says what is wrong and what to type instead."""
 
 
 class OptionError(SimpleDQNError):
@@ -45,14 +45,14 @@ def reason(error: Exception) -> str:
 
 
 def exit_status(program: Callable[[], None], memory_hint: str) -> int:
-    """Runs `program`: 0, or 2 after an error that the user can put right, told in a line, or 130 after Ctrl-C.
+    """Run `program`. Return 0, 2 after an error that the user can fix (printed as one line), or 130 after Ctrl-C.
 
     Args:
         program: what to run.
-        memory_hint: what to do where there is not enough memory.
+        memory_hint: what to type if memory runs out.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # as ? what the terminal has no character for, λ say
+        sys.stdout.reconfigure(errors="replace")  # prints ? for characters that the terminal lacks, such as λ
     try:
         program()
         return 0
@@ -70,7 +70,7 @@ def exit_status(program: Callable[[], None], memory_hint: str) -> int:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """PyTorch raises RuntimeError where memory runs out, of the processor (can't allocate) or the GPU."""
+    """Return whether memory ran out. PyTorch then raises RuntimeError, on the CPU (can't allocate) and on the GPU."""
     return isinstance(error, MemoryError) or "t allocate memory" in str(error) or "out of memory" in str(error)
 
 

@@ -16,10 +16,10 @@ ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the
 
 
 class Closable(Protocol):
-    """Has something to give back."""
+    """An object with a `close` method."""
 
     def close(self) -> None:
-        """Give it back."""
+        """Free its resources."""
 
 
 class Interrupted(Exception):
@@ -45,7 +45,7 @@ def stop_on_interrupt(stop: Callable[[], None], viewer: Closable | None) -> Iter
         stop()
         received.append(signum)
         signal.signal(signum, end_now if viewer else signal.SIG_DFL)
-        logger.info("Interrupted: coming to an end (Ctrl-C again ends at once)")
+        logger.info("Interrupted: ending after this step (press Ctrl-C again to end at once)")
 
     def end_now(signum: int, frame: FrameType | None) -> None:
         assert viewer

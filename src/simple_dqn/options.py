@@ -7,7 +7,7 @@ A class that has options keeps them in a frozen dataclass right above itself:
         title = "Replay memory"
         replay_size: int = option(1_000_000, "transitions kept; the oldest make way", at_least=1)
 
-`main` lists those dataclasses; `parse` makes the command line of them and `build` makes them of what it was given.
+`main` lists these dataclasses. `parse` reads their options from the command line. `build` makes the instances.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from simple_dqn.errors import OptionError, reason
 from simple_dqn.saving.files import ROOT
 
 # What a snapshot remembers of an option:
-#   never: nothing. Where files lie and what a run shows, so that equal runs make equal snapshots, wherever they run.
+#   never: nothing. For paths and displays, so that equal runs make equal snapshots on any machine.
 #   run: a resumed run uses its value again, unless the command line gives another.
-#   play: like run, and so does a test, or a training that starts with the snapshot's weights.
+#   play: like run, also for a test and for a training that starts with the snapshot's weights.
 #   task: like play, but a resumed run cannot change it.
 #   network: like task, and the snapshot's weights fit no other value.
 Kept = Literal["never", "run", "play", "task", "network"]
@@ -92,7 +92,7 @@ def parse(
 ) -> dict[str, Any]:
     """The options that `argv` names, by field name; what is not named is left out, so that defaults can be layered.
 
-    A word @FILE stands for the words in that file, where # begins a comment. Of an option given twice the last counts.
+    @FILE stands for the words in FILE, in which # begins a comment. If an option is given twice, the last one counts.
 
     Raises:
         OptionError: an option is unknown or malformed, or there is no such file.
@@ -127,7 +127,7 @@ def parse(
 
 
 def build(group: type[AnyOptions], values: Mapping[str, Any]) -> AnyOptions:
-    """An instance of `group` from those `values` that are its own; the others are ignored.
+    """Return an instance of `group` from those `values` that are its fields. All other values are ignored.
 
     Raises:
         OptionError: a value lies outside its bounds.
@@ -266,7 +266,7 @@ def _with_two_dashes(word: str, names: Iterable[str]) -> str:
 
 
 def _with_values(words: Iterable[str]) -> list[str]:
-    """Joins an option and a negative number, as argparse would take -1e3 for another option."""
+    """Join an option and its negative value, because argparse would take -1e3 for another option."""
     joined: list[str] = []
     for word in words:
         if re.match(r"-\.?\d", word) and joined and re.fullmatch(r"--\w+", joined[-1]):
@@ -277,7 +277,7 @@ def _with_values(words: Iterable[str]) -> list[str]:
 
 
 def _with_true(words: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """Gives those flags that stand alone their value, as argparse would take a file's name behind them for it."""
+    """Add =true to flags without a value, because argparse would take a file's name behind them as the value."""
     following = [*words, ""][1:]
     return [
         f"{word}=true" if word in flags and not (after.isdigit() or after.lower() in _YES + _NO) else word

@@ -121,7 +121,7 @@ class Game:
         return action
 
     def act(self, action: int, screen: Screen) -> tuple[float, int]:
-        """Play `action` and copy the next screen to `screen`. Return the reward and how the episode stands."""
+        """Play `action` and copy the next screen to `screen`. Return the reward and the status of the episode."""
         environment = self.environment
         reward = environment.act(action)
         if not math.isfinite(reward):

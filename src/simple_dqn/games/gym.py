@@ -48,7 +48,7 @@ class GymEnvironment(Environment):
         self._gym = CheckedEnv(env, options.game)
         is_atari = hasattr(self._gym.unwrapped, "ale")
         self.pixel_width = ALEEnvironment.pixel_width if is_atari else 1.0
-        # In other environments a step counts as a frame, because 4 pictures a second do not mean short games.
+        # In other environments a step counts as a frame, because a low frame rate does not mean short games.
         self._most_steps = options.max_game_seconds * (self.frames_per_second if is_atari else FRAMES_PER_SECOND)
         self._steps = 0  # of this game
         self._terminated = self._truncated = False

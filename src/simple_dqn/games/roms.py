@@ -1,4 +1,4 @@
-"""ROM files: those that ship with ale-py, by name, and one's own, looked at before the emulator sees them."""
+"""ROM files: those of ale-py, found by name, and the user's files, checked before the emulator reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simple_dqn.errors import GameError
 
 
 def game_of(stem: str) -> str:
-    """The game that a snapshot's name begins with: its name up to the first _, or further where that is a game."""
+    """The game in a snapshot's name: its longest beginning that is a game, else the part before the first _."""
     from ale_py import roms
 
     parts, names = stem.split("_"), roms.get_all_rom_ids()
@@ -22,7 +22,7 @@ def game_of(stem: str) -> str:
 
 
 def same_game(environment: str, one: str, other: str) -> bool:
-    """Whether two values of `game` name the same game: a ROM's folder and ending do not matter, all of an id does."""
+    """Whether two values of `game` mean the same game. For ROMs only the stem counts, for ids the whole text."""
     return one == other or (environment == "ale" and _name(one) == _name(other))
 
 
@@ -49,7 +49,7 @@ def find_rom(game: str) -> Path:
         if name in names:
             rom = Path(str(roms.get_rom_path(name)))
             if not ALEInterface.isSupportedROM(rom):
-                raise GameError(f"{name} is a game for two, which the emulator cannot play alone: choose another")
+                raise GameError(f"{name} is a two-player game, which the emulator does not support: choose another")
             return rom
         raise GameError(_missing(game, name, names))
     # The emulator exits the whole process on a ROM it cannot read, so the file is looked at first.

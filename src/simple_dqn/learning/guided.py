@@ -81,7 +81,7 @@ def read_network(layers: Sequence[Layer]) -> Network:
         SnapshotError: a layer is of another kind, or has other parameters, than those of Neon.
     """
     network = Network([], [])
-    place = 0  # Neon counts rectifiers and batch normalizations as layers of their own
+    place = 0  # Neon counts rectifiers and batch normalizations as separate layers
     for layer in layers:
         known: list[Any] = network.dense if network.dense or layer.type == "Linear" else network.convolutions
         if layer.type == "BatchNorm":

@@ -37,7 +37,7 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True)
 class BaseLayer:
-    """A layer. It holds no arrays: the networks that consist of it pass their own, p, to each method."""
+    """A layer. It holds no arrays: each method receives the network's arrays p."""
 
     def output_shape(self, seen: Shape) -> Shape:
         """The shape of one output, for inputs of the shape `seen`."""
@@ -64,7 +64,7 @@ class BaseLayer:
 
     @cached_property
     def by_autograd(self) -> bool:
-        """Whether no `backward` belongs to the layer's `forward`."""
+        """Whether autograd computes the gradients, because `forward` has no matching `backward`."""
         forward, backward = (
             next(kind for kind in type(self).__mro__ if name in vars(kind)) for name in ("forward", "backward")
         )
@@ -94,11 +94,11 @@ class BaseLayer:
         return array.reshape(shape)
 
     def weights_to_neon(self, weights: Array) -> Array:
-        """Weights as files have them, after `to_neon`."""
+        """Convert weights from the layout of `to_neon` to that of files."""
         return weights
 
     def weights_from_neon(self, weights: Array) -> Array:
-        """Weights before `from_neon`, from those of a file."""
+        """Convert a file's weights to the layout that `from_neon` reads."""
         return weights
 
 
@@ -201,7 +201,7 @@ class Dueling(BaseLayer):
         return "Linear", {"nout": self.outputs}
 
     def weights_to_neon(self, weights: Array) -> Array:
-        """Files have the plain layer, because their readers need not know of streams."""
+        """Return the weights of a plain layer, because other programs that read the file do not know streams."""
         import torch
 
         return np.asarray(self._as_one_layer(torch.from_numpy(weights)))

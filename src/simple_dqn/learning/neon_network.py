@@ -32,8 +32,8 @@ _STATES = {"rmsprop": 1, "adam": 2, "adadelta": 3}  # arrays that an optimizer k
 class NeonNetwork(QLearning):
     """Q-values of the actions in a state, learned by Q-learning on Neon; the methods are those of `DeepQNetwork`.
 
-    Neon's layers have one batch size. So fewer states are filled up with others, whose results are left out, and take
-    as long as a whole batch.
+    Neon's layers have a fixed batch size. So smaller batches are filled up with states whose results are left out. They
+    take as long as a full batch.
 
     Args:
         num_actions: outputs of the network.
@@ -99,7 +99,7 @@ class NeonNetwork(QLearning):
         """
         n, size, clip = len(batch.actions), self.options.batch_size, self.options.clip_error
         if n > size or (n < size and self.options.batch_norm):
-            raise ValueError(f"a minibatch of {n} transitions, where Neon's layers are made for {size}")
+            raise ValueError(f"the minibatch has {n} transitions, but Neon's layers need {size}")
         with self._at_work():
             targets = self.targets(self._here(batch))  # (n,)
             q = self._forward(self._online, batch.prestates, training=True)  # (num_actions, batch_size)
@@ -148,7 +148,7 @@ class NeonNetwork(QLearning):
         same = optimizer in (None, self.options.optimizer)
         usable = same and {len(kept) for kept in states} == {_STATES[self.options.optimizer]}
         if any(states) and not usable:
-            logger.info("The optimizer in %s is not %s: it starts afresh", name, self.options.optimizer)
+            logger.info("The optimizer in %s is not %s, so it starts from scratch", name, self.options.optimizer)
         with self._at_work():
             for mine, theirs in zip(self._online.layers_to_optimize, layers, strict=True):
                 for key in _parameters(mine):
@@ -184,7 +184,7 @@ class NeonNetwork(QLearning):
         if same:
             self._optimizer.t = optimizer["steps"]  # only Adam reads it
         else:
-            logger.info("The optimizer was %s: the new one starts afresh", optimizer["kind"])
+            logger.info("The optimizer was %s. The new one starts from scratch", optimizer["kind"])
         self.train_iterations = state["train_iterations"]
 
     def hold_screens(self, memory: ReplayMemory) -> None:

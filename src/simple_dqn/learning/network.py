@@ -123,7 +123,7 @@ class QNetwork:
     """One set of weights, in one flat buffer, with the forward and the backward pass.
 
     In low precision the network computes with a copy; `master` holds the weights in float32. Layers with a backward
-    pass of their own write gradients straight into one flat buffer: autograd would clear, allocate, add and copy (13 %
+    pass write gradients straight into one flat buffer. Autograd would clear, allocate, add and copy (13 %
     of an update of 32 states on two cores).
     """
 

@@ -1,4 +1,4 @@
-"""A tree of sums: draws among numbers in proportion to them, in a time that hardly grows with how many there are."""
+"""A sum tree: samples an index with probability in proportion to its number, in O(log n) time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class SumTree:
-    """Numbers that are not negative, at indexes from 0, as the leaves of a binary tree whose nodes hold sums.
+    """A binary tree. Its leaves are numbers of at least 0, at indexes from 0. Its other nodes are sums.
 
     Many leaves are set or found at once, level by level: 32 of a million take a tenth of a millisecond. After Schaul et
     al., "Prioritized Experience Replay", ICLR 2016, arXiv:1511.05952, appendix B.2.1.
@@ -39,7 +39,7 @@ class SumTree:
             self._sums[nodes] = self._sums[2 * nodes] + self._sums[2 * nodes + 1]
 
     def find(self, points: NDArray[np.float64]) -> NDArray[np.int64]:
-        """For each of `points`, (n,), from 0 to below `total`, the index at which the running sum passes it, (n,)."""
+        """Return the indexes (n,) at which the running sum passes each of `points` (n,), 0 ≤ point < total."""
         nodes = np.ones(len(points), np.int64)
         for _ in range(self._first.bit_length() - 1):
             nodes = 2 * nodes

@@ -15,7 +15,7 @@ from simple_dqn.saving.files import require_writable, write_whole
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str | int, str]  # cells by column name; by position if the column has no name, or that of an earlier one
+Row = dict[str | int, str]  # cells by column name, or by position if the name is empty or a duplicate
 _PHASES = ("play", "random", "train", "test")  # in their order within an epoch
 _NEEDED = ("epoch", "phase", "total_train_steps", "total_time")  # columns without which no training continues a file
 

@@ -97,9 +97,7 @@ def _columns(path: Path, skipped: Sequence[str], delimiter: str) -> tuple[str, .
         return names
     if skipped and set(header) & set(PHASES):
         skip = len(skipped)
-        raise StatisticsError(
-            f"{path}, line {skip}: a row where the columns should be named; --skiprows {skip - 1} counts it"
-        )
+        raise StatisticsError(f"{path}, line {skip}: this is a row, not the column names; use --skiprows {skip - 1}")
     for other in _DELIMITERS:
         if skipped and {"epoch", "phase"} <= set(_split(skipped[-1], other)):
             word = "$'\\t'" if other == "\t" else f"'{other}'"

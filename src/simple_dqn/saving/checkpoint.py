@@ -1,8 +1,8 @@
 """Checkpoints: all that a training needs to go on as if it had never stopped.
 
-A checkpoint is a small file with everything but the replay memory, PREFIX_EPOCH.checkpoint, and chunks of the memory,
-PREFIX_TRANSITIONS.replay, each with what was added since the one before: it costs what is new, not what is there. Every
-file is whole or not there, and its length and checksum are kept, so that whatever became of it on the disk is noticed.
+PREFIX_EPOCH.checkpoint is a small file with everything but the replay memory. The memory is in chunks,
+PREFIX_TRANSITIONS.replay. A new chunk holds only the transitions since the chunk before, so saving is fast. Every
+file is written completely or not at all. Its length and checksum are saved, so that damage is noticed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Chunk(NamedTuple):
     """A file with a part of the replay memory."""
 
     name: str
-    start: list[int]  # in each lane, how many transitions had ever been added before this part
-    stop: list[int]  # and with it
+    start: list[int]  # number of transitions added to each lane before this chunk
+    stop: list[int]  # and up to its end
     length: int  # bytes
     sha256: str
 
@@ -52,9 +52,9 @@ class Checkpoint(NamedTuple):
 
     @property
     def due(self) -> tuple[str, int]:
-        """The phase with which a run goes on, and its epoch; of random moves, what comes after them."""
+        """The next phase and its epoch. During random moves: the phase that follows them."""
         phase, epoch = self.state["stage"]
-        if phase == "random":  # an earlier version of this program did not tell what comes after them
+        if phase == "random":  # because old checkpoints do not contain the phase after it
             phase, epoch = self.state.get("then", ("train", self.state["facts"]["epoch"] + 1))
         return phase, epoch
 
@@ -83,7 +83,7 @@ class Checkpoints:
         gone = memory.added - memory.counts  # overwritten since
         self._chunks = [chunk for chunk in self._chunks if (chunk.stop > gone).any()]
         payload = zstandard.ZstdCompressor(level=_LEVEL).compress(plain_bytes(state))
-        # A copy of the file may lose its time, and what equal runs write shall be equal: so it has a number.
+        # A serial number, because copies of a file may lose its time, and equal runs must write equal files.
         serials = [_serial(path) for path in files_of(self._prefix, "checkpoint")]
         serial = max((known for known in serials if known < _DAMAGED), default=0) + 1
         header = dict(length=len(payload), sha256=_sha256(payload), chunks=self._chunks, serial=serial)
@@ -108,7 +108,7 @@ class Checkpoints:
         return Chunk(path.name, list(start), stop, len(content), _sha256(content))
 
     def _tidy(self, number: int) -> None:
-        """Removes checkpoints before the last two epochs, and chunks that none of those left has."""
+        """Remove checkpoints before the last two epochs, and chunks that no remaining checkpoint uses."""
         for path in checkpoints_of(self._prefix):
             if number_of(path) < number - 1:
                 path.unlink(missing_ok=True)
@@ -206,7 +206,7 @@ def checkpoints_of(prefix: Path) -> list[Path]:
 
 
 def prefix_of(path: Path) -> Path:
-    """What the names of a training's files begin with, of one of them: snapshots/pong of snapshots/pong_10.pkl."""
+    """Return the prefix of a training's file: snapshots/pong for snapshots/pong_10.pkl."""
     return path.with_name(re.sub(r"(?<=.)_\d+$", "", path.stem))
 
 
@@ -235,7 +235,7 @@ def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
     """What stands before the payload: its length and checksum, and the chunks."""
     first, line = file.readline(64), file.readline()
     if first.startswith(f"{_KIND} ".encode()) and not first.startswith(f"{_MAGIC} ".encode()):
-        raise CheckpointError(f"{path} was written by another version of this program, and cannot be gone on from")
+        raise CheckpointError(f"{path} was written by another version of this program, and cannot be resumed")
     try:
         if first.decode() != f"{_MAGIC} {zlib.crc32(line[:-1]):08x}\n":
             raise ValueError
@@ -246,9 +246,9 @@ def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
 
 
 def _serial(path: Path) -> int:
-    """A checkpoint's number among those of its name, in the order in which they were written.
+    """Return the serial number of a checkpoint. Later checkpoints have larger numbers.
 
-    An earlier version of this program gave 0. What is damaged comes last, so that it is tried first and told of.
+    Old checkpoints have 0. Damaged ones have the largest number, so that they are tried first and reported.
     """
     try:
         with _reading(path) as file:
@@ -271,7 +271,7 @@ def _require_whole(path: Path, content: bytes, length: int, sha256: str) -> None
 
 
 def _parts(memory: ReplayMemory, start: Sequence[int], stop: Sequence[int]) -> Iterator[tuple[int, range]]:
-    """Lane by lane what was added from `start` to before `stop` and can still be there, a few transitions at a time."""
+    """Yield lane and numbers of the transitions from `start` to before `stop` that are still there, 1024 at a time."""
     for lane, (first, last) in enumerate(zip(start, stop, strict=True)):
         for begin in range(max(first, last - memory.lane_size), last, 1024):
             yield lane, range(begin, min(begin + 1024, last))

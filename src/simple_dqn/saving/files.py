@@ -41,7 +41,7 @@ class GrowingFile:
 
     Attributes:
         file: to write to, binary.
-        temporary: its path for now, for who writes by path.
+        temporary: path of the unfinished file, for programs that write by path.
 
     Raises:
         OSError: it cannot be made; `complete` too raises it.
@@ -58,7 +58,7 @@ class GrowingFile:
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
-        os.chmod(self.temporary, 0o666 & ~_umask())  # mkstemp lets nobody else read it
+        os.chmod(self.temporary, 0o666 & ~_umask())  # because only the user can read a file of mkstemp
         os.replace(self.temporary, self._path)
 
     def discard(self) -> None:
@@ -69,15 +69,15 @@ class GrowingFile:
 
 
 def require_writable(path: Path) -> None:
-    """Finds out now, not after hours of training, that `path` cannot be written.
+    """Check now that `path` can be written, because an error after hours of training is too late.
 
     Raises:
-        OutputError: its folder cannot be made or written to, or `path` itself is a folder or device. Nothing is left of
-            the attempt, no folder either.
+        OutputError: its folder cannot be made or written to, or `path` itself is a folder or device. The check
+            leaves no file or folder behind.
     """
     try:
         if ships(path):
-            raise OSError(f"the files that ship are in {path.parent}, and no command changes them: name another folder")
+            raise OSError(f"no command changes the included files in {path.parent}: name another folder")
         if path.is_dir():
             raise IsADirectoryError("it is a folder, name a file")
         if path.exists() and not path.is_file():  # /dev/null must not become a file
@@ -108,7 +108,7 @@ def free_number(*paths: str | None) -> int:
 
 
 def clear_away(folder: Path, pattern: str, untouched: float = 3600) -> None:
-    """Removes what a run that was killed left half-written in `folder`: what is `untouched` for so many seconds."""
+    """Remove unfinished files of killed runs from `folder`, if they have not changed for `untouched` seconds."""
     for left in folder.glob(".*.tmp"):
         if re.fullmatch(pattern, left.name) and (not untouched or time.time() - left.stat().st_mtime > untouched):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def _umask() -> int:
 
 
 class Lock:
-    """Keeps a second run from writing files whose names begin with the same `prefix`, until it is closed or dies.
+    """A lock: no other run can write files of this `prefix`, until `close` is called or this process ends.
 
     Also clears away what a run that was killed left half-written under these names.
 
@@ -140,7 +140,7 @@ class Lock:
             _lock(self._file)
         except (BlockingIOError, PermissionError):
             self._file.seek(0)
-            owner = self._file.read().strip() or "another one"
+            owner = self._file.read().strip() or "unknown process"
             self._file.close()
             raise OutputError(
                 f"another run ({owner}) is writing {prefix}_*: wait for it, end it, or give this one a label"
@@ -149,10 +149,10 @@ class Lock:
         self._file.write(f"process {os.getpid()}")
         self._file.flush()
         ours = rf"\.{re.escape(self._path.stem)}_\d+\.\w+\..*\.tmp"  # not those of another label
-        clear_away(self._path.parent, ours, untouched=0)  # nobody else is writing
+        clear_away(self._path.parent, ours, untouched=0)  # because this run holds the lock
 
     def close(self) -> None:
-        """Lets others write."""
+        """Release the lock."""
         self._path.unlink(missing_ok=True)
         self._file.close()
 

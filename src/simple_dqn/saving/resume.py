@@ -64,7 +64,7 @@ class Position:
 
     @property
     def next(self) -> Phase:
-        """The phase that is next or under way; after the last one, the one that more epochs would begin with."""
+        """The phase that is next or under way. After the last phase: the first phase of one more epoch."""
         return self.left[0] if self.left else ("train", self.epoch + 1)
 
     @property
@@ -155,7 +155,7 @@ def _continue_from(checkpoint: Checkpoint, o: MainOptions, parts: Parts, positio
         parts.statistics.restore(state["statistics"], same_phase=False)
         due = phases_from(*checkpoint.due, o.epochs)
         if not same_number or not memory.fits(state["memory"]):
-            logger.info("The replay memory is laid out otherwise now: it starts empty, and random steps fill it")
+            logger.info("The replay memory has another layout now. It starts empty, and random steps fill it.")
             position.left = [("random", 0), *due]
             return
         restore_memory(memory, checkpoint)
@@ -185,7 +185,7 @@ def _changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def actions_of(start: Start | None, options: EnvironmentOptions) -> list[str] | None:
-    """The actions that a snapshot's network has learned, by name; None if it does not tell, or for another game.
+    """Return the names of the actions that a snapshot's network learned; None if unknown, or for another game.
 
     The emulator may have more actions today than the one that the network was trained in.
     """

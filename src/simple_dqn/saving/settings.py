@@ -101,7 +101,7 @@ def _require_sound_facts(groups: Groups, start: Start) -> None:
         if not isinstance(value, int | float if kind is float else kind) or (choices and value not in (*choices, None)):
             wrong.append(f"--{name} {value!r}")
     if wrong:
-        raise SnapshotError(f"{start.path} is damaged: what it says of {wrong[0]} makes no sense")
+        raise SnapshotError(f"{start.path} is damaged: invalid {wrong[0]}")
 
 
 def _require_same_task(groups: Groups, start: Start, given: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ class Snapshot(NamedTuple):
 
     layers: list[Layer]
     input_shape: tuple[int, ...]  # (history, height, width)
-    facts: dict[str, Any]  # this project's own; empty in a file of another program
+    facts: dict[str, Any]  # of this program; empty in files of other programs
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -75,14 +75,14 @@ def read_snapshot(path: Path) -> Snapshot:
     """Reads a snapshot that this program, the original or Neon wrote.
 
     Raises:
-        SnapshotError: there is no such file, or it is no snapshot, or a truncated or hostile one.
+        SnapshotError: the file is missing, no snapshot, damaged or hostile.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise SnapshotError(f"there is no snapshot {path}{others(path)}") from None
+        raise SnapshotError(f"there is no snapshot {path}{other_snapshots_hint(path)}") from None
     except IsADirectoryError:
-        raise SnapshotError(f"{path} is a folder, not a snapshot{others(path)}") from None
+        raise SnapshotError(f"{path} is a folder, not a snapshot{other_snapshots_hint(path)}") from None
     except OSError as error:
         raise SnapshotError(f"cannot read snapshot {path}: {reason(error)}") from error
     kind = _kind(path, content)
@@ -97,7 +97,7 @@ def read_snapshot(path: Path) -> Snapshot:
             f"{path} is not a snapshot, or a damaged one: it ends early, or its content was changed"
         ) from None
     try:
-        layers = _own_layers(description)
+        layers = _layers_of(description)
         facts = description.get(_FACTS, {})
         return Snapshot(layers, tuple(description.get("train_input_shape", ())), dict(facts))
     except (KeyError, TypeError, AttributeError, ValueError, IndexError):
@@ -169,7 +169,7 @@ def require_fit(found: Sequence[Layer], layers: Layers, state_shape: Shape, name
     if differences:
         raise SnapshotError(f"{name} does not fit: {'; '.join(differences)}")
     if not all(np.isfinite(array).all() for layer in found for array in layer.params.values()):
-        raise SnapshotError(f"{name} is damaged: it holds weights that are no numbers")
+        raise SnapshotError(f"{name} is damaged: it holds weights that are NaN or infinite")
 
 
 def _differences(
@@ -235,9 +235,9 @@ def _neon_layers(layers: list[Layer]) -> Iterator[dict[str, Any]]:
             yield {"type": "neon.layers.layer.Activation", "config": config}
 
 
-def _own_layers(description: dict[str, Any]) -> list[Layer]:
+def _layers_of(description: dict[str, Any]) -> list[Layer]:
     if "model" in description:
-        return [layer for described in description["model"]["config"]["layers"] for layer in _own_layer(described)]
+        return [layer for described in description["model"]["config"]["layers"] for layer in _layer_of(described)]
     return list(_layers_of_2015(description["layer_params_states"]))
 
 
@@ -263,7 +263,7 @@ def _layers_of_2015(described: list[Any]) -> Iterator[Layer]:
             yield Layer("Linear", {"nout": len(params["W"])}, params, states)
 
 
-def _own_layer(described: dict[str, Any]) -> Iterator[Layer]:
+def _layer_of(described: dict[str, Any]) -> Iterator[Layer]:
     kind = described["type"].rsplit(".", 1)[-1]
     if "params" not in described:  # such as an activation
         return
@@ -275,11 +275,11 @@ def _own_layer(described: dict[str, Any]) -> Iterator[Layer]:
 
 
 def _arrays(params: dict[str, Any]) -> dict[str, Array]:
-    """Without what else is there: Neon 1.1 put the layer's name in."""
+    """Return only the arrays, because Neon 1.1 also stored the layer's name."""
     return {key: value for key, value in params.items() if isinstance(value, np.ndarray)}
 
 
-def others(path: Path) -> str:
+def other_snapshots_hint(path: Path) -> str:
     """The end of an error: names of snapshots in the folder `path`, or beside the file; empty if there are none."""
     folder = path if path.is_dir() else path.parent
     siblings = folder.iterdir() if folder.is_dir() else ()
@@ -287,8 +287,8 @@ def others(path: Path) -> str:
     return f": in {folder} are {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else ""
 
 
-# Writing. The pickle module would name numpy._core, which the original cannot load; would swell arrays by half, as
-# bytes have no opcode of their own in protocol 2; and would write equal content in different bytes, by what it shares.
+# Writing. The pickle module would name numpy._core, which the original cannot load. Its arrays would be 1.5 times as
+# large, because protocol 2 has no opcode for bytes. Equal content with other shared objects would give other bytes.
 
 
 def plain_bytes(value: Any) -> bytes:
@@ -356,7 +356,7 @@ def _string(text: bytes) -> bytes:
     return pickle.SHORT_BINSTRING + bytes([len(text)]) + text
 
 
-# Reading. Each name that a snapshot may use stands for something of ours that only takes notes.
+# Reading. Each name that a snapshot may use maps to a class or function here that only stores its arguments.
 
 
 class _Dtype:
@@ -407,7 +407,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 def plain_value(content: bytes) -> Any:
-    """What `plain_bytes` pickled, or a snapshot; nothing in it is run.
+    """Return the value in a pickle of `plain_bytes` or in a snapshot. No code in it runs.
 
     Raises:
         SnapshotError: it holds something else. Damaged content raises whatever the pickle module does.
@@ -416,7 +416,7 @@ def plain_value(content: bytes) -> Any:
 
 
 class _SafeUnpickler(pickle._Unpickler):
-    """In Python, as that in C hashes any key, however nested, and reserves as much room as it is told to."""
+    """An unpickler in Python, because that in C hashes nested keys and reserves as much memory as a file asks for."""
 
     stack: list[Any]
     append: Any
@@ -455,7 +455,7 @@ def _with_plain_keys(items: list[Any]) -> dict[Any, Any]:
 
 
 def _plain(value: Any, done: dict[int, Any] | None = None) -> Any:
-    """`value` with arrays in place of the notes taken of them; what is there twice is gone through once."""
+    """Return `value` with the arrays that `_NoteOfArray` holds. Objects that occur twice are visited once."""
     done = {} if done is None else done
     if isinstance(value, _NoteOfArray):
         return value.value

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from simple_dqn.errors import CheckpointError, OptionError, SnapshotError
 from simple_dqn.saving.checkpoint import Checkpoint, checkpoints_of, files_of, number_of, prefix_of, read_checkpoint
 from simple_dqn.saving.files import PRETRAINED, ROOT, here
-from simple_dqn.saving.snapshot import Snapshot, others, read_snapshot
+from simple_dqn.saving.snapshot import Snapshot, other_snapshots_hint, read_snapshot
 
 logger = logging.getLogger(__name__)
 
-_OWN = Path("snapshots")
+_SNAPSHOTS = Path("snapshots")
 _SHIPPED = ROOT / "snapshots" / PRETRAINED
 _ROMS = (".bin", ".a26", ".rom")
 
@@ -62,16 +62,20 @@ def find_snapshot(path: Path) -> Path:
     name = (
         path.stem if rom else str(path).removeprefix("ale_py:").removeprefix("ALE/").replace(":", ".").replace("/", "-")
     )
-    prefixes = ([] if rom else [path]) + ([_OWN / name, here(_SHIPPED) / name] if bare else [])
+    prefixes = ([] if rom else [path]) + ([_SNAPSHOTS / name, here(_SHIPPED) / name] if bare else [])
     for prefix in prefixes:
         found = _newest(prefix)
         if found:
             ships = found.is_relative_to(here(_SHIPPED))
-            why = f"which ships with this program ({_OWN} has none of that name)" if ships else "the newest of its name"
+            why = (
+                f"which ships with this program ({_SNAPSHOTS} has none of that name)"
+                if ships
+                else "the newest of its name"
+            )
             logger.info("%s: using %s, %s", path, found, why)
             return found
     what = f"{path} is a folder, not a snapshot" if path.is_dir() else f"there is no snapshot {path}"
-    raise SnapshotError(f"{what}{_names_to_choose_from() if bare else others(path)}{_shipped_hint(path)}")
+    raise SnapshotError(f"{what}{_names_to_choose_from() if bare else other_snapshots_hint(path)}{_shipped_hint(path)}")
 
 
 def _shipped_hint(path: Path) -> str:
@@ -94,26 +98,26 @@ def _names_to_choose_from(*, shipped: bool = True) -> str:
     """The end of an error: the names that mean a snapshot; empty if there are none."""
     own, ships = (
         ", ".join(sorted({prefix_of(path).name for path in folder.glob("*") if path.suffix in (".pkl", ".prm")}))
-        for folder in (_OWN, _SHIPPED)
+        for folder in (_SNAPSHOTS, _SHIPPED)
     )
-    words = [f"in {_OWN} are {own}"] if own else []
+    words = [f"in {_SNAPSHOTS} are {own}"] if own else []
     words += [f"this program ships {ships}"] if ships and shipped else []
     return f": {'; '.join(words)}" if words else ""
 
 
 def start_where_it_stopped(path: Path) -> Start:
-    """The checkpoint of the snapshot `path` or, if that is damaged, the last whole one before it; else the snapshot.
+    """Return the checkpoint of the snapshot `path`, or the last complete one before it. If there is none: the snapshot.
 
-    `path` may also be the beginning of a training's snapshots' names, as in snapshots/pong: then its last checkpoint is
-    taken. A name that is not in the current folder is looked for in ./snapshots, but never among those that ship.
+    `path` may also be a prefix, such as snapshots/pong. It means the last checkpoint of that training. A name that is
+    not in the current folder is looked up in ./snapshots, but not among the snapshots that come with this program.
 
     Raises:
         SnapshotError, OptionError: there is nothing to start from.
     """
     if not path.name:
-        raise OptionError(f"--resume {path}: name a snapshot, or what the names of a training's snapshots begin with")
-    if path.parent == Path() and not _saved(path) and _saved(_OWN / path):
-        path = _OWN / path
+        raise OptionError(f"--resume {path}: name a snapshot, or a prefix such as snapshots/pong")
+    if path.parent == Path() and not _saved(path) and _saved(_SNAPSHOTS / path):
+        path = _SNAPSHOTS / path
     bare = path.with_suffix("") if path.suffix in (".pkl", ".prm", ".checkpoint") else path
     prefix, number = prefix_of(Path(f"{bare}.pkl")), number_of(Path(f"{bare}.pkl"))
     if bare == path and number >= 0 and files_of(bare, "pkl"):  # a training whose label is a number
@@ -126,16 +130,16 @@ def start_where_it_stopped(path: Path) -> Start:
         named = Path(f"{bare}.checkpoint")
         found = [named, *(p for p in found if number_of(p) < number)] if named in found else []
     for candidate in found:
-        checkpoint = _whole(candidate)
+        checkpoint = _read_if_complete(candidate)
         if checkpoint:
             return Start(candidate, None, checkpoint)
     if number < 0 and not path.is_file():
         bare = max(files_of(prefix, "pkl"), key=number_of, default=prefix).with_suffix("")
         if bare == prefix and path.is_dir():
-            raise OptionError(f"--resume {path} is a folder, not a snapshot{others(path)}")
+            raise OptionError(f"--resume {path} is a folder, not a snapshot{other_snapshots_hint(path)}")
         if bare == prefix:
             ships = _newest(here(_SHIPPED) / prefix.name)
-            names = _names_to_choose_from(shipped=False) if path.parent == Path() else others(path)
+            names = _names_to_choose_from(shipped=False) if path.parent == Path() else other_snapshots_hint(path)
             raise OptionError(
                 f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on{names}"
                 + (f"; {ships} ships with this program" if ships else "")
@@ -159,7 +163,7 @@ def _warn_of_snapshots_without_checkpoints(prefix: Path, checkpoints: Sequence[P
         logger.warning("%s is newer than the last checkpoint, %s, and has none", newest, checkpoints[0])
 
 
-def _whole(path: Path) -> Checkpoint | None:
+def _read_if_complete(path: Path) -> Checkpoint | None:
     try:
         return read_checkpoint(path)
     except CheckpointError as error:
