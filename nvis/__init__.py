@@ -1,4 +1,5 @@
-"""What a network looks for: a page of its filters and of a game it played, found by guided back-propagation.
+"""The filter page: what activates a network's filters, and a film of a game, both by guided back-propagation.
 
-`guided` has the arithmetic, `page` and `film` the HTML, `visualization` what watches a game and brings them together.
+`visualization` watches the game and writes the page, `page` and `film` make the HTML. The computation is in
+simple_dqn/learning/guided.py.
 """

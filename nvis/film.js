@@ -54,7 +54,7 @@
     timer = null;
     play.textContent = "Play";
   };
-  const next = () => { // a picture at a time for those who want no motion
+  const next = () => { // one picture a second for users who prefer reduced motion
     slider.value = Number(slider.value) + 1;
     show();
     if (slider.value === slider.max) stop();
@@ -71,6 +71,6 @@
     show();
   });
   opacity.addEventListener("input", () => drawPicture(Number(slider.value)));
-  slider.value = 0; // not where a reload left it
+  slider.value = 0; // because browsers keep the value after a reload
   Promise.all([find("screens").decode(), find("heat").decode()]).then(show);
 })();

@@ -1,7 +1,7 @@
-"""The film on the filter page: a game from beginning to end, and over it what each action hung on.
+"""The film on the filter page: a game from beginning to end, and in orange the pixels that influenced each action.
 
-Moments at equal distances, so many at most that the page stays small however long the game is. All screens are one
-picture in the page and so is all that lies over them, as a browser unpacks one large picture faster than hundreds.
+It shows moments at equal distances, at most 300, so that the page stays small for games of any length. The page has one
+picture with all screens and one with all saliencies, because a browser decodes a large picture faster than hundreds.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from simple_dqn.learning.guided import Floats, Network, guided_q_value, saliency
 from simple_dqn.reports.scores import score_text, shortest
 
-_MOST = 300  # moments
-_BYTES = 2**26  # that their states may take until the page is written
-_CHUNK = 2**21  # bytes of states looked at in one go: 64 of them at 84x84, for which the network takes 40 MB
-_SIDE = 168  # pixels that a screen has at most in the page
-_COLUMNS = 20  # of screens in the one picture
+_MAX_MOMENTS = 300
+_MAX_BYTES = 2**26  # of the states in memory
+_CHUNK = 2**21  # bytes of the states in one batch: 64 states of 84x84, for which the network needs 40 MB
+_MAX_SIDE = 168  # of a screen on the page, pixels
+_COLUMNS = 20  # of screens in the picture of all screens
 
 
 class Moment(NamedTuple):
@@ -31,65 +31,70 @@ class Moment(NamedTuple):
     game: int  # counted from 1
     step: int  # of this game, from 1
     score: float  # before it
-    action: int  # taken
-    state: NDArray[np.uint8]  # (history, height, width), in which it was chosen
+    action: int
+    state: NDArray[np.uint8]  # (history, height, width), in which the agent chose the action
 
 
 class Film:
-    """Keeps every n-th of the moments that it is given; n doubles whenever they are too many."""
+    """Keeps every n-th moment. n doubles whenever there are too many moments.
+
+    Attributes:
+        moments: the moments kept.
+        every: n.
+    """
 
     def __init__(self) -> None:
         self.moments: list[Moment] = []
-        self.every = 1  # n
-        self._seen = 0
+        self.every = 1
+        self._added = 0
 
     def add(self, moment: Moment) -> None:
-        """Shows a moment; they come in order."""
-        if self._seen % self.every == 0:
+        """Receive the next moment of the game."""
+        if self._added % self.every == 0:
             self.moments.append(moment)
-            if len(self.moments) > max(2, min(_MOST, _BYTES // moment.state.nbytes)):
+            if len(self.moments) > max(2, min(_MAX_MOMENTS, _MAX_BYTES // moment.state.nbytes)):
                 self.moments = self.moments[::2]
                 self.every *= 2
-        self._seen += 1
+        self._added += 1
 
 
 class Scene(NamedTuple):
-    """A moment, explained."""
+    """A moment with its explanation."""
 
     moment: Moment
     q_values: Floats  # (num_actions,)
-    saliency: Floats  # (height, width), 0 to 1: how much the action hung on each place
+    saliency: Floats  # (height, width), how much each pixel influenced the action, from 0 to 1
 
 
-def scenes(network: Network, moments: Sequence[Moment]) -> list[Scene]:
-    """Explains moments."""
-    found: list[Scene] = []
-    at_once = max(1, _CHUNK // moments[0].state.nbytes) if moments else 1
-    for start in range(0, len(moments), at_once):
-        chunk = moments[start : start + at_once]
+def explain(network: Network, moments: Sequence[Moment]) -> list[Scene]:
+    """Explain moments."""
+    explained: list[Scene] = []
+    batch = max(1, _CHUNK // moments[0].state.nbytes) if moments else 1
+    for start in range(0, len(moments), batch):
+        chunk = moments[start : start + batch]
         states, actions = np.stack([moment.state for moment in chunk]), np.array([moment.action for moment in chunk])
         guided = guided_q_value(network, states, actions)
-        found += map(Scene, chunk, guided.q_values, saliency(guided.pixels))
-    return found
+        explained += map(Scene, chunk, guided.q_values, saliency(guided.pixels))
+    return explained
 
 
-def film_section(found: Sequence[Scene], every: int, action_names: Sequence[str]) -> str:
-    """The HTML of the film; nothing if there are no scenes."""
-    if not found:
+def film_section(scenes: Sequence[Scene], every: int, action_names: Sequence[str]) -> str:
+    """The HTML of the film. Empty if there are no scenes."""
+    if not scenes:
         return ""
-    screens = _shrunk([scene.moment.state[-1] for scene in found])
-    heat = _shrunk([np.rint(255 * scene.saliency).astype(np.uint8) for scene in found])
-    height, width = found[0].saliency.shape
+    screens = _shrunk([scene.moment.state[-1] for scene in scenes])
+    heat = _shrunk([np.rint(255 * scene.saliency).astype(np.uint8) for scene in scenes])
+    height, width = scenes[0].saliency.shape
     facts = json.dumps(
         dict(
             columns=_COLUMNS,
             width=screens[0].shape[1],
             height=screens[0].shape[0],
             actions=list(action_names),
-            moments=[_numbers(scene) for scene in found],
+            moments=[_numbers(scene) for scene in scenes],
         ),
         separators=(",", ":"),
-    ).replace("<", "\\u003c")  # nothing in it ends the script
+    ).replace("<", "\\u003c")  # so that no name of an action can end the script
     rows = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td></td><td><div class="bar"></div></td></tr>'
         for name in action_names
@@ -97,8 +102,8 @@ def film_section(found: Sequence[Scene], every: int, action_names: Sequence[str]
     shown = "step" if every == 1 else f"{_ordinal(every)} step"
     return f"""<section id="film" aria-labelledby="film-title">
 <h2 id="film-title">The game</h2>
-<p>Every {shown} of what was played. Orange is what the Q-value of the action taken hung on, in any of the screens that
-the network saw: the stronger, the more, found by guided back-propagation. Each moment has its own contrast.</p>
+<p>Every {shown} of the game. The orange pixels influenced the Q-value of the chosen action most, in any of the screens
+that the network saw (guided back-propagation). Each moment has its own contrast.</p>
 <noscript><p>The film needs JavaScript.</p></noscript>
 <div class="film">
 <div class="pair" tabindex="0" role="group" aria-label="Picture of the game"
@@ -111,50 +116,50 @@ the network saw: the stronger, the more, found by guided back-propagation. Each 
 <table id="q"><caption>Q-values, the highest in bold</caption><tbody>{rows}</tbody></table>
 </div>
 </div>
-{_curve(found)}
+{_curve(scenes)}
 <div class="controls">
-<input type="range" id="moment" min="0" max="{len(found) - 1}" value="0" aria-label="Moment of the game">
+<input type="range" id="moment" min="0" max="{len(scenes) - 1}" value="0" aria-label="Moment of the game">
 <button type="button" id="play">Play</button>
 <label>Orange <input type="range" id="opacity" min="0" max="100" value="80" aria-label="Strength of the orange"></label>
 </div>
 <img hidden id="screens" alt="All screens of the film" src="{_webp(_sheet(screens), lossless=True)}">
-<img hidden id="heat" alt="All that lies over them" src="{_webp(_sheet(heat), lossless=False)}">
+<img hidden id="heat" alt="All saliencies of the film" src="{_webp(_sheet(heat), lossless=False)}">
 <script type="application/json" id="moments">{facts}</script>
 </section>
 """
 
 
 def _numbers(scene: Scene) -> list[object]:
-    """What the page tells of a scene: game, step, score, action, Q-values."""
+    """The numbers of a scene that the page contains: game, step, score, action, Q-values."""
     game, step, score, action, _ = scene.moment
     q_values = [float(f"{q:.4g}") if np.isfinite(q) else None for q in scene.q_values]
     return [game, step, shortest(float(score_text(score))), action, q_values]
 
 
-def _curve(found: Sequence[Scene]) -> str:
-    """The highest Q-value of every moment, as a curve above the slider."""
-    highest = np.array([scene.q_values.max() for scene in found], np.float64)
+def _curve(scenes: Sequence[Scene]) -> str:
+    """The curve above the slider: the highest Q-value of each moment."""
+    highest = np.array([scene.q_values.max() for scene in scenes], np.float64)
     if not np.isfinite(highest).all():
         return ""
     low, high = highest.min(), highest.max()
     heights = 38 - 36 * (highest - low) / ((high - low) or 1)
     points = " ".join(f"{x},{y:.1f}" for x, y in enumerate(heights))
-    label = f"The highest Q-value from beginning to end, between {low:.3g} and {high:.3g}"
-    return f"""<figure class="curve"><svg role="img" aria-label="{label}" viewBox="0 0 {max(1, len(found) - 1)} 40"
+    label = f"The highest Q-value at each moment, between {low:.3g} and {high:.3g}"
+    return f"""<figure class="curve"><svg role="img" aria-label="{label}" viewBox="0 0 {max(1, len(scenes) - 1)} 40"
  preserveAspectRatio="none"><polyline points="{points}"/><line id="now" x1="0" x2="0" y1="0" y2="40"/></svg>
 <figcaption>{label}</figcaption></figure>"""
 
 
 def _ordinal(n: int) -> str:
-    return f"{n}{'nd' if n % 10 == 2 and n % 100 != 12 else 'th'}"  # of a power of two
+    return f"{n}{'nd' if n % 10 == 2 and n % 100 != 12 else 'th'}"  # enough, because n is a power of two
 
 
 def _shrunk(pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """Pictures (height, width) of no more than `_SIDE` pixels a side."""
+    """Pictures (height, width), resized so that no side is longer than `_MAX_SIDE`."""
     import cv2
 
     height, width = pictures[0].shape
-    scale = _SIDE / max(height, width)
+    scale = _MAX_SIDE / max(height, width)
     if scale >= 1:
         return list(pictures)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -172,7 +177,7 @@ def _sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def _webp(picture: NDArray[np.uint8], lossless: bool) -> str:
-    """A grey picture as a data URI: half as large as PNG where nothing may be lost, a quarter where it may."""
+    """A grey picture as a data URI. Lossless it has half the size of a PNG file, with loss a quarter."""
     import cv2
 
     _, data = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 101 if lossless else 50])

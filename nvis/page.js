@@ -1,7 +1,7 @@
 
 "use strict";
-// The two pictures of a pair share its custom properties, so whatever moves one moves the other.
-let scrolled = -Infinity; // when the wheel last scrolled the page, which it goes on doing over a picture
+// The two pictures of a pair share its custom properties, so both move together.
+let scrolled = -Infinity; // time of the last scroll by wheel, so that scrolling continues when a picture passes below the pointer
 for (const pair of document.querySelectorAll(".pair")) {
   let scale = 1, x = 0, y = 0, held = null;
 
@@ -20,7 +20,7 @@ for (const pair of document.querySelectorAll(".pair")) {
     const to = Math.min(16, Math.max(1, scale * factor));
     return show(to, atX - (atX - x) * to / scale, atY - (atY - y) * to / scale);
   };
-  const zoomToBox = (factor) => { // there, as long as it is in sight
+  const zoomToBox = (factor) => { // or to the centre, if the box is out of sight
     const box = pair.querySelector(".box")?.style;
     if (!box) return zoom(factor, 0.5, 0.5);
     const atX = x + scale * (parseFloat(box.left) + parseFloat(box.width) / 2) / 100;

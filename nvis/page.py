@@ -1,4 +1,4 @@
-"""The filter page: one HTML file with everything in it, pictures included, that needs neither network nor library."""
+"""The HTML of the filter page: one file that includes its pictures and scripts, and needs no network."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ Screens = NDArray[np.uint8]  # (history, height, width)
 _STYLE, _SCRIPT, _FILM_SCRIPT = (
     Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "film.js")
 )
-_WIDTH = 252  # of a picture that is not zoomed, CSS pixels: three for one of 84
+_WIDTH = 252  # of a picture before zooming, CSS pixels: three times 84
 
 
 class Header(NamedTuple):
-    """What was played."""
+    """The facts at the top of the page."""
 
     game: str
     snapshot: str
-    scores: list[float]  # of the games that were played to the end
-    broken_off: float | None  # score of a game that was not
+    scores: list[float]  # of the finished games
+    unfinished_score: float | None  # of the game that was interrupted
 
 
-class Firing(NamedTuple):
-    """When a filter was most active, and what made it so."""
+class ExplainedPeak(NamedTuple):
+    """The moment at which a filter was most active."""
 
     activation: float
     game: int
     step: int
     action: str
-    box: Box  # what the unit sees
-    pixels: Floats  # (history, height, width), from guided back-propagation
+    box: Box  # the receptive field of the most active unit
+    pixels: Floats  # (history, height, width), gradient of guided back-propagation
     state: Screens
 
 
@@ -50,12 +50,13 @@ class Section(NamedTuple):
     channels: int
     size: tuple[int, int]  # height and width of a filter
     stride: int
-    firings: list[Firing | None]  # of the first filters; None for one that never fired
+    peaks: list[ExplainedPeak | None]  # of the first filters; None: never active
 
 
 def page(header: Header, sections: Sequence[Section], film: str) -> str:
-    """The HTML of the page; `film` is that of its last section."""
+    """The HTML of the page. `film` is the HTML of its last section."""
     title = f"Filters of {escape(header.game)}"
+    games = len(header.scores) + (header.unfinished_score is not None)
     links = "".join(f'<li><a href="#layer-{s.name}">Layer {s.name}</a></li>' for s in sections)
     links += '<li><a href="#film-title">The game</a></li>' if film else ""
     return f"""<!DOCTYPE html>
@@ -72,17 +73,17 @@ def page(header: Header, sections: Sequence[Section], film: str) -> str:
 <header>
 <h1>{title}</h1>
 <dl class="facts">{_facts(_about(header))}</dl>
-<p>For each filter, the moment of the game at which it was most active. At the right is what the network saw then: the
-last three screens as red, green and blue, blue the newest; what stands still is grey. At the left is what in it made
-the filter fire, found by guided back-propagation: mid grey counts for nothing, brighter pixels drive the filter up,
-darker ones down. Each picture of this kind has its own contrast. The box is all that the unit sees.</p>
-<p id="keys">Both pictures of a filter zoom and move together: <kbd>wheel</kbd> or <kbd>+</kbd> <kbd>−</kbd> zooms,
-<kbd>drag</kbd> or <kbd>arrow keys</kbd> move, <kbd>double click</kbd> or <kbd>0</kbd> shows all again.
+<p>Each filter is shown at the moment of the game at which it was most active. The right picture is what the network saw
+then: the last three screens as red, green and blue. Blue is the newest; what does not move is grey. The left picture
+shows the pixels that activated the filter (guided back-propagation). Brighter pixels increase the activation, darker
+pixels decrease it, mid grey has no effect. Each left picture has its own contrast. The box is the receptive field.</p>
+<p id="keys">Both pictures of a filter zoom and move together. <kbd>wheel</kbd> or <kbd>+</kbd> <kbd>−</kbd> zooms,
+<kbd>drag</kbd> or <kbd>arrow keys</kbd> move, <kbd>double click</kbd> or <kbd>0</kbd> shows the whole picture.
 <label><input type="checkbox" id="boxes" checked> Show the boxes</label></p>
 <nav aria-label="Layers"><ul>{links}</ul></nav>
 </header>
 <main>
-{"".join(_section(section, len(header.scores) + (header.broken_off is not None)) for section in sections)}{film}</main>
+{"".join(_section(section, games) for section in sections)}{film}</main>
 <script>{_SCRIPT}</script>
 <script>{_FILM_SCRIPT}</script>
 </body>
@@ -92,8 +93,8 @@ darker ones down. Each picture of this kind has its own contrast. The box is all
 
 def _about(header: Header) -> list[tuple[str, str]]:
     scores = [score_text(score) for score in header.scores]
-    if header.broken_off is not None:
-        scores.append(f"{score_text(header.broken_off)} when it was broken off")
+    if header.unfinished_score is not None:
+        scores.append(f"{score_text(header.unfinished_score)} when it was interrupted")
     return [
         ("Game", header.game),
         ("Snapshot", header.snapshot),
@@ -103,10 +104,10 @@ def _about(header: Header) -> list[tuple[str, str]]:
 
 def _section(section: Section, games: int) -> str:
     height, width = section.size
-    shown, dead = len(section.firings), section.firings.count(None)
+    shown, dead = len(section.peaks), section.peaks.count(None)
     text = f"{section.filters} filters of {width}×{height} with stride {section.stride}, on {section.channels} channels"
     text += "" if shown == section.filters else f"; the first {shown if shown > 1 else 'one'} of them"
-    text += f"; {dead} of these never fired" if dead else ""
+    text += f"; {dead} of these {'was' if dead == 1 else 'were'} never active" if dead else ""
     return f"""<section aria-labelledby="layer-{section.name}">
 <h2 id="layer-{section.name}">Layer {section.name}</h2>
 <p>{text}.</p>
@@ -117,26 +118,26 @@ def _section(section: Section, games: int) -> str:
 
 
 def _filter(section: Section, index: int, games: int) -> str:
-    firing = section.firings[index]
-    content = _pair(section, index, firing, games) if firing else "<p>It never fired.</p>\n"
+    peak = section.peaks[index]
+    content = _pair(section, index, peak, games) if peak else "<p>It was never active.</p>\n"
     return f"""<article class="filter" aria-labelledby="filter-{section.name}-{index}">
 <h3 id="filter-{section.name}-{index}">Filter {index}<span class="of"> of layer {section.name}</span></h3>
 {content}</article>
 """
 
 
-def _pair(section: Section, index: int, firing: Firing, games: int) -> str:
-    """The two pictures of a filter, and the facts."""
-    box, (height, width) = firing.box, firing.state.shape[1:]
-    when = f"step {firing.step}" if games == 1 else f"game {firing.game}, step {firing.step}"
+def _pair(section: Section, index: int, peak: ExplainedPeak, games: int) -> str:
+    """The two pictures of a filter, and its facts."""
+    box, (height, width) = peak.box, peak.state.shape[1:]
+    when = f"step {peak.step}" if games == 1 else f"game {peak.game}, step {peak.step}"
     where = f"columns {box.left}–{box.left + box.width - 1}, rows {box.top}–{box.top + box.height - 1}"
     name = f"filter {index} of layer {section.name}"
-    shown = width * (_WIDTH // width) or _WIDTH  # a whole number of the page's pixels for one of the game's
+    shown = width * (_WIDTH // width) or _WIDTH  # an integer scale, if the screen is small enough
     pictures = (
-        ("what made it fire", f"Guided back-propagation from {name} to {where}", _grey(firing.pixels)),
-        ("what the network saw", f"The last three screens at {when}; {name} looks at {where}", firing.state),
+        ("what activated it", f"Guided back-propagation from {name} to {where}", _grey(peak.pixels)),
+        ("what the network saw", f"The last three screens at {when}; {name} looks at {where}", peak.state),
     )
-    facts = [("Activation", f"{firing.activation:.4g}"), ("When", when), ("Action", firing.action), ("Where", where)]
+    facts = [("Activation", f"{peak.activation:.4g}"), ("When", when), ("Action", peak.action), ("Where", where)]
     return f"""<div class="pair" tabindex="0" role="group" aria-label="Pictures of {name}"
  style="--width:{shown}px;--shape:{width}/{height}">
 {"".join(_picture(*picture, box) for picture in pictures)}</div>
@@ -159,7 +160,7 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
 
 
 def _grey(pixels: Floats) -> Screens:
-    """A gradient as grey levels: 128 is nothing, 1 and 255 the strongest in the last three screens."""
+    """A gradient as grey levels: 128 is 0; 1 and 255 are the strongest of the last three screens."""
     strongest = float(np.abs(pixels[-3:]).max())
     scaled = pixels / strongest if 0 < strongest < np.inf else np.zeros_like(pixels)
     levels: Screens = np.rint(128 + 127 * scaled.clip(-1, 1)).astype(np.uint8)
@@ -167,8 +168,8 @@ def _grey(pixels: Floats) -> Screens:
 
 
 def _png(screens: Screens) -> str:
-    """The last three screens as red, green and blue, blue the newest; the oldest stands in for those missing."""
-    import cv2  # only where it is needed, as it takes its time
+    """The last three screens as red, green and blue, blue the newest. The oldest replaces missing ones."""
+    import cv2  # only here, because the import is slow
 
     newest = len(screens) - 1
     blue_green_red = np.dstack([screens[max(0, newest - age)] for age in range(3)])  # OpenCV's order

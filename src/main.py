@@ -42,9 +42,10 @@ from simple_dqn.saving.run_files import RunFiles
 from simple_dqn.saving.settings import recorded_options, settle
 from simple_dqn.saving.start import Start
 from simple_dqn.statistics import Statistics
-from simple_dqn.watching.audience import Audience
+from simple_dqn.watching.make import ViewerOptions, make_display
 from simple_dqn.watching.recorder import RecorderOptions, make_recorders
-from simple_dqn.watching.viewer import Saliency, Viewer, ViewerOptions, make_display
+from simple_dqn.watching.viewer import Saliency, Viewer
+from simple_dqn.watching.watcher import WatcherGroup
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Run(NamedTuple):
     position: Position
     files: RunFiles
     viewer: Viewer | None
-    watchers: Sequence[Audience]
+    watchers: Sequence[WatcherGroup]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -128,9 +129,9 @@ def put_together(
     display = make_display(options.build(ViewerOptions, values))
     viewer = Viewer(display) if display else None
     watchers = [*make_recorders(options.build(RecorderOptions, values)), *([viewer] if viewer else [])]
-    audience = [Audience(watchers, o.play_games)] if watchers else []
-    for watcher in audience:
-        stack.callback(watcher.close)
+    groups = [WatcherGroup(watchers, o.play_games)] if watchers else []
+    for group in groups:
+        stack.callback(group.close)
 
     # Games, memory and agent have separate generators. A resumed run must not draw the numbers of the run before.
     added = start.checkpoint.state["memory"]["added"] if start and start.checkpoint else []
@@ -147,7 +148,7 @@ def put_together(
 
     actions = actions_of(start, env_options)
     spec = GameSpec(env_options, state_shape, agent_options.random_starts, game_seed.spawn(num_games), actions)
-    games = make_games(spec, audience, on_gpu, in_turn)
+    games = make_games(spec, groups, on_gpu, in_turn)
     stack.callback(games.close)
     memory = memory_class(memory_options)(
         memory_options, screen_shape, net_options.batch_size, np.random.default_rng(memory_seed),
@@ -180,7 +181,7 @@ def put_together(
         game = Path(env_options.game).stem if env_options.environment == "ale" else env_options.game
         weights = str(start.path) if start else "none, the weights are random"
         agent.callbacks.append(Visualization(agent, network.layers(), page_options, game, weights))
-    return Run(o, parts, position, files, viewer, audience)
+    return Run(o, parts, position, files, viewer, groups)
 
 
 def train(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The filter page: guided back-propagation by hand and against slow code, what is found in a game, and the HTML."""
+"""The filter page: guided back-propagation by hand and against slow code, the states found in a game, the HTML."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import pytest
 from numpy.typing import NDArray
 
 from fakes import FakeEnvironment, FakeNetwork, side_by_side
-from nvis.film import Film, Moment, Scene, film_section, scenes
-from nvis.page import Firing, Header, Section, page
+from nvis.film import Film, Moment, Scene, explain, film_section
+from nvis.page import ExplainedPeak, Header, Section, page
 from nvis.visualization import Visualization, VisualizationOptions
 from simple_dqn.agent import Agent, AgentOptions, Callback, Step
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.environment import Screen
+from simple_dqn.errors import SnapshotError
 from simple_dqn.learning.guided import (
     Box,
     Convolution,
@@ -79,7 +80,7 @@ def test_two_layers_by_hand() -> None:
 
     a(r, c) = x(r, c) + 2·x(r, c+1) is [[1, 2], [2, 1]], b(r, c) = x(r+1, c) − x(r+1, c+1) is [[-1, 1], [0, 1]], and so
     the unit is 1·1 − 1·2 + 0·2 + 3·1 + 2·1 − 1·1 = 3. The gradient at a is [[1, -1], [0, 3]]: the −1 is stopped. At b
-    it is [[5, 2], [1, -1]]: 5 and 1 are stopped as b does not fire there, −1 as it is negative.
+    it is [[5, 2], [1, -1]]: 5 and 1 are stopped because b is not active there, −1 because it is negative.
     """
     layers = [
         conv([[[[1, 2], [0, 0]]], [[[0, 0], [1, -1]]]]),
@@ -116,6 +117,20 @@ def test_saliency_is_the_share_of_the_largest_amount() -> None:
     assert saliency(pixels)[:, 0].tolist() == [[0.5, 1, 0], [0, 0, 0], [0, 0, 1]]
 
 
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([norm(np.random.default_rng(0), 1), conv([[[[1]]]]), linear([[1]])], "cannot explain a BatchNorm"),
+        ([conv([[[[1]]]]), linear([[1]]), conv([[[[1]]]])], "cannot explain a Convolution"),
+        ([conv([[[[1]]]]), Layer("Noisy", {}, {"W": np.ones((1, 1)), "b": np.ones(1)}, [])], "a Noisy with W, b"),
+        ([linear([[1]]), linear([[1]])], "this network has none"),
+    ],
+)
+def test_network_that_cannot_be_explained(layers: Sequence[Layer], message: str) -> None:
+    with pytest.raises(SnapshotError, match=message):
+        read_network(layers)
+
+
 def test_filter_that_does_not_fire() -> None:
     network = read_network([conv([[[[-1.0]]]])])
     guided = guided_backprop(network, np.full((1, 1, 2, 2), 9, np.uint8), 0, 0)
@@ -126,25 +141,25 @@ def test_filter_that_does_not_fire() -> None:
 def naive_outputs(network: Network, state: NDArray[np.uint8]) -> list[Doubles]:
     """The state and what leaves each convolutional layer, one unit and one weight at a time."""
     outputs: list[Doubles] = [state / 255]
-    for own in network.convolutions:
-        outputs.append(np.zeros([len(own.weights), *sizes(own, outputs[-1])]))
+    for convolution in network.convolutions:
+        outputs.append(np.zeros([len(convolution.weights), *sizes(convolution, outputs[-1])]))
         for k, r, c in np.ndindex(outputs[-1].shape):
             total = 0.0
-            for (i, j, m), weight in np.ndenumerate(own.weights[k]):
-                total += float(weight) * outputs[-2][i, r * own.stride + j, c * own.stride + m]
-            outputs[-1][k, r, c] = max(0.0, total * own.scale[k, 0, 0] + own.shift[k, 0, 0])
+            for (i, j, m), weight in np.ndenumerate(convolution.weights[k]):
+                total += float(weight) * outputs[-2][i, r * convolution.stride + j, c * convolution.stride + m]
+            outputs[-1][k, r, c] = max(0.0, total * convolution.scale[k, 0, 0] + convolution.shift[k, 0, 0])
     return outputs
 
 
 def naive_pixels(network: Network, outputs: Sequence[Doubles], gradient: Doubles) -> Doubles:
     """The gradient with respect to the state, from that of the last of these outputs."""
     for n in range(len(outputs) - 2, -1, -1):
-        own, below = network.convolutions[n], np.zeros(outputs[n].shape)
+        convolution, below = network.convolutions[n], np.zeros(outputs[n].shape)
         for k, r, c in np.ndindex(gradient.shape):
             if gradient[k, r, c] > 0 and outputs[n + 1][k, r, c] > 0:
-                for (i, j, m), weight in np.ndenumerate(own.weights[k]):
-                    to = i, r * own.stride + j, c * own.stride + m
-                    below[to] += gradient[k, r, c] * own.scale[k, 0, 0] * weight
+                for (i, j, m), weight in np.ndenumerate(convolution.weights[k]):
+                    to = i, r * convolution.stride + j, c * convolution.stride + m
+                    below[to] += gradient[k, r, c] * convolution.scale[k, 0, 0] * weight
         gradient = below
     return gradient
 
@@ -174,8 +189,10 @@ def naive_q_value(network: Network, state: NDArray[np.uint8], action: int) -> tu
     return q_values, naive_pixels(network, outputs, gradient.reshape(outputs[-1].shape))
 
 
-def sizes(own: Convolution, below: Doubles) -> list[int]:
-    return [(n - k) // own.stride + 1 for n, k in zip(below.shape[1:], own.weights.shape[2:], strict=True)]
+def sizes(convolution: Convolution, below: Doubles) -> list[int]:
+    return [
+        (n - k) // convolution.stride + 1 for n, k in zip(below.shape[1:], convolution.weights.shape[2:], strict=True)
+    ]
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
@@ -217,10 +234,12 @@ def test_against_captum(batch_norm: bool) -> None:
     network = read_network(random_layers(rng, batch_norm))
     states = random_states(rng, 4, 2, 17, 18)
     modules: list[Any] = []
-    for own in network.convolutions:
-        layer = torch.nn.Conv2d(own.weights.shape[1], len(own.weights), own.weights.shape[2:], own.stride)
-        layer.weight.data = torch.from_numpy(own.weights * own.scale[..., None])
-        layer.bias.data = torch.from_numpy(own.shift.ravel())
+    for convolution in network.convolutions:
+        layer = torch.nn.Conv2d(
+            convolution.weights.shape[1], len(convolution.weights), convolution.weights.shape[2:], convolution.stride
+        )
+        layer.weight.data = torch.from_numpy(convolution.weights * convolution.scale[..., None])
+        layer.bias.data = torch.from_numpy(convolution.shift.ravel())
         modules += [layer, torch.nn.ReLU()]
     for filter in range(4):
         guided = guided_backprop(network, states, 2, filter)
@@ -274,14 +293,14 @@ def test_receptive_fields_of_the_network() -> None:
 
 
 class NoiseEnvironment(FakeEnvironment):
-    """As the fake one, but every screen is another."""
+    """A fake environment in which each screen is different."""
 
     def screen(self) -> Screen:
         return random_states(np.random.default_rng(self.frame), 4, 5)
 
 
 class Witness(FakeNetwork):
-    """Keeps the states that it is asked about, which without exploration are all."""
+    """Keeps the states that `predict` receives: without exploration these are all states."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -306,7 +325,7 @@ def watched(path: Path, layers: Sequence[Layer], filters: int, episode: int = 90
 
 
 def test_finds_the_strongest_state_of_all_games(tmp_path: Path) -> None:
-    """Each game has a chunk and a half; every state counts, each game's first too."""
+    """Each game has one and a half chunks. Every state counts, the first one of a game too."""
     rng = np.random.default_rng(2)
     layers = [conv(rng.normal(size=(5, 3, 2, 2))), conv(rng.normal(size=(6, 5, 2, 3)))]
     visualization, agent = watched(tmp_path / "noise.html", layers, filters=4)
@@ -328,14 +347,16 @@ def test_finds_the_strongest_state_of_all_games(tmp_path: Path) -> None:
     text = (tmp_path / "noise.html").read_text()
     assert len(re.findall("<h3", text)) == 8
     assert re.search(r"<dt>When</dt><dd>game [12], step \d+</dd>", text)
-    told = film_data(text)["moments"]
-    assert [(game, step) for game, step, *_ in told] == [(i // length + 1, i % length + 1) for i in range(2 * length)]
-    rewards = [(i + 1) % 3 for i in range(2 * length)]  # as the fake environment pays for actions
-    assert [m[3] for m in told] == rewards
-    assert [m[2] for m in told] == [sum(rewards[i // length * length : i]) for i in range(2 * length)]
+    moments = film_data(text)["moments"]
+    assert [(game, step) for game, step, *_ in moments] == [
+        (i // length + 1, i % length + 1) for i in range(2 * length)
+    ]
+    rewards = [(i + 1) % 3 for i in range(2 * length)]  # the fake environment's rewards
+    assert [m[3] for m in moments] == rewards
+    assert [m[2] for m in moments] == [sum(rewards[i // length * length : i]) for i in range(2 * length)]
 
 
-def test_a_game_given_up_does_not_count(tmp_path: Path) -> None:
+def test_an_abandoned_game_does_not_count(tmp_path: Path) -> None:
     visualization, agent = watched(tmp_path / "noise.html", [conv(np.ones((2, 3, 2, 2)))], filters=1, episode=6)
     for _ in range(4):
         agent.test(1)
@@ -345,7 +366,7 @@ def test_a_game_given_up_does_not_count(tmp_path: Path) -> None:
     assert max(visualization._scores) < 100
 
 
-def test_filters_that_never_fire_and_weights_that_are_no_numbers(tmp_path: Path) -> None:
+def test_filters_that_are_never_active_and_weights_that_are_not_finite(tmp_path: Path) -> None:
     weights = np.zeros((3, 3, 2, 2))
     weights[0], weights[1], weights[2] = -1, np.nan, 3e38  # the last one overflows
     visualization, agent = watched(tmp_path / "noise.html", [conv(weights)], filters=100)
@@ -353,9 +374,9 @@ def test_filters_that_never_fire_and_weights_that_are_no_numbers(tmp_path: Path)
     visualization.on_phase_end()
     assert [peak is None for peak in visualization._peaks[0]] == [True, True, False]
     text = (tmp_path / "noise.html").read_text()
-    assert text.count("It never fired") == 2
+    assert text.count("It was never active") == 2
     assert film_data(text)["moments"][0][4] == [None] * 3
-    assert "3 filters of 2×2 with stride 1, on 3 channels; 2 of these never fired." in text
+    assert "3 filters of 2×2 with stride 1, on 3 channels; 2 of these were never active." in text
 
 
 class Interrupt(Callback):
@@ -366,21 +387,21 @@ class Interrupt(Callback):
         self.agent.interrupted = True
 
 
-def test_game_that_is_broken_off(tmp_path: Path) -> None:
+def test_interrupted_game(tmp_path: Path) -> None:
     visualization, agent = watched(tmp_path / "noise.html", [conv(np.ones((1, 3, 2, 2)))], filters=1)
     visualization.on_phase_end()
     assert "none: no step was played" in (tmp_path / "noise.html").read_text()
     agent.callbacks = [visualization, Interrupt(agent)]
     agent.play(1)
     visualization.on_phase_end()
-    assert "<dt>Score</dt><dd>1 when it was broken off</dd>" in (tmp_path / "noise.html").read_text()
+    assert "<dt>Score</dt><dd>1 when it was interrupted</dd>" in (tmp_path / "noise.html").read_text()
 
 
 # The page
 
 
 class Page(HTMLParser):
-    """Finds what does not hold in every HTML file: elements left open, headings without order."""
+    """Parses a page and checks that each element is closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -402,14 +423,14 @@ class Page(HTMLParser):
 
 
 def make_page(state: NDArray[np.uint8], pixels: NDArray[np.float32], snapshot: str = "snapshots/pong_1.pkl") -> str:
-    firing = Firing(1.5, 1, 42, "LEFTFIRE", Box(1, 2, 3, 2), pixels, state)
+    peak = ExplainedPeak(1.5, 1, 42, "LEFTFIRE", Box(1, 2, 3, 2), pixels, state)
     header = Header("pong", snapshot, [-21.0], None)
-    sections = [Section("0000", 32, 4, (8, 8), 4, [firing, None]), Section("0002", 1, 32, (4, 4), 2, [None])]
+    sections = [Section("0000", 32, 4, (8, 8), 4, [peak, None]), Section("0002", 1, 32, (4, 4), 2, [None])]
     return page(header, sections, film_section(film_scenes(2), 4, ["NOOP", "<FIRE>"]))
 
 
 def film_scenes(n: int, height: int = 5, width: int = 6, q: Sequence[float] = (0.5, -1.25)) -> list[Scene]:
-    """Scenes whose screens, in the i-th of them, are filled with 10·i; one place matters, another one every time."""
+    """n scenes. The screens of scene i are filled with 10·i. One pixel is salient, a different one in each scene."""
     found = []
     for i in range(n):
         state = np.full((4, height, width), 10 * i % 256, np.uint8)
@@ -420,7 +441,7 @@ def film_scenes(n: int, height: int = 5, width: int = 6, q: Sequence[float] = (0
 
 
 def pictures(text: str, kind: str = "png") -> list[NDArray[np.uint8]]:
-    """The pictures of a kind, as red, green, blue or as grey levels."""
+    """The pictures of a type, (height, width, 3)."""
     found = []
     for image in Page(text).all("img"):
         start, data = (image["src"] or "").split(",")
@@ -431,7 +452,7 @@ def pictures(text: str, kind: str = "png") -> list[NDArray[np.uint8]]:
     return found
 
 
-def test_page_is_whole_and_needs_nothing_else() -> None:
+def test_page_is_complete_and_needs_no_other_file() -> None:
     text = make_page(np.zeros((4, 5, 6), np.uint8), np.zeros((4, 5, 6), np.float32), snapshot="<b>\"&'.pkl")
     assert "&lt;b&gt;&quot;&amp;&#x27;.pkl" in text
     tree = Page(text)
@@ -496,14 +517,14 @@ def test_film_of_large_screens_keeps_fewer() -> None:
 
 
 def test_scenes_explain_the_action_taken() -> None:
-    """A chunk and a half of moments, each as if it stood alone."""
+    """One and a half chunks of moments give the same as each moment alone."""
     rng = np.random.default_rng(8)
     network = read_network(random_layers(rng, batch_norm=False))
-    found = scenes(network, [Moment(1, i, 0.0, i % 3, random_states(rng, 2, 17, 18)) for i in range(7)])
-    assert scenes(network, []) == []
+    found = explain(network, [Moment(1, i, 0.0, i % 3, random_states(rng, 2, 17, 18)) for i in range(7)])
+    assert explain(network, []) == []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nvis.film._CHUNK", 4 * 2 * 17 * 18)
-        again = scenes(network, [scene.moment for scene in found])
+        again = explain(network, [scene.moment for scene in found])
     for scene, same in zip(found, again, strict=True):
         guided = guided_q_value(network, scene.moment.state[None], np.array([scene.moment.action]))
         for one in (scene, same):
@@ -513,7 +534,7 @@ def test_scenes_explain_the_action_taken() -> None:
 
 def test_scores_on_the_page_are_exact() -> None:
     text = page(Header("pong", "none", [1234567.0, -37037.0367], 0.1 + 0.2), [], "")
-    assert "1234567, -37037.0367, 0.3 when it was broken off" in text
+    assert "1234567, -37037.0367, 0.3 when it was interrupted" in text
     (scene,) = film_scenes(1)
     exact = scene._replace(moment=scene.moment._replace(score=1234567.25))
     assert film_data(film_section([exact], 1, ["NOOP", "FIRE"]))["moments"][0][2] == 1234567.25
@@ -524,7 +545,7 @@ def film_data(text: str) -> dict[str, Any]:
     return dict(json.loads(found))
 
 
-def test_film_holds_every_screen_and_what_mattered_in_it() -> None:
+def test_film_has_every_screen_and_its_saliency() -> None:
     text = film_section(film_scenes(25), 4, ["NOOP", "</script>"])
     Page(text)
     data = film_data(text)

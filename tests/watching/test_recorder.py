@@ -1,4 +1,4 @@
-"""Recordings, read back: every frame, every sample, and what was there before safe until the end."""
+"""Recordings, read back: every frame, every sample. Earlier files are safe until the recording is complete."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from fakes import Eye, FakeEnvironment
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.errors import OptionError, OutputError
 from simple_dqn.games.game import make_environment
-from simple_dqn.watching.audience import Audience
-from simple_dqn.watching.pixels import block, enlarged, least_height
+from simple_dqn.watching.display import block, enlarged, least_height
 from simple_dqn.watching.recorder import RecorderOptions, make_recorders
+from simple_dqn.watching.watcher import WatcherGroup
 
 
 def record(steps: int = 10, finish: bool = True, games: int = 1, **options: Any) -> Eye:
-    """Plays Pong at random; what was to be seen and heard."""
+    """Play Pong at random. Return the pictures and sounds."""
     eye = Eye()
     recorders = make_recorders(RecorderOptions(**options))
     env = make_environment(EnvironmentOptions(game="pong"), 1, [eye, *recorders])
@@ -111,7 +111,7 @@ def test_gif_has_every_other_frame_in_its_own_colours(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame.to_ndarray(format="rgb24"), pixels)
 
 
-def test_a_recording_broken_off_leaves_what_was_there(tmp_path: Path) -> None:
+def test_an_interrupted_recording_keeps_earlier_files(tmp_path: Path) -> None:
     frames, sound, film = tmp_path / "frames", tmp_path / "a.wav", tmp_path / "a.mov"
     files: dict[str, Any] = dict(record_screen_path=str(frames), record_sound_filename=str(sound), video_file=str(film))
     record(20, **files)
@@ -132,7 +132,7 @@ def test_a_recording_broken_off_leaves_what_was_there(tmp_path: Path) -> None:
     assert content()[str(film)] != before[str(film)]
 
 
-def test_pictures_that_no_recording_made_are_left_alone(tmp_path: Path) -> None:
+def test_other_pictures_in_the_folder_are_kept(tmp_path: Path) -> None:
     mine = ["000100.png", "20240115.png", "999999.png"]
     for name in mine:
         (tmp_path / name).write_bytes(b"mine")
@@ -141,7 +141,7 @@ def test_pictures_that_no_recording_made_are_left_alone(tmp_path: Path) -> None:
     assert names(tmp_path) == [*(f"{n:06d}.png" for n in range(1, 14)), *mine]
 
 
-def test_what_a_killed_recording_left_is_cleared_away(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_recording_are_deleted(tmp_path: Path) -> None:
     old, young = [".a.mov.x1.tmp", ".recording.x1.tmp"], [".a.mov.x2.tmp", ".recording.x2.tmp"]
     for name in (*old, *young, ".b.mov.x1.tmp"):
         place = tmp_path / name
@@ -153,14 +153,14 @@ def test_what_a_killed_recording_left_is_cleared_away(tmp_path: Path) -> None:
     assert left == sorted([*young, ".b.mov.x1.tmp"])
 
 
-def test_only_so_many_games_are_recorded(tmp_path: Path) -> None:
+def test_only_the_first_record_games_are_recorded(tmp_path: Path) -> None:
     record(5, games=3, record_games=2, record_screen_path=str(tmp_path / "two"))
     record(5, games=3, record_screen_path=str(tmp_path / "all"))
     assert (len(names(tmp_path / "two")), len(names(tmp_path / "all"))) == (42, 63)
 
 
-class Restless(Eye):
-    """Gives up the game if told to."""
+class ImpatientEye(Eye):
+    """Abandons the game if `wants` is true."""
 
     wants = False
 
@@ -168,16 +168,16 @@ class Restless(Eye):
         return self.wants
 
 
-def test_an_audience_leaves_after_the_last_game_and_one_given_up_is_none() -> None:
-    eye = Restless()
-    audience = Audience([eye], games=2)
+def test_a_watcher_group_stops_after_its_last_game_and_abandoned_games_do_not_count() -> None:
+    eye = ImpatientEye()
+    group = WatcherGroup([eye], max_games=2)
     seen = []
     for gives_up in (False, True, False, False):
-        audience.on_game()
-        audience.on_frame(FakeEnvironment())
+        group.on_game()
+        group.on_frame(FakeEnvironment())
         seen.append(len(eye.pictures))
         eye.wants = gives_up
-        assert audience.wants_restart() == gives_up
+        assert group.wants_restart() == gives_up
     assert seen == [1, 2, 3, 3]
 
 

@@ -1,4 +1,4 @@
-"""Watching: what keys do, what there is to see, in the window and in the terminal."""
+"""Watching: what keys do, and what the window and the terminal show."""
 
 from __future__ import annotations
 
@@ -22,26 +22,19 @@ import pytest
 from fakes import FakeEnvironment, make_agent, step
 from simple_dqn.environment import Sound
 from simple_dqn.errors import GameError
-from simple_dqn.watching import terminal, viewer
+from simple_dqn.saving.snapshot import Layer
+from simple_dqn.watching import terminal
+from simple_dqn.watching.display import HELP, Decision, Scene, shortened
+from simple_dqn.watching.make import ViewerOptions, make_display
 from simple_dqn.watching.terminal import Terminal, blocks, changes, keys
-from simple_dqn.watching.viewer import (
-    Mind,
-    Saliency,
-    Scene,
-    Viewer,
-    ViewerOptions,
-    joystick,
-    make_display,
-    overlaid,
-    shortened,
-)
+from simple_dqn.watching.viewer import Saliency, Viewer, joystick, overlaid
 
 PONG = ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
 SEAQUEST = ["NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPRIGHTFIRE", "DOWNFIRE"]
 
 
 class FakeDisplay:
-    """Keeps what it is shown; `script` says which keys are pressed at which look."""
+    """Keeps what it receives. `script` has the keys that each call of `pressed` returns."""
 
     def __init__(self, script: dict[int, str | list[str]] | None = None) -> None:
         self.script = script or {}
@@ -50,7 +43,7 @@ class FakeDisplay:
         self.scenes: list[Scene] = []
         self.sounds: list[Sound] = []
         self.down: set[str] = set()
-        self.idle: set[str] = set()
+        self.unused_keys: set[str] = set()
         self.room = 99  # lines of help
         self.fullscreen = self.closed = 0
 
@@ -68,7 +61,7 @@ class FakeDisplay:
     def held(self) -> set[str]:
         return self.down
 
-    def room_for(self, help: Sequence[tuple[str, str]]) -> int:
+    def help_page_length(self, help: Sequence[tuple[str, str]]) -> int:
         return min(self.room, len(help))
 
     def toggle_fullscreen(self) -> None:
@@ -95,7 +88,7 @@ class Loud(FakeEnvironment):
 
 
 class Time:
-    """A clock that goes on only as somebody sleeps."""
+    """A clock that only `sleep` moves."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -173,7 +166,7 @@ def test_speed() -> None:
         assert (time.now - start) * 60 == pytest.approx(frames, abs=0.5)
 
 
-def test_what_a_slow_machine_lost_is_not_made_up_for() -> None:
+def test_a_slow_machine_skips_long_delays() -> None:
     seen, time = watch(FakeDisplay())
     seen.on_frame(Loud())
     time.now += 5
@@ -228,7 +221,7 @@ def test_restart_help_fullscreen_and_quit() -> None:
     assert display.closed == 1
 
 
-def test_a_hang_up_interrupts_and_is_nobodys_wish_to_quit() -> None:
+def test_a_hang_up_interrupts_but_the_user_did_not_quit() -> None:
     seen, _ = watch(FakeDisplay({1: ["hangup"]}))
     agent = make_agent([Loud()])
     seen.attach(agent)
@@ -273,7 +266,7 @@ def test_a_large_score_has_all_its_digits() -> None:
     assert "score 1234567.3  " in display.status()
 
 
-def test_a_short_line_still_tells_how_to_quit() -> None:
+def test_a_short_line_still_shows_how_to_quit() -> None:
     status = ("PAUSED", "agent", "score 7", "h: help  q: quit")
 
     def line(room: int) -> str:
@@ -296,13 +289,13 @@ def test_help_has_as_many_pages_as_it_needs() -> None:
         seen.on_frame(Loud())
         pages += display.scenes[-1].help[:5]
         hints.append(display.scenes[-1].status[-1])
-    assert pages == list(viewer.HELP)
+    assert pages == list(HELP)
     assert hints == ["h: more  q: quit", "h: more  q: quit", "h: close  q: quit", "h: help  q: quit"]
 
 
 def test_keys_that_do_nothing_are_not_offered_and_do_nothing() -> None:
     display = FakeDisplay()
-    display.idle = {"f"}
+    display.unused_keys = {"f"}
     mute = FakeEnvironment()
     mute.names = ["0", "1", "2"]
     for env, missing in ((Loud(), {"f"}), (mute, {"f", "[, ]", "arrows, space"})):
@@ -311,42 +304,42 @@ def test_keys_that_do_nothing_are_not_offered_and_do_nothing() -> None:
         display.typed = ["f", "[", "h"]
         seen.on_frame(env)
         offered = {keys for keys, _ in display.scenes[-1].help}
-        assert {keys for keys, _ in viewer.HELP} - offered == missing
+        assert {keys for keys, _ in HELP} - offered == missing
         assert ("volume 9" in display.status()) == ("[, ]" in offered)
     assert display.fullscreen == 0
 
 
-# What the agent thinks
+# The agent's decision
 
 
-def test_thoughts() -> None:
+def test_decision() -> None:
     display = FakeDisplay()
     display.typed = ["v"]
     seen, _ = watch(display)
     agent = make_agent([Loud()])
     agent.games.begin("test", new_episode=True)
-    seen.attach(agent, lambda mind: np.ones(mind.state.shape[1:]))
+    seen.attach(agent, lambda decision: np.ones(decision.state.shape[1:]))
     env = Loud()
     env.frame = 200
     seen.on_frame(env)
     seen.steer(1)
     seen.on_frame(env)
     scene = display.scenes[-1]
-    assert scene.mind
-    assert (list(scene.mind.names), scene.mind.q.tolist(), scene.mind.chosen) == (
+    assert scene.decision
+    assert (list(scene.decision.action_names), scene.decision.q_values.tolist(), scene.decision.action) == (
         ["NOOP", "RIGHT", "LEFT"],
         [0, 1, 2],
         1,
     )
-    assert scene.mind.state.shape == (2, 4, 5)
+    assert scene.decision.state.shape == (2, 4, 5)
     assert scene.picture[0, 0].tolist() == [255, 140, 0]  # all of it counts
     display.typed = ["v"]
     seen.on_frame(env)
-    assert (display.scenes[-1].mind, display.scenes[-1].picture[0, 0].tolist()) == (None, [200, 200, 200])
+    assert (display.scenes[-1].decision, display.scenes[-1].picture[0, 0].tolist()) == (None, [200, 200, 200])
 
 
-def test_thoughts_at_a_pause() -> None:
-    """They are there at once, not after the next step."""
+def test_decision_during_a_pause() -> None:
+    """It is shown at once, not after the next step."""
     display = FakeDisplay({2: "p", 20: "v", 40: "p"})
     seen, _ = watch(display)
     agent = make_agent([Loud()])
@@ -356,7 +349,7 @@ def test_thoughts_at_a_pause() -> None:
     for _ in range(3):
         seen.on_frame(Loud())
     paused = [scene for scene in display.scenes if "PAUSED" in scene.status]
-    assert [scene.mind and scene.mind.chosen for scene in (paused[0], paused[-1])] == [None, 2]
+    assert [scene.decision and scene.decision.action for scene in (paused[0], paused[-1])] == [None, 2]
 
 
 def test_saliency_is_that_of_the_chosen_action_and_of_the_network_as_it_is() -> None:
@@ -368,14 +361,34 @@ def test_saliency_is_that_of_the_chosen_action_and_of_the_network_as_it_is() -> 
     version = [0]
     explain = Saliency(lambda: networks[version[0]].layers(), lambda: version[0])
     state = np.random.default_rng(0).integers(256, size=(4, 84, 84), dtype=np.uint8)
-    heats = [explain(Mind(["a", "b", "c"], np.zeros(3), chosen, state)) for chosen in (0, 1)]
+    heats = [explain(Decision(["a", "b", "c"], np.zeros(3), chosen, state)) for chosen in (0, 1)]
     for heat in heats:
         assert heat.shape == (84, 84)
         assert heat.min() >= 0
         assert heat.max() == 1
     assert not np.array_equal(heats[0], heats[1])
     version[0] = 1
-    assert not np.array_equal(explain(Mind(["a", "b", "c"], np.zeros(3), 0, state)), heats[0])
+    assert not np.array_equal(explain(Decision(["a", "b", "c"], np.zeros(3), 0, state)), heats[0])
+
+
+def test_a_layer_that_saliency_cannot_explain_is_named_in_the_log_and_the_game_continues(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    display = FakeDisplay()
+    seen, _ = watch(display)
+    agent = make_agent([Loud()])
+    agent.games.begin("test", new_episode=True)
+    noisy = Layer("Noisy", {}, {"W": np.zeros((3, 4)), "sigma": np.zeros((3, 4))}, [])
+    seen.attach(agent, Saliency(lambda: [noisy], lambda: 0))
+    for typed in ("v", "", "v"):
+        display.typed = list(typed)
+        seen.on_frame(Loud())
+        seen.steer(1)
+    assert "no saliency for this network (see the log)" in display.scenes[1].status
+    assert display.scenes[1].decision
+    assert "no saliency" not in display.status()
+    assert caplog.text.count("cannot explain a Noisy with W, sigma") == 1
 
 
 def test_what_is_hot_is_orange_and_the_rest_dark() -> None:
@@ -405,7 +418,7 @@ def window(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def scene(picture: Any = None, **parts: Any) -> Scene:
     picture = np.random.default_rng(0).integers(256, size=(210, 160, 3), dtype=np.uint8) if picture is None else picture
     return Scene(
-        *{**dict(picture=picture, pixel_width=1.75, status=("h: help",), help=(), mind=None), **parts}.values()
+        *{**dict(picture=picture, pixel_width=1.75, status=("h: help",), help=(), decision=None), **parts}.values()
     )
 
 
@@ -422,23 +435,23 @@ def test_window_shows_every_pixel_as_a_crisp_block(window: Any) -> None:
     np.testing.assert_array_equal(shown(window)[:630], one.picture.repeat(3, axis=0).repeat(5, axis=1))
 
 
-def test_window_makes_room_for_thoughts_and_help(window: Any) -> None:
+def test_window_makes_room_for_decision_and_help(window: Any) -> None:
     one = scene()
     window.draw(one)
-    mind = Mind(PONG, np.arange(6.0), 5, np.full((4, 84, 84), 77, np.uint8))
-    window.draw(one._replace(mind=mind, help=viewer.HELP))
+    decision = Decision(PONG, np.arange(6.0), 5, np.full((4, 84, 84), 77, np.uint8))
+    window.draw(one._replace(decision=decision, help=HELP))
     picture = shown(window)
     assert picture.shape == (658, 1100, 3)
     np.testing.assert_array_equal(picture[:60, :800], one.picture.repeat(3, axis=0).repeat(5, axis=1)[:60])
     assert (picture[:, 800:] == 77).all(axis=2).sum() == 4 * 138**2
     window.draw(one)
     assert shown(window).shape == (658, 800, 3)
-    for inside in (one, one._replace(mind=mind), one):  # what the full screen showed last
+    for inside in (one, one._replace(decision=decision), one):  # what the full screen showed last
         window.toggle_fullscreen()
         window.draw(inside)
         window.toggle_fullscreen()
         window.draw(inside)
-        assert shown(window).shape == (658, 1100 if inside.mind else 800, 3)
+        assert shown(window).shape == (658, 1100 if inside.decision else 800, 3)
 
 
 @pytest.mark.parametrize("names", [PONG, SEAQUEST * 2])
@@ -469,23 +482,25 @@ def test_window_fits_the_screen_and_keeps_its_place(
     display.set_window_position(((screen[0] - size[0]) // 2, 24))
     place = inside()
     monkeypatch.setattr(display, "set_mode", moved_by_its_frame)
-    thoughtful = one._replace(mind=Mind(names, np.arange(float(len(names))), 5, np.zeros((4, 84, 84), np.uint8)))
+    panel_shown = one._replace(
+        decision=Decision(names, np.arange(float(len(names))), 5, np.zeros((4, 84, 84), np.uint8))
+    )
     for _ in range(3):
-        window.draw(thoughtful)
+        window.draw(panel_shown)
         assert inside()[1] == place[1]
         assert display.get_window_size()[0] == min(size[0] + 300, screen[0] - 16)
         window.draw(one)
         assert (inside(), display.get_window_size()) == (place, size)
         window.toggle_fullscreen()
-        window.draw(thoughtful)
+        window.draw(panel_shown)
         window.toggle_fullscreen()
         window.draw(one)
         assert (inside(), display.get_window_size()) == (place, size)
-    window.draw(thoughtful)
+    window.draw(panel_shown)
     display.set_window_position((0, 26))  # by hand
     window.draw(one)
     assert inside() == (0, 26)
-    window.draw(thoughtful)
+    window.draw(panel_shown)
     display.set_mode((200, 100), 0)  # by hand
     window.draw(one)
     assert display.get_window_size() == (200, 100)
@@ -525,14 +540,14 @@ def test_window_draws_only_what_changed(size: tuple[int, int], window: Any, monk
 
 
 @pytest.mark.parametrize("size", [(304, 192), (640, 448), (150, 100)])
-def test_thoughts_leave_the_status_alone_in_a_small_window(size: tuple[int, int], window: Any) -> None:
+def test_the_decision_does_not_cover_the_status_in_a_small_window(size: tuple[int, int], window: Any) -> None:
     import pygame
 
     one = scene(status=("h: help  q: quit",))
     window.draw(one)
-    mind = Mind([f"ACTION{n}" for n in range(18)], np.arange(18.0), 12, np.zeros((4, 84, 84), np.uint8))
+    decision = Decision([f"ACTION{n}" for n in range(18)], np.arange(18.0), 12, np.zeros((4, 84, 84), np.uint8))
     bars = []
-    for now in (one, one._replace(mind=mind)):
+    for now in (one, one._replace(decision=decision)):
         window.draw(now)
         pygame.display.set_mode(size, pygame.RESIZABLE)
         window._drawn = None
@@ -565,25 +580,25 @@ def test_all_of_the_help_can_be_read(size: tuple[int, int], pages: int, window: 
     one = scene(np.full((210, 160, 3), 200, np.uint8))
     window.draw(one)
     pygame.display.set_mode(size, pygame.RESIZABLE)
-    help: Sequence[tuple[str, str]] = viewer.HELP
+    help: Sequence[tuple[str, str]] = HELP
     count = 0
     while help:
         count += 1
         window.draw(one._replace(help=help))
         inked = (shown(window)[: size[1] - 28] > 210).all(axis=2)  # only letters are as bright
         lines = np.flatnonzero(np.diff(inked.any(axis=1), prepend=False, append=False)).reshape(-1, 2)
-        assert len(lines) >= window.room_for(help)
+        assert len(lines) >= window.help_page_length(help)
         assert not inked[0].any()
         assert not inked[-1].any()
         assert not inked[:, 0].any()
         assert not inked[:, -1].any()
-        help = help[window.room_for(help) :]
+        help = help[window.help_page_length(help) :]
     assert count == pages
 
 
 def test_window_has_room_for_the_screens_beside_18_actions(window: Any) -> None:
-    mind = Mind([str(n) for n in range(18)], np.arange(18.0), 5, np.full((4, 84, 84), 77, np.uint8))
-    window.draw(scene()._replace(mind=mind))
+    decision = Decision([str(n) for n in range(18)], np.arange(18.0), 5, np.full((4, 84, 84), 77, np.uint8))
+    window.draw(scene()._replace(decision=decision))
     assert (shown(window)[:630, 800:] == 77).all(axis=2).sum() > 4 * 84**2
 
 
@@ -613,10 +628,10 @@ def speak(program: str, **variables: str) -> None:
     program = f"""
 import os, time
 import numpy as np
-from simple_dqn.watching.window import _Speaker as Speaker
+from simple_dqn.watching.speaker import Speaker
 {program}
 """
-    variables = os.environ | {"PYTHONPATH": str(Path(viewer.__file__).parents[2])} | variables
+    variables = os.environ | {"PYTHONPATH": str(Path(terminal.__file__).parents[2])} | variables
     subprocess.run([sys.executable, "-c", program], env=variables, check=True, capture_output=True, timeout=60)
 
 
@@ -655,9 +670,9 @@ for _ in range(3):
     [(800, 630, (800, 630)), (1300, 900, (1120, 840)), (700, 1000, (640, 420)), (200, 200, (200, 150)), (1, 1, (1, 1))],
 )
 def test_picture_fits(width: int, height: int, size: tuple[int, int]) -> None:
-    from simple_dqn.watching.window import fitting
+    from simple_dqn.watching.window import fitted_size
 
-    assert fitting(210, 160, 1.75, width, height) == pytest.approx(size, abs=1)
+    assert fitted_size(210, 160, 1.75, width, height) == pytest.approx(size, abs=1)
 
 
 # The terminal
@@ -738,8 +753,8 @@ def test_terminal_is_taken_over_and_given_back(tty: Any, monkeypatch: pytest.Mon
     os.write(there, b"p\x1b[A")
     assert list(shown.pressed()) == ["p", "up"]
     assert "up" in shown.held()
-    mind = Mind(PONG, np.arange(6.0), 4, np.zeros((4, 84, 84), np.uint8))
-    shown.draw(scene(picture, pixel_width=1.0, mind=mind))
+    decision = Decision(PONG, np.arange(6.0), 4, np.zeros((4, 84, 84), np.uint8))
+    shown.draw(scene(picture, pixel_width=1.0, decision=decision))
     assert re.search(r"\x1b\[2;1H FIRE        1.000 ", said(there))
     shown.close()
     assert said(there) == "\x1b[r\x1b[0m\x1b[?25h\x1b[?1049l"
@@ -766,8 +781,8 @@ def test_terminal_is_given_back_while_the_program_is_stopped(tty: Any, monkeypat
     assert signal.getsignal(signal.SIGTSTP) == handler
 
 
-@pytest.mark.parametrize("noticed", ["as it draws", "as it listens"])
-def test_a_terminal_that_has_gone_is_told(noticed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("noticed", ["while drawing", "while reading keys"])
+def test_a_closed_terminal_is_reported(noticed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     there, here = pty.openpty()
     monkeypatch.setattr(terminal, "_INTERVAL", 0)
     with open(here, "r+b", buffering=0) as raw:
@@ -778,7 +793,7 @@ def test_a_terminal_that_has_gone_is_told(noticed: str, monkeypatch: pytest.Monk
         shown.draw(picture)
         assert list(shown.pressed()) == []
         os.close(there)
-        if noticed == "as it draws":
+        if noticed == "while drawing":
             shown.draw(picture)
         assert list(shown.pressed()) == list(shown.pressed()) == ["hangup"]
         shown.draw(picture)
@@ -844,24 +859,24 @@ def test_a_terminal_of_any_size_shows_all_of_the_help_and_how_to_quit(
     status = ("agent", "score 12", "lives 3", "speed 1x", "ε 0.05", "h: more  q: quit")
     one = scene(status=status)
     shown.draw(one)
-    help: Sequence[tuple[str, str]] = viewer.HELP
+    help: Sequence[tuple[str, str]] = HELP
     words: list[str] = []
     while help:
         shown.draw(one._replace(help=help))
         assert page.text()[size[1] - 3].endswith("h: more  q: quit")
-        count = shown.room_for(help)
+        count = shown.help_page_length(help)
         words += " ".join(page.text()[: size[1] - 3]).replace("▀", "").replace(":", "").split()
         help = help[count:]
-    assert words == " ".join(f"{keys} {text}" for keys, text in viewer.HELP).split()
+    assert words == " ".join(f"{keys} {text}" for keys, text in HELP).split()
 
 
-def test_nothing_is_left_of_the_help_or_of_thoughts_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_left_of_the_help_or_of_the_decision_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, page = paged(monkeypatch, 80, 24)
-    mind = Mind(PONG, np.arange(6.0), 5, np.zeros((4, 84, 84), np.uint8))
+    decision = Decision(PONG, np.arange(6.0), 5, np.zeros((4, 84, 84), np.uint8))
     one = scene()
     shown.draw(one)
     bare = page.text()
-    for now in (one._replace(help=viewer.HELP), one._replace(mind=mind), one._replace(help=viewer.HELP[:1]), one):
+    for now in (one._replace(help=HELP), one._replace(decision=decision), one._replace(help=HELP[:1]), one):
         shown.draw(now)
         left_over = page.text()
         monkeypatch.setattr(shown, "_cells", None)  # all is drawn
@@ -881,10 +896,18 @@ def test_what_follows_a_game_in_a_terminal_has_a_line_of_its_own(tty: Any, monke
     assert page.text()[0] == "num_games: 1"
 
 
-def test_thoughts_in_a_terminal() -> None:
-    mind = Mind(["NOOP", "RIGHTFIRE"], np.array([-1.0, 0.25]), 1, np.zeros((4, 84, 84), np.uint8))
-    assert terminal._thoughts(mind, 2) == [" NOOP       -1.000 █    ", ">RIGHTFIRE   0.250 █████"]
-    assert terminal._thoughts(mind, 1) == [">RIGHTFIRE   0.250 █████"]  # the one that counts
+def test_q_values_in_a_terminal() -> None:
+    decision = Decision(["NOOP", "RIGHTFIRE"], np.array([-1.0, 0.25]), 1, np.zeros((4, 84, 84), np.uint8))
+    assert terminal.q_value_lines(decision, 2) == [" NOOP       -1.000 █    ", ">RIGHTFIRE   0.250 █████"]
+    assert terminal.q_value_lines(decision, 1) == [">RIGHTFIRE   0.250 █████"]  # the chosen action
+
+
+@pytest.mark.parametrize("worst", [np.nan, np.inf, -np.inf])
+def test_the_decision_of_a_network_that_diverged_is_shown(worst: float, window: Any) -> None:
+    decision = Decision(PONG, np.array([worst, 1, 2, 3, 4, 5], np.float32), 5, np.full((4, 84, 84), 77, np.uint8))
+    window.draw(scene(decision=decision))
+    assert (shown(window) == (255, 170, 60)).all(axis=2).any()  # the chosen action
+    assert terminal.q_value_lines(decision, 6)[5] == ">LEFTFIRE    5.000 █████"
 
 
 # Where
@@ -904,7 +927,7 @@ def test_where_games_are_shown(tty: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("SDL_VIDEODRIVER", "nonsense")
     assert isinstance(make_display(ViewerOptions(display_screen=True)), Terminal)
     monkeypatch.delenv("SDL_VIDEODRIVER")
-    monkeypatch.setenv("DISPLAY", ":77")  # where nobody answers SDL would draw where nobody sees
+    monkeypatch.setenv("DISPLAY", ":77")  # a display that does not exist, for which SDL would draw invisibly
     assert isinstance(make_display(ViewerOptions(display_screen=True)), Terminal)
 
 

@@ -84,24 +84,26 @@ def read_network(layers: Sequence[Layer]) -> Network:
     place = 0  # Neon counts rectifiers and batch normalizations as separate layers
     for layer in layers:
         known: list[Any] = network.dense if network.dense or layer.type == "Linear" else network.convolutions
-        if layer.type == "BatchNorm":
+        if layer.type == "BatchNorm" and known:
             beta, gamma, mean, var = (
                 np.asarray(layer.params[key], np.float32) for key in ("beta", "gamma", "gmean", "gvar")
             )
             scale = (gamma / np.sqrt(var + np.float32(_EPSILON))).reshape(known[-1].scale.shape)
             known[-1] = known[-1]._replace(scale=scale, shift=(beta - mean * scale.reshape(-1, 1)).reshape(scale.shape))
-        elif layer.type == "Convolution" and [*layer.params] == ["W"]:
+        elif layer.type == "Convolution" and not network.dense and [*layer.params] == ["W"]:
             known.append(_convolution(layer, f"{place:04d}"))
         elif layer.type != "Linear" or [*layer.params] != ["W"]:
             raise SnapshotError(
-                f"guided back-propagation cannot explain a {layer.type} with {', '.join(layer.params)}: remove the "
-                "layer, or add it to simple_dqn/learning/guided.py"
+                f"guided back-propagation cannot explain a {layer.type} with {', '.join(layer.params)} here: remove "
+                "the layer, or add it to simple_dqn/learning/guided.py"
             )
         else:
             weights = np.asarray(layer.params["W"], np.float32)
             one = np.ones(len(weights), np.float32)
             known.append(Dense(weights, one, one * 0))
         place += 1 if layer.type == "BatchNorm" else 2
+    if not network.convolutions:
+        raise SnapshotError("guided back-propagation needs a convolutional layer, and this network has none")
     return network
 
 

@@ -1,7 +1,6 @@
-"""Recordings of a game: its frames as PNG, its sound as WAV, both as a film.
+"""Recordings of a game: its frames as PNG files, its sound as a WAV file, both as a film.
 
-A recording grows in a hidden place beside its own, and takes that only when it is complete: what was recorded before is
-safe until then.
+A recording is written to a hidden temporary file or folder. It replaces an earlier recording only when it is complete.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ from simple_dqn.environment import Environment, Picture
 from simple_dqn.errors import OptionError, OutputError, reason
 from simple_dqn.options import Options, option
 from simple_dqn.saving.files import GrowingFile, clear_away, require_writable
-from simple_dqn.watching.pixels import enlarged, least_height
+from simple_dqn.watching.display import enlarged, least_height
 from simple_dqn.watching.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
-_FILM_HEIGHT = 630  # pixels at most, unless the game has more: Atari's 210, three times
-_FILM_SOUND = 48_000  # samples per second; every player takes these
-# Of 18 a viewer sees no loss; the faster preset costs a few bytes, the slower ones more time than playing.
+_FILM_HEIGHT = 630  # maximum in pixels, unless the game has more: three times Atari's 210
+_FILM_SOUND = 48_000  # samples per second, because every player supports this rate
+# At crf 18 the loss is invisible. Slower presets than veryfast take longer than the game, and save few bytes.
 _X264 = {"preset": "veryfast", "crf": "18"}
-_GIF_RATE = 50  # pictures per second that a GIF can tell, in hundredths of a second
+_GIF_RATE = 50  # maximum pictures per second, because GIF files count in hundredths of a second
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,10 @@ class RecorderOptions(Options):
 
 
 def make_recorders(options: RecorderOptions) -> list[Watcher]:
-    """Those that make the recordings which `options` ask for.
+    """The recorders that `options` ask for.
 
     Raises:
-        OptionError: there are no films of that kind.
+        OptionError: the type of a file is unknown.
         OutputError: a recording cannot be written.
     """
     kinds: tuple[tuple[str | None, Callable[[Path, int], Watcher]], ...] = (
@@ -66,27 +65,27 @@ def make_recorders(options: RecorderOptions) -> list[Watcher]:
 
 
 class Recorder(Watcher):
-    """Records the first so many games (0: all) to `target`.
+    """Records the first `max_games` games (0: all) to `target`.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the target cannot be written.
     """
 
-    def __init__(self, target: Path, games: int) -> None:
+    def __init__(self, target: Path, max_games: int) -> None:
         self.target = target
-        self._most_games = games
+        self._max_games = max_games
         self._games = 0
         self._open = False
-        self._missing = [path for path in (target, *target.parents) if not path.exists()]
+        self._new_paths = [path for path in (target, *target.parents) if not path.exists()]
         self._require_writable()
 
     def on_game(self) -> None:
         self._games += 1
 
     def on_frame(self, environment: Environment) -> None:
-        if 0 < self._most_games < self._games:
+        if 0 < self._max_games < self._games:
             return
-        with self._telling_of_errors():
+        with self._output_errors():
             if not self._open:
                 self._open = True
                 self._begin(environment)
@@ -94,7 +93,7 @@ class Recorder(Watcher):
 
     def finish(self) -> None:
         if self._open:
-            with self._telling_of_errors():
+            with self._output_errors():
                 self._complete()
             self._open = False
             logger.info("Recorded %s", self.target)
@@ -103,13 +102,13 @@ class Recorder(Watcher):
         if self._open:
             self._open = False
             self._discard()
-            with contextlib.suppress(OSError):  # something else may lie there by now
-                for folder in filter(Path.is_dir, self._missing):
+            with contextlib.suppress(OSError):  # because other files may be in it by now
+                for folder in filter(Path.is_dir, self._new_paths):
                     folder.rmdir()
-            logger.info("The recording was broken off: nothing is left of it, and %s is as it was before", self.target)
+            logger.info("The recording was interrupted and is deleted. %s is as it was before", self.target)
 
     @contextlib.contextmanager
-    def _telling_of_errors(self) -> Any:
+    def _output_errors(self) -> Any:
         try:
             yield
         except self._errors() as error:
@@ -123,23 +122,23 @@ class Recorder(Watcher):
 
     @abstractmethod
     def _begin(self, environment: Environment) -> None:
-        """Makes the hidden place."""
+        """Make the temporary file or folder."""
 
     @abstractmethod
     def _add(self, environment: Environment) -> None:
-        """Adds the frame that there is to see and hear."""
+        """Add the current frame and its sound."""
 
     @abstractmethod
     def _complete(self) -> None:
-        """Moves what was recorded to the target."""
+        """Move the recording to the target."""
 
     @abstractmethod
     def _discard(self) -> None:
-        """Removes the hidden place."""
+        """Delete the temporary file or folder."""
 
 
 class Frames(Recorder):
-    """A folder of pictures; wide pixels are drawn as two."""
+    """A folder of PNG files. A wide pixel becomes two."""
 
     _folder: Path | None = None
 
@@ -158,8 +157,8 @@ class Frames(Recorder):
     def _add(self, environment: Environment) -> None:
         assert self._folder
         picture = enlarged(environment.picture(), environment.pixel_width, 1)
-        whole, png = self._encode(".png", np.ascontiguousarray(picture[..., ::-1]))  # OpenCV has blue first
-        if not whole:
+        encoded, png = self._encode(".png", np.ascontiguousarray(picture[..., ::-1]))  # because OpenCV has blue first
+        if not encoded:
             raise OSError("OpenCV cannot make a PNG of the frame")
         self._count += 1
         (self._folder / f"{self._count:06d}.png").write_bytes(png.tobytes())
@@ -168,10 +167,10 @@ class Frames(Recorder):
         assert self._folder
         for file in sorted(self._folder.iterdir()):
             os.replace(file, self.target / file.name)
-        after = self._count + 1
-        while (file := self.target / f"{after:06d}.png").is_file():  # of an earlier, longer recording; no others
+        surplus = self._count + 1
+        while (file := self.target / f"{surplus:06d}.png").is_file():  # the rest of an earlier, longer recording
             file.unlink()
-            after += 1
+            surplus += 1
         self._folder.rmdir()
 
     def _discard(self) -> None:
@@ -196,12 +195,12 @@ class _FileRecorder(Recorder):
 
 
 class SoundTrack(_FileRecorder):
-    """A WAV file: one channel, unsigned bytes."""
+    """A WAV file: one channel, 8 bits unsigned."""
 
-    def __init__(self, target: Path, games: int) -> None:
+    def __init__(self, target: Path, max_games: int) -> None:
         if target.suffix.lower() != ".wav":
             raise OptionError(f"--record_sound_filename {target}: sounds are .wav")
-        super().__init__(target, games)
+        super().__init__(target, max_games)
 
     def meet(self, environment: Environment) -> None:
         if not environment.sound().size:
@@ -210,7 +209,7 @@ class SoundTrack(_FileRecorder):
     def _begin(self, environment: Environment) -> None:
         super()._begin(environment)
         assert self._growing
-        self._wave = wave.open(self._growing.file, "wb")  # noqa: SIM115  (stays open as long as the recording)
+        self._wave = wave.open(self._growing.file, "wb")  # noqa: SIM115  (stays open during the recording)
         self._wave.setnchannels(1)
         self._wave.setsampwidth(1)
         self._wave.setframerate(environment.sound().size * environment.frames_per_second)
@@ -223,7 +222,7 @@ class SoundTrack(_FileRecorder):
         super()._complete()
 
     def _discard(self) -> None:
-        with contextlib.suppress(Exception):  # as it grows where there is no room, say
+        with contextlib.suppress(Exception):  # such as a full disk
             self._wave.close()
         super()._discard()
 
@@ -231,11 +230,11 @@ class SoundTrack(_FileRecorder):
 class Film(_FileRecorder):
     """H.264 and AAC, which every player and browser knows, or an animated GIF."""
 
-    def __init__(self, target: Path, games: int) -> None:
+    def __init__(self, target: Path, max_games: int) -> None:
         self._kind = target.suffix.lower()[1:]
         if self._kind not in ("mov", "mp4", "gif"):
             raise OptionError(f"--video_file {target}: films are .mov, .mp4 or .gif")
-        super().__init__(target, games)
+        super().__init__(target, max_games)
 
     def _errors(self) -> tuple[type[Exception], ...]:
         from av import FFmpegError
@@ -247,7 +246,7 @@ class Film(_FileRecorder):
 
         super()._begin(environment)
         assert self._growing
-        options = {} if self._kind == "gif" else {"movflags": "faststart"}  # browsers begin before they have it all
+        options = {} if self._kind == "gif" else {"movflags": "faststart"}  # browsers start it before the download ends
         self._container = av.open(self._growing.temporary, "w", format=self._kind, options=options)
         make = _GIFTrack if self._kind == "gif" else _PictureTrack
         self._tracks: list[Any] = [make(self._container, environment)]
@@ -265,13 +264,13 @@ class Film(_FileRecorder):
         super()._complete()
 
     def _discard(self) -> None:
-        with contextlib.suppress(Exception):  # whatever it complains of, it is thrown away
+        with contextlib.suppress(Exception):  # because the film is deleted anyway
             self._container.close()
         super()._discard()
 
 
 def _resized(picture: Picture, height: int, width: int) -> Picture:
-    """Resize a picture to the film's size, that of the first one, because an environment may change its size."""
+    """Resize a picture to the film's size, because an environment may change its size."""
     import cv2
 
     if picture.shape[:2] == (height, width):
@@ -287,7 +286,7 @@ class _PictureTrack:
     def __init__(self, container: Any, environment: Environment) -> None:
         self._container = container
         self._scale = _film_scale(environment)
-        height, width, _ = self._shape(environment)
+        height, width, _ = self._picture(environment).shape
         rate = Fraction(environment.frames_per_second).limit_denominator(1001)
         self._stream = stream = container.add_stream("libx264", rate=rate, options=_X264)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -305,11 +304,8 @@ class _PictureTrack:
     def end(self) -> None:
         self._container.mux(self._stream.encode(None))
 
-    def _shape(self, environment: Environment) -> tuple[int, ...]:
-        return self._picture(environment).shape
-
     def _picture(self, environment: Environment) -> Picture:
-        """Enlarged, and of an even number of rows and columns, as colours are stored for two by two."""
+        """The enlarged picture, with even height and width, because H.264 stores colours for 2x2 pixels."""
         picture = enlarged(environment.picture(), environment.pixel_width, self._scale)
         height, width, _ = picture.shape
         return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -344,19 +340,19 @@ class _SoundTrack:
 
 
 class _GIFTrack:
-    """Pictures of at most 256 colours, at a rate that a GIF can have: every other one of 60 a second.
+    """At most 256 colours and 50 pictures a second: of 60 frames a second, every other one is used.
 
-    Pixels have the same shape as in a film. They are as small as that allows, because GIFs are large.
+    Pixels have the same shape as in a film, and are as small as this shape allows, because GIF files are large.
     """
 
     def __init__(self, container: Any, environment: Environment) -> None:
         self._container = container
-        self._every = max(1, -(-round(environment.frames_per_second) // _GIF_RATE))
+        self._interval = max(1, -(-round(environment.frames_per_second) // _GIF_RATE))
         self._frames = 0
-        self._colours: dict[int, int] = {}
+        self._indexes: dict[int, int] = {}  # of the colours in the palette
         self._palette = np.zeros((256, 4), np.uint8)  # alpha, red, green, blue
         self._palette[:, 0] = 255
-        rate = Fraction(environment.frames_per_second / self._every).limit_denominator(1001)
+        rate = Fraction(environment.frames_per_second / self._interval).limit_denominator(1001)
         self._stream = stream = container.add_stream("gif", rate=rate)
         self._scale = least_height(environment.pixel_width, _film_scale(environment))
         picture = environment.picture()
@@ -369,33 +365,33 @@ class _GIFTrack:
         from av import VideoFrame
 
         self._frames += 1
-        if (self._frames - 1) % self._every:
+        if (self._frames - 1) % self._interval:
             return
         picture = _resized(environment.picture(), *self._size)
-        indexes = enlarged(self._indexes(picture), environment.pixel_width, self._scale)
+        indexes = enlarged(self._indexed(picture), environment.pixel_width, self._scale)
         indexed: Any = (indexes, self._palette)
         frame = VideoFrame.from_ndarray(indexed, "pal8")
-        frame.pts, frame.time_base = (self._frames - 1) // self._every, self._time_base
+        frame.pts, frame.time_base = (self._frames - 1) // self._interval, self._time_base
         self._container.mux(self._stream.encode(frame))
 
     def end(self) -> None:
         self._container.mux(self._stream.encode(None))
 
-    def _indexes(self, picture: Picture) -> NDArray[np.uint8]:
-        """The place of every pixel's colour in the palette, which grows with the film; then the nearest will do."""
+    def _indexed(self, picture: Picture) -> NDArray[np.uint8]:
+        """The palette index of each pixel. New colours are added until the palette is full."""
         packed = picture.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)  # (height, width)
         colours, inverse = np.unique(packed, return_inverse=True)
-        places = np.array([self._place(int(colour)) for colour in colours], np.uint8)
-        return places[inverse].reshape(packed.shape)
+        indexes = np.array([self._index(int(colour)) for colour in colours], np.uint8)
+        return indexes[inverse].reshape(packed.shape)
 
-    def _place(self, colour: int) -> int:
-        place = self._colours.get(colour)
-        if place is None:
-            rgb = np.array([colour >> 16, colour >> 8 & 255, colour & 255])
-            place = len(self._colours)
-            if place < 256:
-                self._palette[place, 1:] = rgb
-                self._colours[colour] = place
-            else:
-                place = int(np.square(self._palette[:, 1:].astype(int) - rgb).sum(axis=1).argmin())
-        return place
+    def _index(self, colour: int) -> int:
+        """The palette index of a colour, or of the nearest one if the palette is full."""
+        if colour in self._indexes:
+            return self._indexes[colour]
+        rgb = np.array([colour >> 16, colour >> 8 & 255, colour & 255])
+        index = len(self._indexes)
+        if index == 256:
+            return int(np.square(self._palette[:, 1:].astype(int) - rgb).sum(axis=1).argmin())
+        self._palette[index, 1:] = rgb
+        self._indexes[colour] = index
+        return index

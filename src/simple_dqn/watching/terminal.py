@@ -1,4 +1,4 @@
-"""A game in a text terminal: two pixels in every character, as the upper half of a block and what is behind it."""
+"""A game in a text terminal. Each character shows two pixels: the upper half block, and its background below."""
 
 from __future__ import annotations
 
@@ -17,38 +17,37 @@ from typing import Any
 import numpy as np
 
 from simple_dqn.environment import Picture, Sound
-from simple_dqn.watching.viewer import HELP, Mind, Scene, shortened
+from simple_dqn.watching.display import HELP, Decision, Scene, shortened
 
-_LOG_LINES = 2  # at the bottom, where what goes to the log and the progress bar scrolls by
-_INTERVAL = 1 / 30  # seconds between two pictures, at least: a line to a far-off machine is slow
-_HELD = 0.3  # seconds that a key counts as down: terminals tell of presses, and repeat them, but not of releases
+_LOG_LINES = 2  # at the bottom, for the log and the progress bar
+_INTERVAL = 1 / 30  # minimum seconds between two pictures, because connections over SSH can be slow
+_HELD = 0.3  # seconds that a key counts as down, because terminals report presses and repeats but no releases
 _SEQUENCES = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "right", b"\x1b[D": "left"}
 _SEQUENCES |= {b"\x1bO" + name[-1:]: key for name, key in _SEQUENCES.items()}
 _NAMES = {" ": "space", "\x1b": "escape"}
-_KEYS = 13  # columns of the longest keys in the help
-_PANEL = 24  # columns of the agent's thoughts, beside the picture where there is room
+_KEY_COLUMNS = 13  # width of the longest keys in the help
+_PANEL_COLUMNS = 24  # width of the Q-values
 
 
 class Terminal:
-    """The terminal at standard input and output; taken over with the first picture, at whatever size it has.
+    """The terminal of standard input and output, of any size. The first picture takes it over.
 
-    The last lines go on scrolling, so that the log and the progress bar have a place. What was logged meanwhile is
-    repeated at the end, as the picture takes its place. A terminal that has gone, with an SSH connection say, is told
-    as the key "hangup".
+    The last lines scroll, for the log and the progress bar. `close` restores the terminal and prints the log lines
+    again. If the terminal is closed, for example because an SSH connection ended, `pressed` yields the key "hangup".
     """
 
-    idle: Collection[str] = frozenset(("[", "]", "f"))
+    unused_keys: Collection[str] = frozenset(("[", "]", "f"))
 
     def __init__(self) -> None:
         self._settings: Any = None
-        self._gone = False
-        self._cells: Any = None  # what is on the screen
-        self._side_size = (0, 0)  # width and height of what covers the picture
+        self._closed = False
+        self._cells: Any = None  # what the screen shows; None: draw all
+        self._panel_size = (0, 0)  # width and height of the text over the picture
         self._shown = float("-inf")
-        self._times: dict[str, float] = {}  # when which key was pressed last
+        self._press_times: dict[str, float] = {}  # of the last press of each key
         self._size = os.terminal_size((0, 0))
         self._full_colour = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
-        self._log = _Keep()
+        self._log = _LogKeeper()
 
     @staticmethod
     def is_possible() -> bool:
@@ -59,7 +58,7 @@ class Terminal:
 
     def draw(self, scene: Scene) -> None:
         now = time.monotonic()
-        if self._gone or now - self._shown < _INTERVAL:
+        if self._closed or now - self._shown < _INTERVAL:
             return
         self._shown = now
         try:
@@ -67,7 +66,7 @@ class Terminal:
                 self._open()
             self._show(scene)
         except OSError:
-            self._gone = True
+            self._closed = True
 
     def _show(self, scene: Scene) -> None:
         size = os.get_terminal_size(sys.stdout.fileno())
@@ -76,39 +75,39 @@ class Terminal:
             self._size, self._cells = size, None
             text = f"\x1b[2J\x1b[{max(1, size.lines - _LOG_LINES + 1)};{size.lines}r\x1b[{size.lines};1H"
         rows = self._rows()
-        side = self._side(scene, size.columns, rows)  # before the picture, which it may uncover
-        text += "\x1b7" + self._picture(scene, size.columns, rows) + side
+        panel = self._panel(scene, size.columns, rows)  # first, because a smaller one uncovers the picture
+        text += "\x1b7" + self._picture(scene, size.columns, rows) + panel
         status = shortened(scene.status, lambda line: len(line) <= size.columns)
-        # Cleared first because the cursor stays on a line's last character: clearing after it would take that away.
+        # Clear the line before writing it, because the cursor stays on the last character of a full line.
         text += f"\x1b[{rows + 1};1H\x1b[0m\x1b[K{status[: size.columns]}\x1b8"
         self._write(text)
 
     def _rows(self) -> int:
-        """Lines of the picture: all but the status and the log."""
+        """Lines of the picture: all but those of the status and the log."""
         return max(1, self._size.lines - _LOG_LINES - 1)
 
     def play(self, sound: Sound, frames_per_second: float) -> None:
-        """A terminal has no sound."""
+        """Do nothing: a terminal has no sound."""
 
     def pressed(self) -> Iterator[str]:
         if self._settings is None:
             return
         for key in keys(self._read()):
-            self._times[key] = time.monotonic()
+            self._press_times[key] = time.monotonic()
             yield key
-        if self._gone:
+        if self._closed:
             yield "hangup"
 
     def held(self) -> set[str]:
         now = time.monotonic()
-        return {key for key, pressed in self._times.items() if now - pressed < _HELD}
+        return {key for key, pressed in self._press_times.items() if now - pressed < _HELD}
 
-    def room_for(self, help: Sequence[tuple[str, str]]) -> int:
-        taken = np.cumsum([len(help_lines(*line, self._size.columns)) for line in help])
-        return max(1, int((taken <= self._rows()).sum()))
+    def help_page_length(self, help: Sequence[tuple[str, str]]) -> int:
+        last_lines = np.cumsum([len(help_lines(*line, self._size.columns)) for line in help])
+        return max(1, int((last_lines <= self._rows()).sum()))
 
     def toggle_fullscreen(self) -> None:
-        """A terminal's size is its own."""
+        """Do nothing: the program cannot resize a terminal."""
 
     def close(self) -> None:
         if self._settings is None:
@@ -117,7 +116,7 @@ class Terminal:
 
         logging.getLogger().removeHandler(self._log)
         signal.signal(signal.SIGTSTP, self._stop_before)
-        with contextlib.suppress(OSError, termios.error):  # the terminal may have gone
+        with contextlib.suppress(OSError, termios.error):  # the terminal may be closed
             self._give_back()
         self._settings = None
         with contextlib.suppress(OSError):
@@ -137,8 +136,8 @@ class Terminal:
 
         tty.setcbreak(sys.stdin.fileno())
         # Clear the progress bar first, because the terminal shows its line again after the game.
-        self._write("\r\x1b[K\x1b[?1049h\x1b[?25l\x1b[2J")  # another page, no cursor
-        self._size = os.terminal_size((0, 0))  # all is to be drawn
+        self._write("\r\x1b[K\x1b[?1049h\x1b[?25l\x1b[2J")  # alternate screen, no cursor
+        self._size = os.terminal_size((0, 0))  # so that everything is drawn
 
     def _give_back(self) -> None:
         import termios
@@ -147,20 +146,20 @@ class Terminal:
         termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._settings)
 
     def _stop(self, *_: Any) -> None:
-        """After Ctrl-Z the shell has its page until the program is to go on."""
+        """After Ctrl-Z, return the terminal to the shell until the program continues."""
         self._give_back()
         os.kill(os.getpid(), signal.SIGSTOP)
         self._take_over()
 
     def _read(self) -> bytes:
         typed = b""
-        while not self._gone and select.select([sys.stdin], [], [], 0)[0]:
+        while not self._closed and select.select([sys.stdin], [], [], 0)[0]:
             try:
-                some = os.read(sys.stdin.fileno(), 1024)
+                data = os.read(sys.stdin.fileno(), 1024)
             except OSError:
-                some = b""
-            self._gone = not some
-            typed += some
+                data = b""
+            self._closed = not data
+            typed += data
         return typed
 
     def _write(self, text: str) -> None:
@@ -176,15 +175,17 @@ class Terminal:
         blank = "\x1b[0m\x1b[2J" if before is None else ""
         return blank + changes(cells, before, self._full_colour)
 
-    def _side(self, scene: Scene, columns: int, rows: int) -> str:
-        """Help or thoughts, at the right: beside the picture, or over it where there is no room."""
+    def _panel(self, scene: Scene, columns: int, rows: int) -> str:
+        """The help or the Q-values, at the right edge. If the terminal is narrow, they cover a part of the picture."""
         if scene.help:
-            lines = [line for item in scene.help[: self.room_for(scene.help)] for line in help_lines(*item, columns)]
+            lines = [
+                line for item in scene.help[: self.help_page_length(scene.help)] for line in help_lines(*item, columns)
+            ]
         else:
-            lines = _thoughts(scene.mind, rows) if scene.mind else []
+            lines = q_value_lines(scene.decision, rows) if scene.decision else []
         lines = lines[:rows]
-        width = min(columns, max(_PANEL, *map(len, lines))) if lines else 0
-        before, self._side_size = self._side_size, (width, len(lines))
+        width = min(columns, max(_PANEL_COLUMNS, *map(len, lines))) if lines else 0
+        before, self._panel_size = self._panel_size, (width, len(lines))
         if width < before[0] or len(lines) < before[1]:
             self._cells = None
         left = columns - width + 1
@@ -192,24 +193,24 @@ class Terminal:
 
 
 def help_lines(keys: str, text: str, columns: int) -> list[str]:
-    """A line of help, or several where the terminal is too narrow for it."""
-    if columns >= _KEYS + 2 + max(len(text) for _, text in HELP):
-        return [f"{keys:>{_KEYS}}  {text}"]
+    """The lines of one help entry: one, or several in a narrow terminal."""
+    if columns >= _KEY_COLUMNS + 2 + max(len(text) for _, text in HELP):
+        return [f"{keys:>{_KEY_COLUMNS}}  {text}"]
     return textwrap.wrap(f"{keys}: {text}", max(1, columns))
 
 
-def _thoughts(mind: Mind, rows: int) -> list[str]:
-    """A line for every action, or for as many as fit: its name, Q-value and bar; that chosen is marked."""
-    low, high = float(np.min(mind.q)), float(np.max(mind.q))
+def q_value_lines(decision: Decision, rows: int) -> list[str]:
+    """At most `rows` lines: each action's name, Q-value and bar. The chosen action is marked, and always included."""
     lines = []
-    for i, (name, q) in enumerate(zip(mind.names, mind.q.tolist(), strict=True)):
-        bar = "█" * (1 + round(4 * (q - low) / (high - low)) if high > low else 5)
-        lines.append(f"{'>' if i == mind.chosen else ' '}{name[:9]:<9} {q:7.3f} {bar:<5}")
-    return lines[max(0, mind.chosen + 1 - rows) :][:rows]
+    columns = zip(decision.action_names, decision.q_values.tolist(), decision.bar_lengths(), strict=True)
+    for i, (name, q, length) in enumerate(columns):
+        bar = "█" * (1 + round(4 * length))
+        lines.append(f"{'>' if i == decision.action else ' '}{name[:9]:<9} {q:7.3f} {bar:<5}")
+    return lines[max(0, decision.action + 1 - rows) :][:rows]
 
 
 def keys(typed: bytes) -> Iterator[str]:
-    """The keys that a terminal tells of by these bytes."""
+    """The keys that these bytes from a terminal mean."""
     for part in re.findall(rb"\x1b[\[O][0-9;]*[A-Za-z~]|[\x00-\x7f]", typed):
         if len(part) > 1:
             if part in _SEQUENCES:
@@ -221,21 +222,21 @@ def keys(typed: bytes) -> Iterator[str]:
 
 
 def blocks(picture: Picture, pixel_width: float, columns: int, rows: int) -> Picture:
-    """`picture` in as many half characters as fit, in its shape: (rows, columns, 2 halves, 3) uint8.
+    """`picture` resized to half characters, as large as it fits: (rows, columns, 2 halves, 3) uint8.
 
-    Half a character is about as high as wide.
+    Half a character is about as high as it is wide.
     """
     import cv2
 
     height, width, _ = picture.shape
     shrink = min(columns / (width * pixel_width), 2 * rows / height)
-    across, down = max(1, int(width * pixel_width * shrink)), max(1, int(height * shrink / 2))
-    small = cv2.resize(picture, (across, 2 * down), interpolation=cv2.INTER_AREA)
-    return small.reshape(down, 2, across, 3).transpose(0, 2, 1, 3)
+    width, height = max(1, int(width * pixel_width * shrink)), max(1, int(height * shrink / 2))
+    small = cv2.resize(picture, (width, 2 * height), interpolation=cv2.INTER_AREA)
+    return small.reshape(height, 2, width, 3).transpose(0, 2, 1, 3)
 
 
 def changes(cells: Picture, before: Picture | None, full_colour: bool) -> str:
-    """What to write to a terminal that shows `before` so that it shows `cells`, from its top left corner on."""
+    """The text that makes a terminal show `cells`, if it shows `before` now. None: what it shows is unknown."""
     changed = np.ones(cells.shape[:2], bool) if before is None else (cells != before).any(axis=(2, 3))
     text = []
     for row in np.flatnonzero(changed.any(axis=1)).tolist():
@@ -256,7 +257,7 @@ def _colours(halves: list[list[int]], full_colour: bool) -> str:
 
 
 def _of_256(red: int, green: int, blue: int) -> int:
-    """The nearest of the 216 colours, or of the 24 greys, that nearly every terminal has."""
+    """The number of the nearest colour among the 216 colours and 24 greys that nearly every terminal has."""
     if max(red, green, blue) - min(red, green, blue) < 12:
         grey = (red + green + blue) // 3
         return 16 if grey < 4 else 231 if grey > 246 else 232 + min(23, max(0, (grey - 3) // 10))
@@ -264,8 +265,8 @@ def _of_256(red: int, green: int, blue: int) -> int:
     return 16 + 36 * r + 6 * g + b
 
 
-class _Keep(logging.Handler):
-    """Keeps what is logged."""
+class _LogKeeper(logging.Handler):
+    """Keeps the last 1000 lines of the log."""
 
     def __init__(self) -> None:
         super().__init__()

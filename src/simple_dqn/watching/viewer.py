@@ -1,133 +1,57 @@
-"""Watching a game: its speed, who plays, and what the agent thinks, for a window or a text terminal to show.
+"""Shows a game while it is played. The user sets its speed, steers it, and sees the agent's decisions.
 
-`Viewer` decides what there is to see and what keys mean; a `Display` shows it: `window.Window` or `terminal.Terminal`.
+`Viewer` decides what is shown and what the keys do. A `Display` draws it: `Window` or `Terminal`.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.agent import Agent, Callback, Step
-from simple_dqn.environment import Environment, Picture, Sound
-from simple_dqn.errors import GameError
+from simple_dqn.environment import Environment, Picture
+from simple_dqn.errors import SnapshotError
 from simple_dqn.learning.guided import guided_q_value, read_network, saliency
-from simple_dqn.options import Options, option
 from simple_dqn.reports.scores import score_text
 from simple_dqn.saving.snapshot import Layer
+from simple_dqn.watching.display import HELP, Decision, Display, Scene
 from simple_dqn.watching.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
-HELP = (
-    ("m", "take over, give back"),
-    ("arrows, space", "joystick and button"),
-    ("0 to 9", "play that action"),
-    ("a, s", "slower, faster"),
-    ("[, ]", "volume"),
-    ("p", "pause"),
-    ("n", "one step"),
-    ("r", "restart the game"),
-    ("v", "what the agent thinks"),
-    ("f", "full screen"),
-    ("h", "this help"),
-    ("q, Esc", "quit"),
-)
-_SPEEDS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0, 16.0, float("inf"))  # inf: as fast as it goes
-_REFRESH = 1 / 60  # seconds between two pictures at most, where the game is faster
-_LATE = 0.1  # seconds: what a slow machine lost beyond this is not made up for
+_SPEEDS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0, 16.0, float("inf"))  # inf: as fast as possible
+_REFRESH = 1 / 60  # minimum seconds between two pictures at speeds above 1
+_MAX_DELAY = 0.1  # seconds that a slow machine catches up; the rest is skipped
 _JOYSTICK = ("up", "down", "left", "right", "space")
 
-
-@dataclass(frozen=True)
-class ViewerOptions(Options):
-    title = "Viewer"
-    display_screen: bool | str = option(
-        False, "show the game in a window; terminal, or true without a display: show it as text",
-        choices=("true", "false", "terminal"), kept="never",
-    )  # fmt: skip
-
-
-class Mind(NamedTuple):
-    """What the agent thinks of a state."""
-
-    names: Sequence[str]  # of the actions
-    q: NDArray[np.floating[Any]]  # (num_actions,)
-    chosen: int  # the action that it chose, at random perhaps
-    state: NDArray[np.uint8]  # (history, height, width)
-
-
-class Scene(NamedTuple):
-    """What there is to see."""
-
-    picture: Picture
-    pixel_width: float  # in heights
-    status: Sequence[str]  # parts, the most important first, but the keys for help and quitting last; see `shortened`
-    help: Sequence[tuple[str, str]]  # keys and what they do, from this page on; empty unless asked for
-    mind: Mind | None
-
-
-class Display(Protocol):
-    """Shows scenes, plays sounds and has keys."""
-
-    @property
-    def idle(self) -> Collection[str]:
-        """The keys of HELP that do nothing here."""
-
-    def draw(self, scene: Scene) -> None:
-        """Shows `scene`.
-
-        Raises:
-            GameError: there is nothing any more to show it on.
-        """
-
-    def play(self, sound: Sound, frames_per_second: float) -> None:
-        """Plays a frame's sound after those before."""
-
-    def pressed(self) -> Iterable[str]:
-        """The keys pressed since the last call: characters, or up, down, left, right, space, escape."""
-
-    def held(self) -> set[str]:
-        """The keys that are down now, by the same names."""
-
-    def room_for(self, help: Sequence[tuple[str, str]]) -> int:
-        """How many lines of `help`, from the first on, can be read at once: at least one."""
-
-    def toggle_fullscreen(self) -> None:
-        """Fills the screen, or no longer."""
-
-    def close(self) -> None:
-        """Leaves everything as it was before."""
-
-
-Explain = Callable[[Mind], NDArray[np.floating[Any]]]
+Heat = NDArray[np.floating[Any]]  # (height, width), how much each pixel influenced the action, from 0 to 1
+Explain = Callable[[Decision], Heat]
 
 
 class Saliency:
-    """Finds the pixels that the Q-value of the chosen action hangs on, from 0 to 1.
+    """Finds the pixels that influenced the Q-value of the chosen action most.
 
     Args:
-        layers: tells the network's layers, as a snapshot has them.
-        version: tells when they have changed.
+        layers: returns the network's layers, in the form that snapshots have.
+        version: returns a number that changes whenever the weights change.
     """
 
     def __init__(self, layers: Callable[[], Sequence[Layer]], version: Callable[[], int]) -> None:
         self._layers, self._version = layers, version
-        self._known = -1
+        self._read_version = -1
 
-    def __call__(self, mind: Mind) -> NDArray[np.floating[Any]]:
-        if self._known != self._version():
-            self._known = self._version()
+    def __call__(self, decision: Decision) -> Heat:
+        """Return the heat. Raises SnapshotError if guided back-propagation does not know a layer."""
+        version = self._version()
+        if self._read_version != version:
             self._network = read_network(self._layers())
-        guided = guided_q_value(self._network, mind.state[None], np.array([mind.chosen]))
+            self._read_version = version
+        guided = guided_q_value(self._network, decision.state[None], np.array([decision.action]))
         return saliency(guided.pixels)[0]
 
 
@@ -135,11 +59,12 @@ class Viewer(Watcher, Callback):
     """Shows a game frame by frame and lets a human play it.
 
     Args:
-        display: where.
-        clock, sleep: seconds, for tests.
+        display: where the game is drawn.
+        clock: returns the time in seconds. Tests replace it.
+        sleep: waits for a number of seconds. Tests replace it.
 
     Attributes:
-        quit: the user closed the display.
+        quit: whether the user closed the display.
     """
 
     def __init__(
@@ -154,19 +79,20 @@ class Viewer(Watcher, Callback):
         self._agent: Agent | None = None
         self._explain: Explain | None = None
         self._environment: Environment | None = None
-        self._manual = self._paused = self._stepping = self._thoughtful = self._restart = False
-        self._help: Sequence[tuple[str, str]] = ()  # the lines of this page and of those after it
+        self._manual = self._paused = self._stepping = self._restart = self._show_decision = False
+        self._help: Sequence[tuple[str, str]] = ()  # entries of the current page and those after it
         self._speed = _SPEEDS.index(1)
         self._volume = 10  # of 10
-        self._taps: set[str] = set()  # keys pressed since the last step: none is too short to count
+        self._taps: set[str] = set()  # keys pressed since the last step, so that short presses count
         self._score, self._rate = 0.0, float("nan")
-        self._action: int | None = None  # the last that the agent chose
-        self._mind: Mind | None = None
-        self._heat: NDArray[np.floating[Any]] | None = None
-        self._due = self._drawn = float("-inf")
+        self._action: int | None = None  # the last one that the agent chose
+        self._decision: Decision | None = None
+        self._heat: Heat | None = None
+        self._note = ""  # why there is no heat
+        self._next_frame = self._last_drawn = float("-inf")  # times
 
     def attach(self, agent: Agent, explain: Explain | None = None) -> None:
-        """Tells who plays, and what shows the pixels that count, (height, width) from 0 to 1."""
+        """Receive the agent, and the function that explains its decisions."""
         self._agent, self._explain = agent, explain
 
     def meet(self, environment: Environment) -> None:
@@ -179,18 +105,18 @@ class Viewer(Watcher, Callback):
 
     def on_frame(self, environment: Environment) -> None:
         self._environment = environment
-        self._listen()
+        self._handle_keys()
         self._wait_for_frame(environment.frames_per_second)
         if _SPEEDS[self._speed] == 1 and self._volume:
-            self._sound(environment)
+            self._play_sound(environment)
         self._draw_if_due()
-        self._wait_while(lambda: self._paused and not self._stepping)
+        self._wait_while_paused()
 
     def steer(self, action: int) -> int:
         self._stepping = False
         self._action = action
-        self._think()
-        self._wait_while(lambda: self._paused and not self._stepping)
+        self._update_decision()
+        self._wait_while_paused()
         taps, self._taps = self._taps, set()
         if not self._manual or not self._environment:
             return action
@@ -203,12 +129,12 @@ class Viewer(Watcher, Callback):
     def close(self) -> None:
         self._display.close()
 
-    def _listen(self) -> None:
+    def _handle_keys(self) -> None:
         for key in self._display.pressed():
             self._press(key)
 
     def _press(self, key: str) -> None:
-        if key in self._idle():
+        if key in self._unused_keys():
             return
         if key in ("a", "s"):
             self._speed = min(max(self._speed + (1 if key == "s" else -1), 0), len(_SPEEDS) - 1)
@@ -224,108 +150,116 @@ class Viewer(Watcher, Callback):
             self._restart, self._stepping = True, self._paused
         elif key == "h":
             if self._help:
-                self._help = self._help[self._display.room_for(self._help) :]
+                self._help = self._help[self._display.help_page_length(self._help) :]
             else:
-                idle = self._idle()
-                self._help = [(keys, text) for keys, text in HELP if not idle.issuperset(keys.split(", "))]
+                unused = self._unused_keys()
+                self._help = [(keys, text) for keys, text in HELP if not unused.issuperset(keys.split(", "))]
         elif key == "v":
-            self._thoughtful = not self._thoughtful
-            self._mind = self._heat = None
-            self._think()  # who has paused wants to see now what was thought
+            self._show_decision = not self._show_decision
+            self._decision = self._heat = None
+            self._note = ""
+            self._update_decision()  # because a paused game has no next step
         elif key == "f":
             self._display.toggle_fullscreen()
         elif key in ("q", "escape"):
             self.quit = True
-            self._leave()
-        elif key == "hangup":  # no user asked for it: the run ends as if interrupted
-            self._leave()
+            self._end_run()
+        elif key == "hangup":  # the user did not ask for it, so the run counts as interrupted
+            self._end_run()
         elif key in _JOYSTICK or key.isdigit():
             self._taps.add(key)
-        self._drawn = float("-inf")  # what a key did is to be seen
+        self._last_drawn = float("-inf")  # so that the effect of the key is drawn at once
 
-    def _idle(self) -> set[str]:
+    def _unused_keys(self) -> set[str]:
         """Keys of HELP that do nothing in this game on this display."""
-        idle = set(self._display.idle)
+        unused = set(self._display.unused_keys)
         if self._environment and not self._environment.sound().size:
-            idle |= {"[", "]"}
+            unused |= {"[", "]"}
         if self._environment and not any(joystick({key}, self._environment.action_names) for key in _JOYSTICK):
-            idle |= {"arrows", "space"}
-        return idle
+            unused |= {"arrows", "space"}
+        return unused
 
-    def _leave(self) -> None:
+    def _end_run(self) -> None:
         if self._agent:
             self._agent.interrupted = True
 
     def _wait_for_frame(self, frames_per_second: float) -> None:
         now = self._clock()
-        self._due += 1 / (frames_per_second * _SPEEDS[self._speed])
-        if self._due < now - _LATE:
-            self._due = now
-        while now < self._due and not self._ending:
-            self._sleep(min(self._due - now, _REFRESH))
-            self._listen()
+        self._next_frame += 1 / (frames_per_second * _SPEEDS[self._speed])
+        if self._next_frame < now - _MAX_DELAY:
+            self._next_frame = now
+        while now < self._next_frame and not self._ending:
+            self._sleep(min(self._next_frame - now, _REFRESH))
+            self._handle_keys()
             now = self._clock()
 
-    def _wait_while(self, condition: Callable[[], bool]) -> None:
-        while condition() and not self._ending:
+    def _wait_while_paused(self) -> None:
+        while self._paused and not self._stepping and not self._ending:
             self._draw_if_due()
             self._sleep(_REFRESH)
-            self._listen()
+            self._handle_keys()
 
     @property
     def _ending(self) -> bool:
         return self.quit or bool(self._agent and self._agent.interrupted)
 
-    def _sound(self, environment: Environment) -> None:
+    def _play_sound(self, environment: Environment) -> None:
         sound = environment.sound()
         if sound.size:
-            loud = (sound.astype(np.int16) - 128) * self._volume // 10 + 128
-            self._display.play(loud.astype(np.uint8), environment.frames_per_second)
+            scaled = (sound.astype(np.int16) - 128) * self._volume // 10 + 128
+            self._display.play(scaled.astype(np.uint8), environment.frames_per_second)
 
     def _draw_if_due(self) -> None:
         now = self._clock()
-        if self._environment and (now - self._drawn >= _REFRESH or _SPEEDS[self._speed] <= 1):
-            self._drawn = now
+        if self._environment and (now - self._last_drawn >= _REFRESH or _SPEEDS[self._speed] <= 1):
+            self._last_drawn = now
             self._display.draw(self._scene(self._environment))
 
     def _scene(self, environment: Environment) -> Scene:
         picture = environment.picture()
         if self._heat is not None:
             picture = overlaid(picture, self._heat)
-        return Scene(picture, environment.pixel_width, self._status(environment), self._help, self._mind)
+        return Scene(picture, environment.pixel_width, self._status(environment), self._help, self._decision)
 
     def _status(self, environment: Environment) -> list[str]:
         speed = _SPEEDS[self._speed]
-        pace = "max" if speed == float("inf") else f"{speed:g}x" if speed >= 1 else f"1/{1 / speed:g}x"
+        speed_text = "max" if speed == float("inf") else f"{speed:g}x" if speed >= 1 else f"1/{1 / speed:g}x"
         hint = "help"
         if self._help:
-            hint = "more" if self._display.room_for(self._help) < len(self._help) else "close"
+            hint = "more" if self._display.help_page_length(self._help) < len(self._help) else "close"
         parts = (
             "PAUSED" if self._paused else "",
+            self._note,
             "YOU" if self._manual else "agent",
             f"score {score_text(self._score)}",
             f"lives {environment.lives}" if environment.lives else "",
-            f"speed {pace}",
+            f"speed {speed_text}",
             f"volume {self._volume}" if self._volume < 10 else "",
             f"ε {self._rate:.2f}",
             f"h: {hint}  q: quit",
         )
         return [part for part in parts if part]
 
-    def _think(self) -> None:
-        """Shows the agent's thoughts, if the user wants to see them and there are any yet."""
+    def _update_decision(self) -> None:
+        """Compute what `v` shows, once the agent has chosen an action."""
         agent = self._agent
-        if not self._thoughtful or not agent or self._action is None:
+        if not self._show_decision or not agent or self._action is None:
             return
-        q = agent.network.predict(agent.state[None])[0]
-        self._mind = Mind(agent.games.action_names, q, self._action, agent.state.copy())
-        self._heat = self._explain(self._mind) if self._explain else None
+        q_values = agent.network.predict(agent.state[None])[0]
+        self._decision = Decision(agent.games.action_names, q_values, self._action, agent.state.copy())
+        if not self._explain or self._note:
+            return
+        try:
+            self._heat = self._explain(self._decision)
+        except SnapshotError as error:
+            self._note = "no saliency for this network (see the log)"
+            logger.warning("The saliency cannot be shown: %s", error)
 
 
 def joystick(keys: set[str], names: Sequence[str]) -> int:
-    """The action that `keys` stand for, among those called `names`; 0 if they stand for none.
+    """The number of the action, among those with `names`, that `keys` stand for. 0 if there is none.
 
-    Where a game knows left and right only, up is right and down is left, as Pong has them.
+    If a game has only left and right, such as Pong, up means right and down means left.
     """
     digits = sorted(int(key) for key in keys if key.isdigit() and int(key) < len(names))
     if digits:
@@ -341,51 +275,11 @@ def joystick(keys: set[str], names: Sequence[str]) -> int:
     return next((names.index(name) for name in wanted if name and name in names), 0)
 
 
-def shortened(status: Sequence[str], fits: Callable[[str], bool]) -> str:
-    """The parts of `status` that fit on a line: the last one, and before it as many of the first as fit."""
-    lines = ["  ".join([*status[:count], status[-1]]) for count in range(len(status))]
-    return next((line for line in reversed(lines) if fits(line)), status[-1])
-
-
-def overlaid(picture: Picture, heat: NDArray[np.floating[Any]]) -> Picture:
-    """`picture`, darkened, with what `heat` (0 to 1, of any size) says is hot, in orange."""
+def overlaid(picture: Picture, heat: Heat) -> Picture:
+    """`picture`, darkened, with orange where `heat` is high. `heat` may have any size."""
     import cv2
 
     height, width, _ = picture.shape
     weight = cv2.resize(heat.astype(np.float32), (width, height))[..., None]
     mixed = picture * (0.6 * (1 - weight)) + np.array([255, 140, 0]) * weight
     return np.asarray(mixed, np.uint8)
-
-
-def make_display(options: ViewerOptions) -> Display | None:
-    """Where to show games, if anywhere: a window if there is a display, else the text terminal.
-
-    Raises:
-        GameError: there is neither.
-    """
-    if not options.display_screen:
-        return None
-    from simple_dqn.watching.terminal import Terminal
-
-    if options.display_screen == "terminal":
-        if not Terminal.is_possible():
-            raise GameError("--display_screen terminal: standard input and output are no terminal")
-        return Terminal()
-    why = "neither DISPLAY nor WAYLAND_DISPLAY is set"
-    if _has_display():
-        from simple_dqn.watching.window import Window
-
-        try:
-            return Window()
-        except GameError as error:
-            why = str(error)
-    if not Terminal.is_possible():
-        raise GameError(f"--display_screen true: there is no display here ({why}), and no text terminal either")
-    logger.info("There is no display here (%s): the game is shown in the terminal", why)
-    return Terminal()
-
-
-def _has_display() -> bool:
-    linux = sys.platform.startswith("linux")
-    named = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))
-    return named or not linux

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from simple_dqn.environment import Environment
 
 
@@ -30,3 +32,53 @@ class Watcher:
 
     def close(self) -> None:
         """Free resources. Output that is not finished is lost."""
+
+
+class WatcherGroup(Watcher):
+    """Several watchers of the same games. They see the first `max_games` games only.
+
+    A limit is needed because an environment starts another game after the last one.
+
+    Args:
+        watchers: in the order in which they see frames and steer.
+        max_games: games to watch. Abandoned games do not count. 0: all.
+    """
+
+    def __init__(self, watchers: Sequence[Watcher], max_games: int) -> None:
+        self._watchers = watchers
+        self._max_games = max_games
+        self._games = 0
+        self._abandoned = self._done = False
+
+    def meet(self, environment: Environment) -> None:
+        for watcher in self._watchers:
+            watcher.meet(environment)
+
+    def on_game(self) -> None:
+        self._games += not self._abandoned
+        self._abandoned = False
+        self._done = 0 < self._max_games < self._games
+        for watcher in () if self._done else self._watchers:
+            watcher.on_game()
+
+    def on_frame(self, environment: Environment) -> None:
+        for watcher in () if self._done else self._watchers:
+            watcher.on_frame(environment)
+
+    def steer(self, action: int) -> int:
+        for watcher in self._watchers:
+            action = watcher.steer(action)
+        return action
+
+    def wants_restart(self) -> bool:
+        # A list, because any() would stop at the first True, and each watcher must be asked.
+        self._abandoned = any([watcher.wants_restart() for watcher in self._watchers])  # noqa: C419
+        return self._abandoned
+
+    def finish(self) -> None:
+        for watcher in self._watchers:
+            watcher.finish()
+
+    def close(self) -> None:
+        for watcher in self._watchers:
+            watcher.close()

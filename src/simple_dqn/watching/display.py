@@ -1,0 +1,107 @@
+"""What every view of a game shows and can do: the `Viewer` fills a `Scene`, a `Display` draws it.
+
+The displays are `Window` in window.py and `Terminal` in terminal.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simple_dqn.environment import Picture, Sound
+
+HELP = (  # keys, and what they do
+    ("m", "take over, give back"),
+    ("arrows, space", "joystick and button"),
+    ("0 to 9", "play that action"),
+    ("a, s", "slower, faster"),
+    ("[, ]", "volume"),
+    ("p", "pause"),
+    ("n", "one step"),
+    ("r", "restart the game"),
+    ("v", "what the agent thinks"),
+    ("f", "full screen"),
+    ("h", "this help"),
+    ("q, Esc", "quit"),
+)
+
+
+class Decision(NamedTuple):
+    """What the agent chose in a state, and why."""
+
+    action_names: Sequence[str]
+    q_values: NDArray[np.floating[Any]]  # (num_actions,)
+    action: int  # that the agent chose, possibly at random
+    state: NDArray[np.uint8]  # (history, height, width)
+
+    def bar_lengths(self) -> list[float]:
+        """Length of each Q-value's bar: 0 for the lowest, 1 for the highest. All 1 if they are equal or not finite."""
+        low, high = float(np.min(self.q_values)), float(np.max(self.q_values))
+        if not 0 < high - low < np.inf:
+            return [1.0] * len(self.q_values)
+        return [(q - low) / (high - low) for q in self.q_values.tolist()]
+
+
+class Scene(NamedTuple):
+    """Everything that a display draws at one moment."""
+
+    picture: Picture
+    pixel_width: float  # of a picture's pixel, in pixel heights
+    status: Sequence[str]  # parts; the most important first, the keys for help and quitting last; see `shortened`
+    help: Sequence[tuple[str, str]]  # keys and what they do, from the current page on; empty: hidden
+    decision: Decision | None  # None: hidden
+
+
+class Display(Protocol):
+    """Draws scenes, plays sounds and reads keys."""
+
+    @property
+    def unused_keys(self) -> Collection[str]:
+        """The keys of HELP that do nothing here."""
+
+    def draw(self, scene: Scene) -> None:
+        """Draw `scene`. Raises GameError if the display is gone."""
+
+    def play(self, sound: Sound, frames_per_second: float) -> None:
+        """Play a frame's sound after the sounds before it."""
+
+    def pressed(self) -> Iterable[str]:
+        """The keys pressed since the last call: characters, or up, down, left, right, space, escape."""
+
+    def held(self) -> set[str]:
+        """The keys that are down now, by the same names."""
+
+    def help_page_length(self, help: Sequence[tuple[str, str]]) -> int:
+        """How many of the first entries of `help` fit on one page: at least one."""
+
+    def toggle_fullscreen(self) -> None:
+        """Fill the screen, or return to the window."""
+
+    def close(self) -> None:
+        """Restore everything as it was before."""
+
+
+def shortened(status: Sequence[str], fits: Callable[[str], bool]) -> str:
+    """A line with the last part of `status`, and before it as many of the first parts as fit."""
+    lines = ["  ".join([*status[:count], status[-1]]) for count in range(len(status))]
+    return next((line for line in reversed(lines) if fits(line)), status[-1])
+
+
+def block(pixel_width: float, height: int) -> tuple[int, int]:
+    """Width and height of the block that shows one pixel of a picture, when it is `height` pixels high."""
+    return max(1, math.floor(pixel_width * height + 0.5)), height
+
+
+def least_height(pixel_width: float, height: int) -> int:
+    """The smallest height of a block that has the same shape as a block of `height`."""
+    return height // math.gcd(*block(pixel_width, height))
+
+
+def enlarged(picture: Picture, pixel_width: float, height: int) -> Picture:
+    """`picture` without blur: each pixel becomes a block, `height` pixels high."""
+    columns, rows = block(pixel_width, height)
+    return picture.repeat(rows, axis=0).repeat(columns, axis=1)

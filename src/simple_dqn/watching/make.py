@@ -1,0 +1,57 @@
+"""Chooses where a game is shown: in a window, in the terminal or nowhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+
+from simple_dqn.errors import GameError
+from simple_dqn.options import Options, option
+from simple_dqn.watching.display import Display
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ViewerOptions(Options):
+    title = "Viewer"
+    display_screen: bool | str = option(
+        False, "show the game in a window; terminal, or true without a display: show it as text",
+        choices=("true", "false", "terminal"), kept="never",
+    )  # fmt: skip
+
+
+def make_display(options: ViewerOptions) -> Display | None:
+    """A window, or the text terminal if no window can open. None if the options ask for neither.
+
+    Raises:
+        GameError: neither a window nor a terminal is available.
+    """
+    if not options.display_screen:
+        return None
+    from simple_dqn.watching.terminal import Terminal
+
+    if options.display_screen == "terminal":
+        if not Terminal.is_possible():
+            raise GameError("--display_screen terminal: standard input and output are no terminal")
+        return Terminal()
+    why = "neither DISPLAY nor WAYLAND_DISPLAY is set"
+    if _has_display():
+        from simple_dqn.watching.window import Window
+
+        try:
+            return Window()
+        except GameError as error:
+            why = str(error)
+    if not Terminal.is_possible():
+        raise GameError(f"--display_screen true: there is no display here ({why}), and no text terminal either")
+    logger.info("There is no display here (%s): the game is shown in the terminal", why)
+    return Terminal()
+
+
+def _has_display() -> bool:
+    linux = sys.platform.startswith("linux")
+    named = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))
+    return named or not linux
