@@ -293,7 +293,7 @@ def test_interrupt_saves_and_resume_finishes_the_epoch(tmp_path: Path) -> None:
     out, log = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in log
-    assert "Interrupted: coming to an end" in log
+    assert "Interrupted: ending after this step" in log
     assert "Saved snapshots/pong_1.pkl" in log
     random, train = rows(tmp_path / "results/pong.csv")
     assert (random["phase"], train["phase"], train["epoch"]) == ("random", "train", "1")
@@ -313,7 +313,7 @@ def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     wait_for(process, "Train 1/1")
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    wait_for(process, "Ctrl-C again ends at once")
+    wait_for(process, "Ctrl-C again to end at once")
     process.send_signal(signal.SIGINT)
     _, log = process.communicate(timeout=20)
     assert process.returncode == -signal.SIGINT
@@ -452,11 +452,11 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "nothing to resume": (["--resume", ""], "--resume: it is empty"),
     "what ships": (
         ["pong", "--csv_file", f"{ROOT}/results/pretrained/new.csv"],
-        "the files that ship are in .*/results/pretrained, and no command changes them",
+        "no command changes the included files in .*/results/pretrained",
     ),
     "snapshots of what ships": (
         ["pong", "--save_weights_prefix", f"{ROOT}/snapshots/pretrained/pong"],
-        "the files that ship are in .*/snapshots/pretrained, and no command changes them",
+        "no command changes the included files in .*/snapshots/pretrained",
     ),
     "screens of what ships": (
         ["pong", "--record_screen_path", f"{ROOT}/videos/pretrained"],
@@ -630,7 +630,7 @@ def test_snapshot_that_tells_lies(what: str, snapshot: Path, refuse: Callable[..
     whole = read_snapshot(snapshot)
     write_snapshot(tmp_path / "pong_1.pkl", whole._replace(facts=whole.facts | FALSE_FACTS[what]))
     line = refuse("--resume", "pong_1.pkl", "--epochs", "2")
-    assert "makes no sense" in line or "--frame_skip -1: must be at least 1" in line
+    assert "is damaged: invalid " in line or "--frame_skip -1: must be at least 1" in line
 
 
 def test_snapshot_cannot_say_where_to_write(snapshot: Path, tmp_path: Path) -> None:

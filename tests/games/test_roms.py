@@ -91,7 +91,7 @@ def test_folder_or_pipe_is_no_rom(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["combat", "joust", "warlords"])
 def test_a_game_for_two_is_refused(name: str) -> None:
-    with pytest.raises(GameError, match=f"{name} is a game for two"):
+    with pytest.raises(GameError, match=f"{name} is a two-player game"):
         find_rom(name)
 
 

@@ -161,7 +161,9 @@ def test_a_network_with_new_kinds_of_layers_trains_and_is_saved(
     assert all(torch.equal(*both) for both in zip(other._optimizer.states, network._optimizer.states, strict=True))
     other.restore(network.state())
     assert other.train(batch).cost == network.train(batch).cost
-    with pytest.raises(SnapshotError, match="guided back-propagation cannot explain a Convolution with W, b: remove"):
+    with pytest.raises(
+        SnapshotError, match="guided back-propagation cannot explain a Convolution with W, b here: remove"
+    ):
         read_network(found)
 
 

@@ -318,7 +318,7 @@ WRONG = {
         ["results/pong.csv", "--delimiter", ";"],
         "results/pong.csv: its values are not separated by ';'; add --delimiter ','",
     ),
-    "no header": (["headless.csv"], "headless.csv, line 1: a row where .* named; --skiprows 0 counts it"),
+    "no header": (["headless.csv"], "headless.csv, line 1: this is a row, not the column names; use --skiprows 0"),
     "format": (["results/pong.csv", "--png_file", "a.bmp"], r"--png_file a.bmp: .* must end in .png, .svg"),
     "no format": (["results/pong.csv", "--png_file", "a"], "must end in"),
     "device": (["results/pong.csv", "--png_file", "/dev/null/a.png"], "cannot write /dev/null/a.png"),

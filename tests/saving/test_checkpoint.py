@@ -505,7 +505,7 @@ def test_what_a_snapshot_of_another_version_says_of_itself(copy: Path, caplog: p
     with caplog.at_level("INFO"):
         main.run([*words, "--test_steps", "0"])
     assert "other_1.pkl was made with options that are unknown here: --clipped_q" in caplog.text
-    assert f"The optimizer in other_1.pkl is not {kind}: it starts afresh" in caplog.text
+    assert f"The optimizer in other_1.pkl is not {kind}, so it starts from scratch" in caplog.text
 
 
 def test_a_label_may_be_a_number(copy: Path) -> None:
@@ -642,7 +642,7 @@ def test_memory_that_runs_out_is_told_in_a_line(
 
 @pytest.mark.parametrize("path", [".", "/"])
 def test_a_folder_is_no_training(path: str) -> None:
-    with pytest.raises(OptionError, match="name a snapshot, or what the names of a training's snapshots begin with"):
+    with pytest.raises(OptionError, match="name a snapshot, or a prefix such as snapshots/pong"):
         start_where_it_stopped(Path(path))
 
 
@@ -651,7 +651,7 @@ def test_an_epoch_too_short_to_learn_from_is_told_of(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     main.run([*RUN, "--epochs", "1", "--random_steps", "0", "--train_steps", "6", "--test_steps", "0"])
-    assert "Nothing was learned: 6 transitions make no minibatch yet" in caplog.text
+    assert "Nothing was learned. Too few transitions for a minibatch (6)." in caplog.text
 
 
 def test_no_checkpoints_unless_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
