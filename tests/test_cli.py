@@ -460,7 +460,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "screens of what ships": (
         ["pong", "--record_screen_path", f"{ROOT}/videos/pretrained"],
-        "the files that ship are in",
+        "no command changes the included files in",
     ),
     "long file name": (["pong", "--csv_file", "x" * 300], "cannot write"),
     "snapshots below a file": (["pong", "--save_weights_prefix", "file/pong"], "cannot write file/pong_1.pkl"),
