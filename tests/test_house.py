@@ -43,6 +43,6 @@ def test_the_filter_page_is_not_imported_by_the_package() -> None:
 @pytest.mark.parametrize("module", ["simple_dqn.agent", "simple_dqn.saving.snapshot", "simple_dqn.reports.plot"])
 def test_these_modules_need_no_library_for_networks_or_games(module: str) -> None:
     libraries = "{'torch', 'cv2', 'ale_py', 'pygame', 'av', 'matplotlib'}"
-    code = f"import sys, {module}; print(sorted({libraries} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True, timeout=60)
+    code = f"import sys; sys.path.insert(0, 'src'); import {module}; print(sorted({libraries} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (result.stdout, result.stderr) == ("[]\n", "")
