@@ -94,7 +94,7 @@ def run(argv: Sequence[str]) -> None:
     try:
         with contextlib.ExitStack() as stack:
             run = put_together(o, values, start, scores, stack)
-            with stop_on_interrupt(run.parts.agent.stop, run.viewer), stack.pop_all():  # signals wait for the closing
+            with stop_on_interrupt(run.parts.agent.stop, run.viewer), stack.pop_all():  # closes the parts first
                 try:
                     if o.play_games:
                         run_phase(run, "play", 0, o.play_games, run.parts.agent.play)
@@ -129,8 +129,8 @@ def put_together(
     display = make_display(options.build(ViewerOptions, values))
     viewer = Viewer(display) if display else None
     watchers = [*make_recorders(options.build(RecorderOptions, values)), *([viewer] if viewer else [])]
-    groups = [WatcherGroup(watchers, o.play_games)] if watchers else []
-    for group in groups:
+    watcher_groups = [WatcherGroup(watchers, o.play_games)] if watchers else []
+    for group in watcher_groups:
         stack.callback(group.close)
 
     # Games, memory and agent have separate generators. A resumed run must not draw the numbers of the run before.
@@ -148,7 +148,7 @@ def put_together(
 
     actions = actions_of(start, env_options)
     spec = GameSpec(env_options, state_shape, agent_options.random_starts, game_seed.spawn(num_games), actions)
-    games = make_games(spec, groups, on_gpu, in_turn)
+    games = make_games(spec, watcher_groups, on_gpu, in_turn)
     stack.callback(games.close)
     memory = memory_class(memory_options)(
         memory_options, screen_shape, net_options.batch_size, np.random.default_rng(memory_seed),
@@ -165,7 +165,7 @@ def put_together(
 
     recorded = recorded_options(GROUPS, values) | {"random_seed": seed}
     facts = {"options": recorded, "game": env_options.game, "actions": games.action_names}
-    phases = phases_from("random", o.start_epoch, o.epochs)
+    phases = [("random", 0), *phases_from("train", o.start_epoch + 1, o.epochs)]
     position = Position(phases, o.start_epoch, agent.total_train_steps, facts)
     if start:
         start_from(start, o, parts, position)
@@ -181,7 +181,7 @@ def put_together(
         game = Path(env_options.game).stem if env_options.environment == "ale" else env_options.game
         weights = str(start.path) if start else "none, the weights are random"
         agent.callbacks.append(Visualization(agent, network.layers(), page_options, game, weights))
-    return Run(o, parts, position, files, viewer, groups)
+    return Run(o, parts, position, files, viewer, watcher_groups)
 
 
 def train(run: Run) -> None:

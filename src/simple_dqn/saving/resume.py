@@ -25,11 +25,8 @@ logger = logging.getLogger(__name__)
 
 Phase = tuple[str, int]  # random, train or test, and its epoch
 SCORES = ("test_score", "test_games")  # the facts that a test adds to a snapshot
-_PONG_OF_2015 = (
-    "NOOP",
-    "RIGHT",
-    "LEFT",
-)  # the minimal action set of ALE 0.5; today's also has FIRE alone and with both
+# The minimal action set of ALE 0.5. Today's also has FIRE alone, with RIGHT and with LEFT.
+_PONG_OF_2015 = ("NOOP", "RIGHT", "LEFT")
 
 
 class Parts(NamedTuple):
@@ -74,9 +71,7 @@ class Position:
 
 
 def phases_from(phase: str, epoch: int, epochs: int) -> list[Phase]:
-    """The phases of a training from one of them on. After the random moves come epochs of a train and a test phase."""
-    if phase == "random":
-        return [("random", 0), *phases_from("train", epoch + 1, epochs)]
+    """The train and test phases from one of them on. Each epoch has a train phase and then a test phase."""
     if phase == "test":
         return [("test", epoch), *phases_from("train", epoch + 1, epochs)]
     return [(name, n) for n in range(epoch, epochs + 1) for name in ("train", "test")]

@@ -8,7 +8,7 @@ from typing import Any
 
 from simple_dqn.command_line import MainOptions
 from simple_dqn.reports.csv_file import CSVFile, rows_before, rows_up_to
-from simple_dqn.saving.checkpoint import Checkpoints, number_of, prefix_of, set_aside
+from simple_dqn.saving.checkpoint import Checkpoints, Chunk, number_of, prefix_of, set_aside
 from simple_dqn.saving.files import Lock, free_number, ships
 from simple_dqn.saving.resume import Parts, Position
 from simple_dqn.saving.snapshot import Snapshot, write_snapshot
@@ -50,8 +50,9 @@ class RunFiles:
         except BaseException:
             self.close()
             raise
-        same_files = start and start.checkpoint and self._prefix and _same_prefix(start.path, Path(self._prefix))
-        chunks = start.checkpoint.chunks if start and start.checkpoint and same_files and parts.memory.count else []
+        chunks: list[Chunk] = []  # of the memory, which are in this run's files already
+        if start and start.checkpoint and self._prefix and parts.memory.count:
+            chunks = start.checkpoint.chunks if _same_prefix(start.path, Path(self._prefix)) else []
         self._checkpoints = Checkpoints(self._prefix, chunks) if self._prefix and o.checkpoint else None
 
     def save(self, number: int, checkpoint: bool = True) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -46,8 +46,8 @@ def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start
             raise OptionError("no game given: name a ROM file such as roms/breakout.bin, or a game such as breakout")
         return given, None
     start = start_where_it_stopped(Path(path)) if resumed else start_from_weights(Path(path))
+    known = _fields_by_name(groups)
     _require_sound_facts(groups, start)
-    known = {f.name: f for group in groups for f in fields(group)}
     recorded = start.facts.get("options", {})
     unknown = [f"--{name}" for name in recorded if name not in known]
     if unknown:
@@ -75,6 +75,10 @@ def recorded_options(groups: Groups, values: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def _fields_by_name(groups: Groups) -> dict[str, Field[Any]]:
+    return {f.name: f for group in groups for f in fields(group)}
+
+
 def _named_after(snapshot: Path, given: dict[str, Any]) -> dict[str, Any]:
     """The options with file names in which {snapshot} means pong_10, for example, and {name} means pong."""
     words = {"{snapshot}": snapshot.stem, "{name}": prefix_of(snapshot).name}
@@ -86,7 +90,7 @@ def _named_after(snapshot: Path, given: dict[str, Any]) -> dict[str, Any]:
 
 def _require_sound_facts(groups: Groups, start: Start) -> None:
     """Raise SnapshotError if a snapshot's facts have wrong types, because the file may come from anywhere."""
-    known = {f.name: f for group in groups for f in fields(group)}
+    known = _fields_by_name(groups)
     types = {name: hint for group in groups for name, hint in get_type_hints(group).items()}
     facts, recorded = start.facts, dict[str, Any]()
     wrong = [
@@ -106,7 +110,7 @@ def _require_sound_facts(groups: Groups, start: Start) -> None:
 
 def _require_same_task(groups: Groups, start: Start, given: dict[str, Any]) -> None:
     """Raise OptionError if a resumed run would get another game, other screens or actions, or another network."""
-    known = {f.name: f for group in groups for f in fields(group)}
+    known = _fields_by_name(groups)
     recorded = start.facts.get("options", {})
     if recorded:  # an option that is younger than the snapshot had its default
         recorded = {name: f.default for name, f in known.items()} | recorded
