@@ -181,7 +181,8 @@ class QLearning:
         q = self._q_values(states, target=True)  # (n, num_actions)
         selecting = self._q_values(states, target=False) if self.options.double_dqn else q
         best = self._q_of(q, selecting.argmax(1))  # (n,)
-        return best + self.options.target_exploration_rate * (q.mean(1) - best)
+        epsilon = self.options.target_exploration_rate
+        return best + epsilon * (q.mean(1) - best) if epsilon else best
 
     def _q_values(self, states: Any, target: bool) -> Any:
         """Q-values (n, num_actions) of the target network or the online network."""
@@ -301,13 +302,13 @@ class DeepQNetwork(QLearning):
         q_taken = self._q_of(q, batch.actions.long())  # Q(s, a), (batch,)
         clip = self.options.clip_error or math.inf
         h = functional.huber_loss(q_taken, y, reduction="none", delta=clip)  # H(δ), (batch,)
-        return (batch.weights * h).sum(), (q_taken - y).detach()
+        return h @ batch.weights.to(h.dtype), q_taken.detach() - y
 
     def _q_values(self, states: Tensor, target: bool) -> Tensor:
         return (self._target if target else self._online).forward(states)
 
     def _q_of(self, q: Tensor, actions: Tensor) -> Tensor:
-        return q.gather(1, actions[:, None])[:, 0]
+        return q.gather(1, actions[:, None]).squeeze(1)  # its gradient is a view, that of [:, 0] a copy
 
     def _descend(self, trace: Sequence[Pass], gradient: Tensor) -> None:
         """One step of the optimizer, from the gradient of the loss with respect to Q, (batch, num_actions)."""
