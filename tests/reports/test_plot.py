@@ -1,4 +1,4 @@
-"""Learning curves: what is drawn of statistics files, and one clear line for what is wrong."""
+"""Learning curves: the picture and the program, and one clear line for what is wrong."""
 
 from __future__ import annotations
 
@@ -7,176 +7,19 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import cv2
-import numpy as np
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from test_table import FIELDS, ORIGINAL, RANDOM, ROWS, TEST, TRAIN, read, write
+from test_table import RANDOM, ROWS, TEST, TRAIN, write
 
 from fakes import HEADER
 from simple_dqn.errors import OptionError
-from simple_dqn.reports import plot as module
-from simple_dqn.reports.plot import PlotOptions, draw, main
-from simple_dqn.reports.table import Table
+from simple_dqn.reports.plot import PlotOptions, main
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "src" / "plot.py"
-
-
-def drawn(*tables: Table, fields: Sequence[str] = FIELDS, theme: str = "light") -> Figure:
-    figure = Figure()
-    draw(figure, tables, fields, theme)
-    return figure
-
-
-def curves(panel: Axes) -> list[tuple[list[float], list[float]]]:
-    """What a panel shows, baselines apart: epochs and values."""
-    lines = [(np.asarray(line.get_xdata()), np.asarray(line.get_ydata())) for line in panel.lines]
-    return [(x.tolist(), y.tolist()) for x, y in lines if x.tolist() != [0, 1]]
-
-
-def baselines(panel: Axes) -> list[float]:
-    lines = [(np.asarray(line.get_xdata()).tolist(), np.asarray(line.get_ydata()).tolist()) for line in panel.lines]
-    return [y[0] for x, y in lines if x == [0, 1]]
-
-
-def legend(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.legends[0].get_texts()]
-
-
-# Drawing
-
-
-def test_a_panel_for_each_field_and_a_curve_for_each_phase(tmp_path: Path) -> None:
-    later = [row.replace("1,t", "2,t", 1) for row in (TRAIN, TEST)]
-    figure = drawn(read(write(tmp_path / "pong.csv", HEADER, *ROWS, *later)))
-    score, q, games, loss = figure.axes
-    titles = [(panel.get_title(), panel.get_ylabel(), panel.get_xlabel()) for panel in figure.axes]
-    assert titles == [
-        ("Average score", "points per game", "epoch"),
-        ("Average maximum Q", "discounted reward", "epoch"),
-        ("Games played", "games per phase", "epoch"),
-        ("Training loss", "halved squared error", "epoch"),
-    ]
-    assert [baselines(panel) for panel in figure.axes] == [[-20.5], [0.001], [3], []]
-    assert curves(score) == [([1, 2], [-18, -18]), ([1, 2], [-19, -19])]
-    assert curves(q) == [([1, 2], [0.3, 0.3]), ([1, 2], [0.2, 0.2])]
-    assert curves(games) == [([1, 2], [4, 4]), ([1, 2], [5, 5])]
-    assert curves(loss) == [([1, 2], [0.01, 0.01])]  # there is none where nothing is learned
-    assert legend(figure) == [
-        "random moves (500 steps)",
-        "training (1,000 steps per epoch)",
-        "testing (800 steps per epoch)",
-    ]
-    assert figure.get_suptitle() == "Learning curves of pong"
-
-
-def test_phase_without_rows_is_left_out(tmp_path: Path) -> None:
-    figure = drawn(read(write(tmp_path / "a.csv", HEADER, TEST, TEST.replace("800", "900"))), fields=["meanq"])
-    assert legend(figure) == ["testing"]  # of no one length
-    (panel,) = figure.axes
-    assert (baselines(panel), curves(panel)) == ([], [([1, 1], [0.3, 0.3])])
-
-
-def test_gaps_and_single_points(tmp_path: Path) -> None:
-    """No game ended in epochs 2 and 4: the line has gaps, and what stands alone has a marker."""
-    scores = ["1", "nan", "3", "nan", *["5"] * 60, "inf"]
-    rows = [f"{i},test,1,0,{score}{',1' * 11}" for i, score in enumerate(scores, 1)]
-    (panel,) = drawn(read(write(tmp_path / "a.csv", HEADER, *rows)), fields=["average_reward"]).axes
-    ((_, values),) = curves(panel)
-    np.testing.assert_array_equal(values, [1, np.nan, 3, np.nan, *[5] * 60, np.nan])
-    assert panel.lines[0].get_markevery() == [0, 2]
-
-
-def test_panel_without_values_says_so(tmp_path: Path) -> None:
-    rows = [row.replace("-19,-21,-17", "nan,nan,nan") for row in ROWS[1:2]]
-    figure = drawn(read(write(tmp_path / "a.csv", HEADER, *rows)))
-    assert [[text.get_text() for text in panel.texts] for panel in figure.axes] == [
-        ["no game has ended yet"],
-        [],
-        [],
-        [],
-    ]
-
-
-def test_files_are_told_apart_by_colour_and_phases_by_line(tmp_path: Path) -> None:
-    tables = [read(write(tmp_path / f"{name}.csv", HEADER, *ROWS)) for name in ("pong", "_double$x$")]
-    figure = drawn(*tables)
-    assert legend(figure) == ["pong", " _double$x$", "random moves", "training", "testing"]
-    (score, *_) = figure.axes
-    looks = {(line.get_color(), line.get_linestyle(), line.get_linewidth()) for line in score.lines}
-    assert len(looks) == 6
-    assert len({colour for colour, *_ in looks}) == 2
-    assert len({look[1:] for look in looks}) == 3
-
-
-def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
-    tables = [read(write(tmp_path / folder / "pong.csv", HEADER, *ROWS)) for folder in ("a", "b")]
-    assert legend(drawn(*tables))[:2] == [str(tmp_path / "a" / "pong"), str(tmp_path / "b" / "pong")]
-    kept = [tables[0]._replace(path=Path(name)) for name in ("pong.csv", "pong.csv.1", "pong.csv.2")]
-    assert legend(drawn(*kept))[:3] == ["pong.csv", "pong.csv.1", "pong.csv.2"]
-
-
-def test_many_files_differ_in_colour_or_marker(tmp_path: Path) -> None:
-    table = read(write(tmp_path / "a.csv", HEADER, *ROWS))
-    figure = drawn(*(table._replace(path=Path(f"{i}.csv")) for i in range(20)), fields=["meanq"])
-    (panel,) = figure.axes
-    assert len({(line.get_color(), line.get_marker()) for line in panel.lines if line.get_marker()}) == 20
-
-
-def test_long_curves_of_several_files_have_markers_in_places(tmp_path: Path) -> None:
-    rows = [f"{i},test,1,1,{i}{',1' * 11}" for i in range(1, 201)]
-    table = read(write(tmp_path / "a.csv", HEADER, *rows))
-    for tables, marked in (([table], []), ([table, table._replace(path=Path("b.csv"))], list(range(0, 200, 5)))):
-        (panel,) = drawn(*tables, fields=["average_reward"]).axes
-        assert panel.lines[0].get_markevery() == marked
-
-
-def test_legend_lies_outside_the_panels(tmp_path: Path) -> None:
-    write(tmp_path / "a.csv", HEADER, *ROWS)
-    figure = Figure(figsize=(16, 9), layout="constrained")
-    draw(figure, [read(tmp_path / "a.csv")], FIELDS, "light")
-    figure.draw_without_rendering()
-    box = figure.legends[0].get_window_extent()
-    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
-    assert 0 <= box.y0 < box.y1 < min(panel.get_tightbbox().y0 for panel in figure.axes)  # type: ignore[union-attr]
-
-
-def seen(colour: str, lacking: str) -> np.ndarray[Any, Any]:
-    """A colour in CIE L*a*b*, as those see it who have all cones, or none for red, green or blue (Viénot et al. 1999,
-    and for blue the like of it)."""
-    rgb = np.array(to_rgb(colour))
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    to_lms = np.array([[17.8824, 43.5161, 4.1193], [3.4557, 27.1554, 3.8671], [0.02996, 0.18431, 1.4670]])
-    lms = to_lms @ linear
-    if lacking == "red":
-        lms[0] = 2.02344 * lms[1] - 2.52581 * lms[2]
-    elif lacking == "green":
-        lms[1] = 0.494207 * lms[0] + 1.24827 * lms[2]
-    elif lacking == "blue":
-        lms[2] = -0.395913 * lms[0] + 0.801109 * lms[1]
-    linear = np.linalg.solve(to_lms, lms).clip(0, 1)
-    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
-    x, y, z = np.cbrt(xyz / [0.9505, 1, 1.089])
-    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("lacking", ["nothing", "red", "green", "blue"])
-def test_colours_can_be_told_apart(theme: str, lacking: str) -> None:
-    colours = module._THEMES[theme]
-    for group in (tuple(colours.phases.values()), colours.files):
-        all_seen = [seen(colour, lacking) for colour in group]
-        for i, one in enumerate(all_seen):
-            assert abs(one[0] - seen(colours.paper, lacking)[0]) > 38, group[i]  # lightness, of 100
-            for other, name in zip(all_seen[:i], group, strict=False):
-                assert np.linalg.norm(one - other) > 15, (group[i], name)
 
 
 # The picture and the program
@@ -238,6 +81,24 @@ def test_several_files_wherever_they_stand(words: list[str], folder: Path) -> No
     assert [word for word in texts if word.startswith("pong")] == ["pong", "pong_double"]
 
 
+def test_two_seeds_with_every_option_of_curves(folder: Path) -> None:
+    for seed in (1, 2):
+        write(folder / f"run_{seed}.csv", HEADER, *ROWS)
+    words = ["run_1.csv", "run_2.csv", "--x", "frames", "--smooth", "3", "--reference_scores", "--game", "pong"]
+    assert main([*words, "--png_file", "seeds.svg"]) == 0
+    texts = texts_of(folder / "seeds.svg")
+    assert {"Learning curves of run", "random -20.7", "human 14.6 ↑", "frames (4 per step)"} <= set(texts)
+    assert "mean of 2 seeds, band: ± 1 standard error of the mean" in texts
+    assert main([*words, "--group", "none", "--png_file", "seeds.png"]) == 0
+    assert size(folder / "seeds.png") == (1920, 1080)
+
+
+def test_games_of_several_files_are_those_in_their_names(folder: Path) -> None:
+    write(folder / "Breakout-v5.csv", HEADER, *ROWS)
+    assert main(["results/pong.csv", "Breakout-v5.csv", "--fields", "meanq", "--png_file", "games.svg"]) == 0
+    assert {"pong: Average maximum Q", "breakout: Average maximum Q"} <= set(texts_of(folder / "games.svg"))
+
+
 def texts_of(path: Path) -> list[str]:
     return ["".join(element.itertext()) for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
 
@@ -248,16 +109,6 @@ def test_equal_files_make_equal_pictures(folder: Path) -> None:
     for kind in ("svg", "png", "pdf"):
         assert (folder / f"a.{kind}").read_bytes() == (folder / f"b.{kind}").read_bytes()
     assert "testing (800 steps per epoch)" in texts_of(folder / "a.svg")
-
-
-def test_numbers_too_large_to_draw_are_left_out(folder: Path) -> None:
-    write(
-        folder / "a.csv", HEADER, TRAIN.replace("0.2", "1e308"), TRAIN.replace("0.2", "-1e308").replace("-19", "3e38")
-    )
-    assert main(["a.csv", "--dpi", "20"]) == 0
-    score, q, *_ = drawn(read(folder / "a.csv")).axes
-    assert [text.get_text() for text in q.texts] == ["no values"]
-    assert curves(score) == [([1, 1], [-19, 3e38])]
 
 
 def test_tiny_figure_and_strange_letters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,6 +126,9 @@ def refuse(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., st
     """Runs `main`, which must change no file, and returns the one line that it says."""
     write(folder / "broken.csv", HEADER, RANDOM, "1,train,oops", TEST)
     write(folder / "headless.csv", RANDOM, TEST)
+    write(folder / "older.csv", "epoch,phase,average_reward", "1,train,-19")
+    write(folder / "run.csv", HEADER, *ROWS)
+    write(folder / "run_long.csv", HEADER, TRAIN.replace(",1000,1500", ",2000,1500"))
     (folder / "binary.csv").write_bytes(b"\xff\xfe" * 100)
     (folder / "empty.csv").write_bytes(b"")
     write(folder / "semicolons.csv", *(line.replace(",", ";") for line in (HEADER, *ROWS)))
@@ -327,6 +181,20 @@ WRONG = {
     "pixels": (["results/pong.csv", "--dpi", "2400"], "--dpi 2400: a side .* more than 32,768 pixels"),
     "width": (["results/pong.csv", "--figure_width", "0"], "--figure_width 0.0: must be at least 1"),
     "theme": (["results/pong.csv", "--theme", "blue"], "--theme: invalid choice: 'blue'"),
+    "x": (["results/pong.csv", "--x", "epochs"], "--x: invalid choice: 'epochs'"),
+    "x of an older file": (
+        ["older.csv", "--x", "hours"],
+        "--x hours: older.csv has no column total_time; use --x epoch",
+    ),
+    "smooth": (["results/pong.csv", "--smooth", "0"], "--smooth 0: must be at least 1"),
+    "group": (["results/pong.csv", "--group", "seeds"], "--group: invalid choice: 'seeds'"),
+    "no mean": (
+        ["run.csv", "run_long.csv", "--group", "folder"],
+        "run.csv and run_long.csv have no mean.*--group none",
+    ),
+    "game": (["run.csv", "--game", "breakot"], "--game breakot: .* did you mean breakout"),
+    "game far off": (["run.csv", "--game", "xyz"], "--game xyz: not one of the 57 games with scores; the names"),
+    "no scores": (["run.csv", "--reference_scores"], "run.csv: its name does not begin with a game; add --game NAME"),
     "option": (["results/pong.csv", "--feilds", "meanq"], "unrecognized argument '--feilds': did you mean --fields"),
 }
 
@@ -404,17 +272,3 @@ def test_help_is_quick_and_the_program_runs_by_itself(folder: Path) -> None:
     ]
     assert [(end.returncode, end.stderr) for end in ends] == [(0, ""), (2, "error: there is no file no.csv\n")]
     assert ends[0].stdout.startswith("usage: plot.sh CSV_FILE... [options]")
-
-
-# The curves of 2015
-
-
-@pytest.mark.skipif(not ORIGINAL.is_dir(), reason="the statistics of 2015 are not here")
-@pytest.mark.parametrize("game", ["breakout", "pong", "seaquest", "space_invaders"])
-def test_curves_of_2015(game: str) -> None:
-    table = read(ORIGINAL / f"{game}.csv")
-    assert [table.phases.count(phase) for phase in ("random", "train", "test")] == [1, 200, 200]
-    figure = drawn(table)
-    assert [len(panel.lines) for panel in figure.axes] == [3, 3, 3, 1]
-    assert legend(figure)[2] == "testing (125,000 steps per epoch)"
-    assert np.nanmax(np.abs(table.columns["max_game_reward"])) < 10_000

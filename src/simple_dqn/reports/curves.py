@@ -1,0 +1,260 @@
+"""Learning curves as numbers: values on the x axis, runs that differ by their seed, means, and pieced-together runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from simple_dqn.errors import SnapshotError, StatisticsError
+from simple_dqn.reports.table import Floats, Table
+
+# What stands on the x axis, and the column that it is computed from.
+AXES = {"epoch": "epoch", "steps": "total_train_steps", "frames": "total_train_steps", "hours": "total_time"}
+GROUPINGS = ("seed", "name", "folder", "none")  # what files of one experiment have in common; see `grouped`
+FRAME_SKIP = 4  # frames per step if no snapshot tells
+_SEED = re.compile(r"(.+?)[_-](?:s|seed)?[_-]?\d+", re.IGNORECASE)  # pong_slow_1, pong-2, pong_seed3, pong_s4
+_LIMIT = 1e100  # larger values are left out, because matplotlib cannot choose ticks for them
+
+
+class Run(NamedTuple):
+    """A file, with the place of each of its rows on the x axis."""
+
+    table: Table
+    x: Floats
+
+
+class Group(NamedTuple):
+    """The runs of an experiment, of which the mean is drawn; often only one."""
+
+    path: Path  # what they have in common: a file, its name without the seed, or a folder
+    game: str  # empty if the file's name does not tell
+    runs: list[Run]
+
+
+class Curve(NamedTuple):
+    """The values of a phase."""
+
+    x: Floats
+    y: Floats
+    raw: Floats  # before smoothing
+    error: Floats  # standard error of the mean; nan if there is only one run
+
+
+# The x axis
+
+
+def run_of(table: Table, axis: str, frames: int = FRAME_SKIP) -> Run:
+    """Place the rows of a file on the x axis.
+
+    Args:
+        table: the file.
+        axis: one of `AXES`.
+        frames: per step, as `frames_per_step` returns them.
+
+    Raises:
+        StatisticsError: the file lacks the column that the axis needs.
+    """
+    values = _column(table, AXES[axis])
+    if np.isnan(values).all():
+        raise StatisticsError(f"--x {axis}: {table.path} has no column {AXES[axis]}; use --x epoch")
+    if axis == "frames":
+        values = values * frames
+    return Run(table, _hours(values) if axis == "hours" else values)
+
+
+def _hours(seconds: Floats) -> Floats:
+    """Return hours since the start. If the time goes back, another training began at 0: its time is added."""
+    hours, earlier, before = [], 0.0, 0.0
+    for time in seconds:
+        if time < before:
+            earlier += before
+        hours.append((earlier + time) / 3600)
+        before = before if math.isnan(time) else time
+    return np.array(hours)
+
+
+def frames_per_step(path: Path) -> int:
+    """Return the frames of a step, as the last snapshot of results/NAME.csv, snapshots/NAME_N.pkl, says; if none, 4."""
+    from simple_dqn.saving.checkpoint import files_of, number_of  # not needed for other axes
+    from simple_dqn.saving.snapshot import read_snapshot
+
+    folder = Path(re.sub(r"(.*/)results(?=/|$)", r"\1snapshots", str(path.absolute().parent)))
+    snapshots = files_of(folder / path.stem, "pkl")
+    if not snapshots:
+        return FRAME_SKIP
+    try:
+        recorded = read_snapshot(max(snapshots, key=number_of)).facts.get("options", {})
+    except SnapshotError:  # it does not matter to the curves
+        return FRAME_SKIP
+    return 1 if recorded.get("environment") == "gym" else int(recorded.get("frame_skip", FRAME_SKIP))
+
+
+# Games and seeds
+
+
+def game_of_file(path: Path) -> str:
+    """Return the game that a file's name begins with, as ale-py spells it, or an environment's id; empty if none."""
+    from ale_py import roms
+
+    from simple_dqn.games.roms import game_of
+
+    stem = re.sub(r"\.\w+(\.\d+)*$", "", path.name)  # also of pong.csv.1
+    environment = re.match(r"(.+)-v\d+(?=_|$)", stem)
+    name = (
+        re.sub("NoFrameskip$|Deterministic$", "", environment[1])
+        if environment
+        else game_of(stem.lower().replace("-", "_"))
+    )
+    games = {game.replace("_", ""): game for game in roms.get_all_rom_ids()}  # SpaceInvaders-v5 is space_invaders
+    return games.get(name.lower().replace("_", "")) or (environment[0] if environment else "")
+
+
+def grouped(runs: Sequence[Run], by: str, games: Sequence[str]) -> list[Group]:
+    """Collect the runs of each experiment.
+
+    Args:
+        runs: of the files.
+        by: what the files of an experiment have in common. seed: name and folder, except for a number at the end of
+            the name, and the length of the epochs. name: their name. folder: their folder. none: nothing, each is
+            alone.
+        games: one per run. Runs of different games are never of one experiment.
+
+    Raises:
+        StatisticsError: files of one name or folder have no mean, because their epochs have different lengths.
+    """
+    groups: dict[object, Group] = {}
+    files = {run.table.path for run in runs}
+    for run, game in zip(runs, games, strict=True):
+        path, first = run.table.path, _first_epoch(run.table)
+        seed = _SEED.fullmatch(path.stem)
+        without_seed = path.with_name(seed[1] + path.suffix) if seed else path
+        if seed and without_seed in files:  # that file is of another experiment
+            without_seed = path.with_name(f"{seed[1]}_*{path.suffix}")
+        common = {
+            "seed": without_seed,
+            "name": Path(path.name),
+            "folder": path.absolute().parent,
+            "none": path,
+        }[by]
+        group = groups.setdefault((common, game, first if by == "seed" else None), Group(common, game, []))
+        if group.runs and _first_epoch(group.runs[0].table) != first:
+            raise StatisticsError(
+                f"--group {by}: {group.runs[0].table.path} and {path} have no mean, because their epochs have "
+                "different lengths or numbers; use --group none"
+            )
+        group.runs.append(run)
+    alone = {id(group): group.runs[0].table.path for group in groups.values() if len(group.runs) == 1}
+    return [group._replace(path=alone.get(id(group), group.path)) for group in groups.values()]
+
+
+def _first_epoch(table: Table) -> tuple[float, float] | None:
+    """Return number and training steps of the first epoch; None if nothing was trained."""
+    trained = np.flatnonzero(np.array(table.phases) == "train")
+    if not len(trained):
+        return None
+    return table.columns["epoch"][trained[0]], float(np.nan_to_num(_column(table, "total_train_steps")[trained[0]]))
+
+
+# Curves
+
+
+def curve_of(group: Group, field: str, phase: str, smooth: int = 1) -> Curve:
+    """Return the values of a phase, or of several runs the mean per epoch. nan stands for missing values.
+
+    Args:
+        group: the runs. An epoch's mean is over those that have a value for it.
+        field: column.
+        phase: one of the table's.
+        smooth: number of epochs, around its own, of which each value is the mean.
+    """
+    parts = [_values(run, field, phase) for run in group.runs]
+    if len(parts) == 1:
+        _, x, raw = parts[0]
+        y = _smoothed(raw, smooth)
+        return Curve(x, y, raw, np.full(len(y), np.nan))
+    epochs = np.unique(np.concatenate([part[0] for part in parts]))
+    shape = (len(parts), len(epochs))
+    all_x, all_raw = np.full(shape, np.nan), np.full(shape, np.nan)
+    for i, (when, x, raw) in enumerate(parts):
+        places = np.searchsorted(epochs, when)
+        all_x[i, places], all_raw[i, places] = x, raw
+    all_y = np.array([_smoothed(raw, smooth) for raw in all_raw])
+    return Curve(_mean(all_x), _mean(all_y), _mean(all_raw), _standard_error(all_y))
+
+
+def _values(run: Run, field: str, phase: str) -> tuple[Floats, Floats, Floats]:
+    """Return epochs, x and values of a phase's rows."""
+    table = run.table
+    rows = np.array(table.phases) == phase
+    values = table.columns[field][rows]
+    values = np.where(np.abs(values) < _LIMIT, values, np.nan)
+    if field == "meancost":  # because 0 means that the phase had no weight updates
+        values[values == 0] = np.nan
+    return table.columns["epoch"][rows], run.x[rows], values
+
+
+def _smoothed(values: Floats, n: int) -> Floats:
+    """Return the mean of the n values around each, or of those that are there; nan stays."""
+    starts = range(-(n // 2), len(values) - n // 2)
+    windows = [values[max(0, start) : start + n] for start in starts]
+    means = [_mean(window[:, None])[0] for window in windows] if n > 1 else values
+    return np.where(np.isnan(values), np.nan, means)
+
+
+def _mean(values: Floats) -> Floats:
+    """Return the means over the first axis of what is not nan."""
+    counts = np.isfinite(values).sum(axis=0)
+    return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
+
+
+def _standard_error(values: Floats) -> Floats:
+    """Return the standard errors of these means: s / √n, nan where n is 1."""
+    counts = np.isfinite(values).sum(axis=0)
+    squares = np.nansum((values - _mean(values)) ** 2, axis=0)
+    return np.where(counts > 1, np.sqrt(squares / np.maximum(counts - 1, 1) / np.maximum(counts, 1)), np.nan)
+
+
+def run_counts(group: Group) -> tuple[int, int]:
+    """Return the smallest and the largest number of runs that an epoch's mean is over."""
+    epochs = [set(run.table.columns["epoch"]) for run in group.runs]
+    counts = [sum(epoch in some for some in epochs) for epoch in set().union(*epochs)]
+    return min(counts), max(counts)
+
+
+def seams_of(group: Group) -> list[float]:
+    """Return the places on the x axis where one training was continued by another, or with other options.
+
+    The rows of the training phases tell: random moves come between them, the number of training steps does not grow by
+    the steps of the phase, the time goes back, or the epochs change their length. The last epoch may be unfinished.
+    """
+    return sorted({x for run in group.runs for x in _seams(run)})
+
+
+def _seams(run: Run) -> list[float]:
+    table = run.table
+    epoch, steps, total, time = (_column(table, name) for name in ("epoch", "steps", "total_train_steps", "total_time"))
+    trained = [i for i, phase in enumerate(table.phases) if phase == "train"]
+    seams = [run.x[i] for i in trained[:1] if total[i] - steps[i] > 1]  # a training with --start_epoch
+    length = steps[trained[0]] if trained else 0.0
+    for before, i in pairwise(trained):
+        epochs = max(1, epoch[i] - epoch[before])  # more than one if rows are missing
+        length_before, length = length, (total[i] - total[before]) / epochs
+        if (
+            "random" in table.phases[before:i]
+            or abs(length - steps[i]) > 1
+            or (abs(length - length_before) > 1 and i != trained[-1])
+            or time[i] < time[before]
+        ):
+            last = max(j for j in range(before, i) if table.phases[j] != "random")  # that is of epoch 0 again
+            seams.append((run.x[last] + run.x[i]) / 2)
+    return [float(x) for x in seams if math.isfinite(x)]
+
+
+def _column(table: Table, name: str) -> Floats:
+    return table.columns.get(name, np.full(len(table.phases), np.nan))
