@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simple_dqn.agent import Agent, AgentOptions, Callback, Step
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions, TrainResult
-from simple_dqn.environment import Environment, EnvironmentOptions, Screen
+from simple_dqn.environment import Environment, EnvironmentOptions, Picture, Screen
 from simple_dqn.errors import OptionError
 from simple_dqn.games import make
 from simple_dqn.games.ale import ALEEnvironment
@@ -25,6 +25,7 @@ from simple_dqn.replay.prioritized import memory_class
 from simple_dqn.replay_memory import Minibatch, ReplayMemory, ReplayMemoryOptions, TargetParts
 from simple_dqn.state_buffer import StateBuffer
 from simple_dqn.statistics import Statistics
+from simple_dqn.watching.display import Decision, Scene
 from simple_dqn.watching.watcher import Watcher
 
 HEADER = (
@@ -182,10 +183,27 @@ class Eye(Watcher):
         self.sounds.append(environment.sound())
 
 
-class Abandons(Watcher):
+PONG = ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
+SEAQUEST = ["NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPRIGHTFIRE", "DOWNFIRE"]
+
+
+def make_decision(names: Sequence[str] = PONG, action: int = 5, worst: float = 0.0) -> Decision:
+    """A decision for `action`, with the Q-values `worst`, 1, 2 and so on; all screens of its state are 77."""
+    q_values = np.array([worst, *range(1, len(names))])
+    return Decision(names, q_values, action, np.full((4, 84, 84), 77, np.uint8))
+
+
+def make_scene(picture: Picture | None = None, **parts: Any) -> Scene:
+    """A scene, as a rule a random picture of an Atari game without help and decision."""
+    picture = np.random.default_rng(0).integers(256, size=(210, 160, 3), dtype=np.uint8) if picture is None else picture
+    return Scene(picture, 1.75, ("h: help",), (), None)._replace(**parts)
+
+
+class Abandons(Eye):
     """Abandons the game after this many steps, once."""
 
     def __init__(self, steps: int) -> None:
+        super().__init__()
         self.steps = steps
 
     def wants_restart(self) -> bool:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from fakes import make_real_games
-from simple_dqn.environment import ABANDONED, Environment, EnvironmentOptions
+from fakes import Abandons, make_real_games
+from simple_dqn.environment import ABANDONED, EnvironmentOptions
 from simple_dqn.games import make
 from simple_dqn.games.game import GameSpec
 from simple_dqn.games.games import Games
-from simple_dqn.watching.watcher import Watcher
-
-
-def arrays(made: Games) -> list[NDArray[Any]]:
-    return list(made.arrays)
 
 
 def test_a_game_is_the_same_beside_any_number_of_games(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,45 +25,31 @@ def test_a_game_is_the_same_beside_any_number_of_games(monkeypatch: pytest.Monke
         many.start([*actions, 0, 0])
         few.finish()
         many.finish()
-        for mine, theirs in zip(arrays(few), arrays(many), strict=True):
-            assert np.array_equal(mine, theirs[:2])
+        pairs: Iterable[tuple[Any, Any]] = zip(few.arrays, many.arrays, strict=True)
+        assert all(np.array_equal(mine, theirs[:2]) for mine, theirs in pairs)
     assert not np.array_equal(few.arrays.states[0], few.arrays.states[1])
 
 
-class Hand(Watcher):
-    """Plays action 2, abandons the game after its fifth step, and counts games, frames and steps."""
-
-    def __init__(self) -> None:
-        self.games = self.frames = self.steps = 0
-
-    def on_game(self) -> None:
-        self.games += 1
-
-    def on_frame(self, environment: Environment) -> None:
-        self.frames += 1
+class Hand(Abandons):
+    """Plays action 2, too."""
 
     def steer(self, action: int) -> int:
-        self.steps += 1
         return 2
-
-    def wants_restart(self) -> bool:
-        return self.steps == 5
 
 
 def test_watchers_see_and_steer_the_first_game_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make, "num_cores", lambda: 64)
-    hand = Hand()
+    hand = Hand(5)
     spec = GameSpec(EnvironmentOptions(game="pong"), (4, 84, 84), 0, np.random.SeedSequence(3).spawn(3))
     made = make.make_games(spec, watchers=[hand])
     assert type(made) is Games
     made.begin("test", new_episode=True)
     assert list(made.start([0, 1, 1])) == [2, 1, 1]
     made.finish()
-    assert (hand.games, hand.frames) == (1, 1 + 4)
-    for step in range(2, 6):
+    assert (hand.games, len(hand.pictures)) == (1, 1 + 4)
+    for _ in range(4):
         assert made.arrays.ends[0] == 0
         made.start([0, 0, 0])
         made.finish()
-        assert hand.steps == step
     assert made.arrays.ends.tolist() == [ABANDONED, 0, 0]
     assert hand.games == 2

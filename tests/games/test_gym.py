@@ -15,7 +15,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from fakes import Eye, ale
-from simple_dqn.environment import Environment, EnvironmentOptions
+from simple_dqn.environment import EnvironmentOptions, Mode
 from simple_dqn.errors import GameError
 from simple_dqn.games import gym as gym_module
 from simple_dqn.games.game import make_environment
@@ -78,11 +78,6 @@ class Broken(Small):
         raise RuntimeError("no such luck\nmore of it")
 
 
-class Unseen(Small):
-    def render(self) -> None:
-        return None
-
-
 class Odd(Small):
     """Returns or raises `returns` from the method `where`: from step as the part of that number, from the 3rd on."""
 
@@ -116,41 +111,7 @@ class Odd(Small):
         self._odd("close", None)
 
 
-@pytest.fixture
-def odd() -> Iterator[Callable[..., GymEnvironment]]:
-    """Makes an environment that is odd in one way."""
-
-    def make(where: str, returns: Any = None, part: int | None = None, **options: Any) -> GymEnvironment:
-        gymnasium.registry.pop("Odd-v0", None)
-        kwargs = dict(where=where, returns=returns, part=part)
-        gymnasium.register("Odd-v0", Odd, kwargs=kwargs)  # type: ignore[arg-type]
-        return gym("Odd-v0", **options)
-
-    yield make
-    gymnasium.registry.pop("Odd-v0", None)
-
-
-@pytest.fixture
-def registered() -> Iterator[None]:
-    kinds: dict[str, tuple[type[Small], dict[str, Any]]] = {
-        "Rgb": (Small, {}),
-        "Grey": (Small, dict(channels=0)),
-        "GreyPlane": (Small, dict(channels=1)),
-        "State": (Small, dict(channels=None)),
-        "Blind": (Blind, dict(channels=None)),
-        "Broken": (Broken, {}),
-        "Unseen": (Unseen, dict(channels=None)),
-        "Continuous": (Small, dict(actions=Box(-1, 1, (2,), np.float32))),
-        "Many": (Small, dict(actions=Discrete(257))),
-        "Offset": (Small, dict(actions=Discrete(3, start=-1))),
-        "BrokenOff": (Small, dict(limit=3)),
-        "Both": (Small, dict(limit=5)),
-    }
-    for name, (kind, arguments) in kinds.items():
-        gymnasium.register(f"Small{name}-v0", kind, kwargs=arguments)  # type: ignore[arg-type]
-    yield
-    for name in kinds:
-        del gymnasium.registry[f"Small{name}-v0"]
+Make = Callable[..., GymEnvironment]
 
 
 def gym(game: str, seed: int = 7, **options: Any) -> GymEnvironment:
@@ -160,10 +121,36 @@ def gym(game: str, seed: int = 7, **options: Any) -> GymEnvironment:
     return env
 
 
-def small(env: GymEnvironment) -> Small:
-    inner = env._gym.unwrapped
-    assert isinstance(inner, Small)
-    return inner
+@pytest.fixture
+def small() -> Iterator[Make]:
+    """Makes a Gymnasium environment of a class, with these arguments for the class."""
+    before = gymnasium.registry.copy()
+
+    def make(kind: Any = Small, arguments: dict[str, Any] | None = None, **options: Any) -> GymEnvironment:
+        name = f"{kind.__name__}-v0"
+        gymnasium.registry.pop(name, None)
+        gymnasium.register(name, kind, kwargs=arguments or {})
+        return gym(name, **options)
+
+    yield make
+    gymnasium.registry.clear()
+    gymnasium.registry.update(before)
+
+
+@pytest.fixture
+def odd(small: Make) -> Make:
+    """Makes an environment that is odd in one way."""
+
+    def make(where: str, returns: Any = None, part: int | None = None, **options: Any) -> GymEnvironment:
+        return small(Odd, dict(where=where, returns=returns, part=part), **options)
+
+    return make
+
+
+def inner(env: GymEnvironment) -> Small:
+    unwrapped = env._gym.unwrapped
+    assert isinstance(unwrapped, Small)
+    return unwrapped
 
 
 def grey(red: int, other: int = 0) -> int:
@@ -171,18 +158,12 @@ def grey(red: int, other: int = 0) -> int:
     return int(cv2.cvtColor(pixel, cv2.COLOR_RGB2GRAY).item())
 
 
-@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize(
-    ("game", "shade"),
-    [
-        ("SmallRgb-v0", grey(40)),
-        ("SmallGrey-v0", 2),
-        ("SmallGreyPlane-v0", 2),
-        ("SmallState-v0", grey(43, 3)),  # what is rendered, not what is observed
-    ],
+    ("channels", "shade"),
+    [(3, grey(40)), (0, 2), (1, 2), (None, grey(43, 3))],  # None: what is rendered, not what is observed
 )
-def test_gym_screen(game: str, shade: int) -> None:
-    env = gym(game, screen_width=8, screen_height=6)
+def test_gym_screen(channels: int | None, shade: int, small: Make) -> None:
+    env = small(Small, dict(channels=channels), screen_width=8, screen_height=6)
     assert [env.act(1), env.act(2)] == [0.5, 1.0]
     assert not env.is_terminal()
     screen = env.screen()
@@ -191,22 +172,17 @@ def test_gym_screen(game: str, shade: int) -> None:
     env.close()
 
 
-@pytest.mark.usefixtures("registered")
-def test_gym_is_seeded_once() -> None:
-    env = gym("SmallRgb-v0", seed=11)
+def test_gym_is_seeded_once(small: Make) -> None:
+    env = small(seed=11)
     env.restart()
     env.restart()
-    assert small(env).seeds == [11, None, None]
+    assert inner(env).seeds == [11, None, None]
 
 
-@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("mode", ["train", "test"])
-@pytest.mark.parametrize(
-    ("game", "steps", "truncated"),
-    [("SmallRgb-v0", 5, False), ("SmallBrokenOff-v0", 3, True), ("SmallBoth-v0", 5, False)],
-)
-def test_gym_end_and_time_limit(game: str, steps: int, truncated: bool, mode: Any) -> None:
-    env = gym(game)
+@pytest.mark.parametrize(("limit", "steps", "truncated"), [(99, 5, False), (3, 3, True), (5, 5, False)])
+def test_gym_end_and_time_limit(limit: int, steps: int, truncated: bool, mode: Mode, small: Make) -> None:
+    env = small(Small, dict(limit=limit))
     env.mode = mode
     for step in range(steps):
         assert not env.is_terminal(), step
@@ -217,27 +193,36 @@ def test_gym_end_and_time_limit(game: str, steps: int, truncated: bool, mode: An
     env.restart()
     assert not env.is_terminal()
     assert not env.truncated
-    assert small(env).steps == 0
+    assert inner(env).steps == 0
 
 
-@pytest.mark.usefixtures("registered")
-def test_gym_actions_that_do_not_start_at_zero() -> None:
-    env = gym("SmallOffset-v0")
+def test_gym_actions_that_do_not_start_at_zero(small: Make) -> None:
+    env = small(Small, dict(actions=Discrete(3, start=-1)))
     assert env.num_actions == 3
     for action in range(3):
         env.act(action)
-    assert small(env).actions == [-1, 0, 1]
+    assert inner(env).actions == [-1, 0, 1]
 
 
-@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("kind", "arguments", "words"),
+    [
+        (Small, dict(actions=Box(-1, 1, (2,), np.float32)), "needs a Discrete action space"),
+        (Small, dict(actions=Discrete(257)), r"has 257 actions\. At most 256"),
+        (Blind, dict(channels=None), "has no pixels to learn from"),
+        (Broken, {}, "cannot make 'Broken-v0': RuntimeError: no such luck more of it \\(test_gym"),
+    ],
+)
+def test_gym_that_cannot_be_played(kind: Any, arguments: dict[str, Any], words: str, small: Make) -> None:
+    with pytest.raises(GameError, match=words) as caught:
+        small(kind, arguments)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("game", "words"),
     [
-        ("SmallContinuous-v0", "needs a Discrete action space"),
-        ("SmallMany-v0", r"has 257 actions\. At most 256"),
-        ("SmallBlind-v0", "has no pixels to learn from"),
-        ("SmallBroken-v0", "cannot make 'SmallBroken-v0': RuntimeError: no such luck more of it \\(test_gym"),
-        ("SmallRgb-v9", "cannot make 'SmallRgb-v9'"),
+        ("CartPole-v9", "cannot make 'CartPole-v9'"),
         ("NoSuchThing-v0", "cannot make 'NoSuchThing-v0'.* name its module too, as in my_package:NoSuchThing-v0"),
         ("no_such_package:Thing-v0", "cannot make"),
         ("breakout", "cannot make 'breakout'.* Gymnasium's name for it is ALE/Breakout-v5"),
@@ -245,21 +230,15 @@ def test_gym_actions_that_do_not_start_at_zero() -> None:
         ("", "cannot make ''"),
     ],
 )
-def test_gym_that_cannot_be_played(game: str, words: str) -> None:
+def test_gym_that_cannot_be_found(game: str, words: str) -> None:
     with pytest.raises(GameError, match=words) as caught:
         gym(game)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.usefixtures("registered")
-def test_gym_that_renders_no_pictures() -> None:
-    with pytest.raises(GameError, match="The renderings of SmallUnseen-v0 are no pictures"):
-        gym("SmallUnseen-v0")
-
-
 @pytest.mark.parametrize("shape", [(12, 10), (12, 10, 1), (12, 10, 3), (12, 10, 4)])
 @pytest.mark.parametrize("where", ["render", "observe"])
-def test_gym_pictures_of_every_usual_shape(where: str, shape: tuple[int, ...], odd: Any) -> None:
+def test_gym_pictures_of_every_usual_shape(where: str, shape: tuple[int, ...], odd: Make) -> None:
     picture = np.full(shape, 50, np.uint8)
     if shape[-1] == 4:
         picture[..., 3] = 255  # opaque
@@ -285,6 +264,7 @@ def test_gym_observations_of_four_channels_may_be_four_screens() -> None:
         (np.zeros((12, 10, 3), int), "int64 of shape"),
         (np.zeros((12, 10, 2), np.uint8), r"uint8 of shape \(12, 10, 2\)"),
         (np.zeros((0, 0, 3), np.uint8), "uint8 of shape"),
+        (np.zeros(10, np.uint8), r"uint8 of shape \(10,\)"),
         ("text", "str"),
     ],
 )
@@ -309,7 +289,7 @@ def test_gym_pictures_that_are_none_are_refused_at_once(
         ("reset", (1, 2), "Odd-v0 must return observation and info from reset"),
     ],
 )
-def test_gym_that_fails_at_once(where: str, error: Any, words: str, odd: Any) -> None:
+def test_gym_that_fails_at_once(where: str, error: Any, words: str, odd: Make) -> None:
     with pytest.raises(GameError, match=words) as caught:
         odd(where, error)
     assert "\n" not in str(caught.value)
@@ -329,7 +309,7 @@ def test_gym_that_fails_at_once(where: str, error: Any, words: str, odd: Any) ->
         (np.zeros(2, bool), 2, "Odd-v0 failed in step: ValueError"),
     ],
 )
-def test_gym_that_fails_later(returns: Any, part: int | None, words: str, odd: Any) -> None:
+def test_gym_that_fails_later(returns: Any, part: int | None, words: str, odd: Make) -> None:
     env = odd("step", returns, part)
     assert [env.act(0), env.act(0)] == [0.5, 1.0]
     with pytest.raises(GameError, match=words) as caught:
@@ -341,26 +321,26 @@ def test_gym_that_fails_later(returns: Any, part: int | None, words: str, odd: A
 @pytest.mark.parametrize(
     ("returns", "number"), [(np.array([2.0]), 2), (True, 1), (np.float32(0.5), 0.5), (np.int64(-3), -3)]
 )
-def test_gym_rewards_are_numbers_of_any_kind(returns: Any, number: float, odd: Any) -> None:
+def test_gym_rewards_are_numbers_of_any_kind(returns: Any, number: float, odd: Make) -> None:
     env = odd("step", returns, part=1)
     reward = [env.act(0) for _ in range(3)][-1]
     assert (type(reward), reward) == (float, number)
 
 
 @pytest.mark.parametrize(("info", "lives"), [(None, 0), ({"lives": None}, 0), ({"lives": np.int64(3)}, 3)])
-def test_gym_lives_are_known_or_not(info: Any, lives: int, odd: Any) -> None:
+def test_gym_lives_are_known_or_not(info: Any, lives: int, odd: Make) -> None:
     env = odd("step", info, part=4)
     for _ in range(3):
         env.act(0)
     assert env.lives == lives
 
 
-def test_gym_that_fails_at_closing_says_so_unless_it_has_failed_before(odd: Any) -> None:
+def test_gym_that_fails_at_closing_says_so_unless_it_has_failed_before(odd: Make) -> None:
     env = odd("close", OSError("server gone"))
     with pytest.raises(GameError, match="Odd-v0 failed in close: OSError: server gone"):
         env.close()
     env = odd("close", OSError("server gone"))
-    small(env).action_space = Discrete(1)
+    inner(env).action_space = Discrete(1)
     with pytest.raises(GameError, match="in step: AssertionError"):
         env.act(2)
     env.close()
@@ -369,16 +349,8 @@ def test_gym_that_fails_at_closing_says_so_unless_it_has_failed_before(odd: Any)
 @pytest.mark.parametrize(
     ("fps", "rate"),
     [
-        (0.5, 0.5),
-        (29.97, 29.97),
-        (0, 30),
-        (None, 30),
-        (-3, 30),
-        ("fast", 30),
-        (math.nan, 30),
-        (1e-9, 0.01),
-        (1e9, 1000),
-        ([1], 30),
+        *[(0.5, 0.5), (29.97, 29.97), (1e-9, 0.01), (1e9, 1000)],
+        *[(unknown, 30) for unknown in (0, None, -3, "fast", math.nan, [1])],
     ],
 )
 def test_gym_frame_rates_are_limited_to_those_of_films(fps: Any, rate: float) -> None:
@@ -386,7 +358,7 @@ def test_gym_frame_rates_are_limited_to_those_of_films(fps: Any, rate: float) ->
 
 
 @pytest.mark.parametrize("lacking", ["action_space", "observation_space"])
-def test_gym_that_lacks_a_space(lacking: str, monkeypatch: pytest.MonkeyPatch, odd: Any) -> None:
+def test_gym_that_lacks_a_space(lacking: str, monkeypatch: pytest.MonkeyPatch, odd: Make) -> None:
     plain = Odd.__init__
 
     def init(self: Odd, **arguments: Any) -> None:
@@ -411,9 +383,9 @@ def test_gym_that_lacks_a_space(lacking: str, monkeypatch: pytest.MonkeyPatch, o
         ("a b c", ["0", "1", "2"]),
     ],
 )
-def test_gym_action_names_are_words_or_numbers(meanings: Any, names: list[str], odd: Any) -> None:
+def test_gym_action_names_are_words_or_numbers(meanings: Any, names: list[str], odd: Make) -> None:
     env = odd("nowhere")
-    small(env).get_action_meanings = meanings  # type: ignore[attr-defined]
+    inner(env).get_action_meanings = meanings  # type: ignore[attr-defined]
     assert env.action_names == names
 
 
@@ -433,24 +405,23 @@ def test_gym_environment_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyP
     del gymnasium.registry["Mine-v0"]
 
 
-@pytest.mark.parametrize("game", ["Breakout-v0", "ALE/Breakout-v5"])
-def test_gym_breakout(game: str) -> None:
-    env: Environment = gym(game)
-    other = gym(game)
-    assert env.num_actions == 4
+@pytest.mark.parametrize(("game", "steps_per_second"), [("Breakout-v0", 20), ("ALE/Breakout-v5", 15)])
+def test_gym_atari_looks_and_moves_like_atari(game: str, steps_per_second: float) -> None:
+    env, other = gym(game), gym(game)
+    assert (env.frames_per_second, env.pixel_width, env.lives) == (steps_per_second, 1.75, 5)
+    assert env.action_names == ale("breakout").action_names
+    assert env.picture().shape == (210, 160, 3)
     for step in range(10):
-        action = step % 4
-        assert env.act(action) == other.act(action)
+        assert env.act(step % 4) == other.act(step % 4)
         assert env.screen().shape == (84, 84)
         np.testing.assert_array_equal(env.screen(), other.screen())
     assert env.screen().any()
     assert not env.is_terminal()
 
 
-@pytest.mark.usefixtures("registered")
-def test_gym_games_of_limited_time_and_their_frames() -> None:
-    eye = Eye()
-    env = make_environment(EnvironmentOptions(game="SmallState-v0", environment="gym", max_game_seconds=0.05), 1, [eye])
+def test_gym_games_of_limited_time_and_their_frames(small: Make) -> None:
+    env = small(Small, dict(channels=None), max_game_seconds=0.05)
+    env.watchers = [eye] = [Eye()]
     env.restart()
     for _ in range(3):  # a step counts as one frame of 60 a second
         assert not env.is_terminal()
@@ -462,27 +433,8 @@ def test_gym_games_of_limited_time_and_their_frames() -> None:
     assert env.sound().size == 0
 
 
-def test_gym_atari_looks_and_moves_like_atari() -> None:
-    env = gym("ALE/Breakout-v5")
-    assert (env.frames_per_second, env.pixel_width, env.lives) == (15, 1.75, 5)
-    assert env.picture().shape == (210, 160, 3)
-
-
-def test_atari_games_of_gymnasium_name_their_actions() -> None:
-    assert gym("ALE/Breakout-v5").action_names == ale("breakout").action_names
-    assert gym("CartPole-v1").action_names == ["0", "1"]
-
-
 def test_an_environment_of_gymnasium_cannot_tell_where_it_is() -> None:
     assert make_environment(EnvironmentOptions(game="CartPole-v1", environment="gym"), seed=1).state() is None
-
-
-def test_games_on_a_grid_are_not_cut_because_few_pictures_a_second_show_them() -> None:
-    env = gym("CliffWalking-v1")  # 4 a second; at random a game takes 7000 steps, and some take 20,000
-    env.restart()
-    for _ in range(7201):
-        env.act(0)
-    assert (env.frames_per_second, env.is_terminal()) == (4, False)
 
 
 def test_a_gym_atari_game_has_108_000_frames_by_default() -> None:
@@ -492,10 +444,3 @@ def test_a_gym_atari_game_has_108_000_frames_by_default() -> None:
     assert not env.is_terminal()
     env.act(0)
     assert (env.is_terminal(), env.truncated) == (True, True)
-
-
-def test_a_step_of_gym_atari_counts_as_the_frames_that_it_takes() -> None:
-    env = make_environment(EnvironmentOptions(game="ALE/Pong-v5", environment="gym", max_game_seconds=0.2), 1)
-    env.restart()
-    ends = [env.act(0) or env.is_terminal() for _ in range(3)]  # of 4 frames each
-    assert (ends, env.truncated) == ([False, False, True], True)

@@ -8,12 +8,11 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from fakes import FakeEnvironment, make_real_games
+from fakes import FakeEnvironment
 from simple_dqn.deepqnetwork import BackendOptions
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.games import game, make, workers
 from simple_dqn.games.game import GameSpec
-from simple_dqn.games.games import Games
 from simple_dqn.learning import library as libraries
 
 
@@ -75,11 +74,3 @@ def test_users_may_say_how_long_threads_spin(monkeypatch: pytest.MonkeyPatch) ->
             monkeypatch.setenv("GOMP_SPINCOUNT", users)
         make.leave_cores_to_games()
         assert os.environ["GOMP_SPINCOUNT"] == after
-
-
-def test_one_game_needs_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert type(make_real_games(1, monkeypatch, cores=64)) is Games
-
-
-def test_one_core_needs_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert type(make_real_games(3, monkeypatch, cores=1, in_turn=True)) is Games

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,21 @@ def play(made: Games, rounds: int) -> list[NDArray[Any]]:
     return [*seen, made.arrays.states.copy()]
 
 
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., GameWorkers]]:
+    """Makes games in two processes, and ends these after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make_games(number: int, **options: Any) -> GameWorkers:
+            made = make_real_games(number, monkeypatch, cores=8, **options)
+            assert isinstance(made, GameWorkers)
+            stack.callback(made.close)
+            assert (len(made.workers), made.cores_left) == (2, 6)
+            return made
+
+        yield make_games
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -47,29 +64,16 @@ def play(made: Games, rounds: int) -> list[NDArray[Any]]:
         dict(game="CartPole-v1", environment="gym"),
     ],
 )
-def test_processes_play_the_same_games(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    here = make_real_games(3, monkeypatch, cores=2, **options)
-    there = make_real_games(3, monkeypatch, cores=8, **options)
+def test_processes_play_the_same_games(options: dict[str, Any], make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = make_real_games(3, monkeypatch, cores=2, **options), make(3, **options)
     assert type(here) is Games
-    assert isinstance(there, GameWorkers)
-    assert (len(there.workers), there.cores_left) == (2, 6)
     assert (here.num_actions, here.action_names) == (there.num_actions, there.action_names)
     for mine, theirs in zip(play(here, 150), play(there, 150), strict=True):
         assert np.array_equal(mine, theirs)
-    there.close()
 
 
-def test_games_and_a_network_that_work_in_turn_have_all_cores_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    here, there = make_real_games(5, monkeypatch), make_real_games(5, monkeypatch, cores=2, in_turn=True)
-    assert isinstance(there, GameWorkers)
-    assert (len(there.workers), there.cores_left) == (2, None)
-    for mine, theirs in zip(play(here, 40), play(there, 40), strict=True):
-        assert np.array_equal(mine, theirs)
-    there.close()
-
-
-def test_a_game_without_an_action_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, many = make_real_games(4, monkeypatch, cores=1), make_real_games(4, monkeypatch, cores=8)
+def test_a_game_without_an_action_rests(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, many = make_real_games(4, monkeypatch, cores=1), make(4)
     for made in (one, many):
         made.begin("test", new_episode=True)
     before = one.arrays.states.copy()
@@ -80,12 +84,11 @@ def test_a_game_without_an_action_rests(monkeypatch: pytest.MonkeyPatch) -> None
     moved = [not np.array_equal(state, old) for state, old in zip(one.arrays.states, before, strict=True)]
     assert moved == [False, True, False, False]
     assert np.array_equal(many.arrays.states, one.arrays.states)
-    many.close()
 
 
-def test_a_game_error_in_a_worker_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_game_error_in_a_worker_is_raised_here(make: Any) -> None:
     with pytest.raises(GameError, match="no game pongo"):
-        make_real_games(2, monkeypatch, cores=8, game="pongo")
+        make(2, game="pongo")
 
 
 class OddError(Exception):
@@ -125,13 +128,11 @@ def test_a_fault_in_a_worker_is_raised_here_with_its_place() -> None:
         (signal.SIGSEGV, r"crashed: Segmentation fault \(signal 11\)\.$"),
     ],
 )
-def test_the_error_says_how_a_process_ended(signum: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = make_real_games(2, monkeypatch, cores=8)
-    assert isinstance(made, GameWorkers)
+def test_the_error_says_how_a_process_ended(signum: int, text: str, make: Any) -> None:
+    made = make(2)
     made.workers[0].process.send_signal(signum)
     with pytest.raises(GameError, match=text):
         made.begin("train", new_episode=False)
-    made.close()
 
 
 def test_the_error_has_the_status_of_a_process_that_ended_by_itself() -> None:
@@ -139,24 +140,21 @@ def test_the_error_has_the_status_of_a_process_that_ended_by_itself() -> None:
         GameWorkers(two(ExitingSpec), 1)
 
 
-def test_processes_end_with_the_games(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = make_real_games(4, monkeypatch, cores=8)
-    assert isinstance(made, GameWorkers)
+def test_processes_end_with_the_games(make: Any) -> None:
+    made = make(4)
     made.begin("train", new_episode=False)
     made.close()
     assert [worker.process.returncode for worker in made.workers] == [0, 0]
 
 
-def test_processes_play_on_when_the_whole_group_gets_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process that learns gets it, too, and needs their state to save it."""
-    made = make_real_games(2, monkeypatch, cores=4, in_turn=True)
-    assert isinstance(made, GameWorkers)
+def test_processes_play_on_when_the_whole_group_gets_a_signal(make: Any) -> None:
+    """The process that learns gets it too, and needs their state to save it."""
+    made = make(2)
     for worker in made.workers:
         for signum in ENDING_SIGNALS:
             worker.process.send_signal(signum)
     made.begin("train", new_episode=False)
     assert len(made.state()) == 2
-    made.close()
 
 
 PLAYING = """
@@ -195,11 +193,9 @@ def test_program_and_processes_end_whatever_ends_the_program(fault: str, status:
 
 
 def test_a_file_with_the_name_of_a_standard_module_does_not_matter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("math", "random", "token", "numpy", "socket"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
     monkeypatch.chdir(tmp_path)
-    made = make_real_games(2, monkeypatch, cores=4, in_turn=True)
-    assert isinstance(made, GameWorkers)
-    made.close()
+    make(2)

@@ -6,7 +6,6 @@ import os
 import wave
 from collections.abc import Callable
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ from fakes import Eye, FakeEnvironment
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.errors import OptionError, OutputError
 from simple_dqn.games.game import make_environment
-from simple_dqn.watching.display import block, enlarged, least_height
+from simple_dqn.watching.display import enlarged
 from simple_dqn.watching.recorder import RecorderOptions, make_recorders
-from simple_dqn.watching.watcher import WatcherGroup
 
 
 def record(steps: int = 10, finish: bool = True, games: int = 1, **options: Any) -> Eye:
@@ -159,28 +157,6 @@ def test_only_the_first_record_games_are_recorded(tmp_path: Path) -> None:
     assert (len(names(tmp_path / "two")), len(names(tmp_path / "all"))) == (42, 63)
 
 
-class ImpatientEye(Eye):
-    """Abandons the game if `wants` is true."""
-
-    wants = False
-
-    def wants_restart(self) -> bool:
-        return self.wants
-
-
-def test_a_watcher_group_stops_after_its_last_game_and_abandoned_games_do_not_count() -> None:
-    eye = ImpatientEye()
-    group = WatcherGroup([eye], max_games=2)
-    seen = []
-    for gives_up in (False, True, False, False):
-        group.on_game()
-        group.on_frame(FakeEnvironment())
-        seen.append(len(eye.pictures))
-        eye.wants = gives_up
-        assert group.wants_restart() == gives_up
-    assert seen == [1, 2, 3, 3]
-
-
 @pytest.mark.parametrize(
     ("option", "name"),
     [("record_screen_path", "below"), ("record_sound_filename", "below.wav"), ("video_file", "below.mov")],
@@ -201,54 +177,37 @@ def test_films_are_of_few_kinds_and_mute_games_have_no_sound_to_record(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def film(path: Path, env: FakeEnvironment, frames: int) -> list[av.VideoFrame]:
+    """Film this many frames of a game without sound. Return the film's frames."""
+    (recorder,) = make_recorders(RecorderOptions(video_file=str(path)))
+    for env.frame in range(frames):
+        recorder.on_frame(env)
+    recorder.finish()
+    with av.open(str(path)) as read:
+        assert len(read.streams.audio) == 0
+        return list(read.decode(video=0))
+
+
 def test_film_of_a_mute_game_of_an_odd_size(tmp_path: Path) -> None:
-    recorders = make_recorders(RecorderOptions(video_file=str(tmp_path / "fake.mp4")))
-    env = FakeEnvironment()  # 4x5 pixels
-    for recorder in recorders:
-        for _ in range(7):
-            recorder.on_frame(env)
-        recorder.finish()
-    with av.open(str(tmp_path / "fake.mp4")) as film:
-        assert (film.streams.video[0].width, film.streams.video[0].height) == (786, 628)
-        assert len(film.streams.audio) == 0
-        assert len(list(film.decode(video=0))) == 7
+    frames = film(tmp_path / "fake.mp4", FakeEnvironment(), 7)  # 4x5 pixels
+    assert [(frame.width, frame.height) for frame in frames] == [(786, 628)] * 7
 
 
 @pytest.mark.parametrize("kind", ["gif", "mp4"])
 @pytest.mark.parametrize("rate", [0.1, 0.5, 29.97, 1000.0])
 def test_film_of_any_rate(rate: float, kind: str, tmp_path: Path) -> None:
-    (recorder,) = make_recorders(RecorderOptions(video_file=str(tmp_path / f"fake.{kind}")))
     env = FakeEnvironment()
     env.frames_per_second = rate
-    for _ in range(40):
-        recorder.on_frame(env)
-    recorder.finish()
-    with av.open(str(tmp_path / f"fake.{kind}")) as film:
-        times = [float(frame.time or 0) for frame in film.decode(video=0)]
-    assert times[-1] == pytest.approx((20 if (rate, kind) == (1000, "gif") else 39) / rate, rel=0.01)
+    last = film(tmp_path / f"fake.{kind}", env, 40)[-1]
+    assert float(last.time or 0) == pytest.approx((20 if (rate, kind) == (1000, "gif") else 39) / rate, rel=0.01)
 
 
 @pytest.mark.parametrize("kind", ["gif", "mp4"])
-def test_film_of_pictures_that_grow(kind: str, tmp_path: Path) -> None:
-    (recorder,) = make_recorders(RecorderOptions(video_file=str(tmp_path / f"fake.{kind}")))
+def test_film_of_pictures_that_grow(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = FakeEnvironment()
     env.frames_per_second = 30
-    for side in (20, 30, 10):
-        env.picture = partial(np.full, (side, side, 3), side, np.uint8)  # type: ignore[method-assign]
-        recorder.on_frame(env)
-    recorder.finish()
-    with av.open(str(tmp_path / f"fake.{kind}")) as film:
-        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    pictures = [np.full((side, side, 3), side, np.uint8) for side in (20, 30, 10)]
+    monkeypatch.setattr(env, "picture", lambda: pictures[env.frame])
+    frames = [frame.to_ndarray(format="rgb24") for frame in film(tmp_path / f"fake.{kind}", env, 3)]
     assert len({frame.shape for frame in frames}) == 1
     assert [round(float(frame.mean()), -1) for frame in frames] == [20, 30, 10]
-
-
-@pytest.mark.parametrize(("height", "size"), [(1, (2, 1)), (2, (4, 2)), (3, (5, 3)), (4, (7, 4))])
-def test_a_pixel_becomes_a_block(height: int, size: tuple[int, int]) -> None:
-    assert block(1.75, height) == size
-    assert block(1.0, height) == (height, height)
-
-
-@pytest.mark.parametrize(("pixel_width", "height", "least"), [(1.75, 3, 3), (1.75, 2, 1), (1.75, 8, 4), (1.0, 3, 1)])
-def test_the_smallest_block_of_the_same_shape(pixel_width: float, height: int, least: int) -> None:
-    assert least_height(pixel_width, height) == least

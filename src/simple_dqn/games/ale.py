@@ -166,12 +166,9 @@ class ALEEnvironment(Environment):
 
     @property
     def truncated(self) -> bool:
+        cut = self._stopped or bool(self._ale.game_truncated())
         lost = self._life_lost and self.mode == "train"
-        return (
-            (self._stopped or bool(self._ale.game_truncated()))
-            and not lost
-            and not self._ale.game_over(with_truncation=False)
-        )
+        return cut and not lost and not self._ale.game_over(with_truncation=False)
 
     def picture(self) -> Picture:
         picture: Picture = self._ale.getScreenRGB()

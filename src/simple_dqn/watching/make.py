@@ -38,7 +38,8 @@ def make_display(options: ViewerOptions) -> Display | None:
             raise GameError("--display_screen terminal: standard input and output are no terminal")
         return Terminal()
     why = "neither DISPLAY nor WAYLAND_DISPLAY is set"
-    if _has_display():
+    named = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))
+    if named or not sys.platform.startswith("linux"):
         from simple_dqn.watching.window import Window
 
         try:
@@ -49,9 +50,3 @@ def make_display(options: ViewerOptions) -> Display | None:
         raise GameError(f"--display_screen true: there is no display here ({why}), and no text terminal either")
     logger.info("There is no display here (%s): the game is shown in the terminal", why)
     return Terminal()
-
-
-def _has_display() -> bool:
-    linux = sys.platform.startswith("linux")
-    named = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))
-    return named or not linux

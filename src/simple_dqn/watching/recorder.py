@@ -12,8 +12,8 @@ import re
 import shutil
 import tempfile
 import wave
-from abc import abstractmethod
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,7 +27,7 @@ from simple_dqn.errors import OptionError, OutputError, reason
 from simple_dqn.options import Options, option
 from simple_dqn.saving.files import GrowingFile, clear_away, require_writable
 from simple_dqn.watching.display import enlarged, least_height
-from simple_dqn.watching.watcher import Watcher
+from simple_dqn.watching.watcher import Watcher, WatcherGroup
 
 logger = logging.getLogger(__name__)
 
@@ -56,35 +56,32 @@ def make_recorders(options: RecorderOptions) -> list[Watcher]:
         OptionError: the type of a file is unknown.
         OutputError: a recording cannot be written.
     """
-    kinds: tuple[tuple[str | None, Callable[[Path, int], Watcher]], ...] = (
-        (options.record_screen_path, Frames),
-        (options.record_sound_filename, SoundTrack),
-        (options.video_file, Film),
-    )
-    return [make(Path(target), options.record_games) for target, make in kinds if target]
+    recorders: list[Watcher] = []
+    if options.record_screen_path:
+        recorders.append(Frames(Path(options.record_screen_path)))
+    if options.record_sound_filename:
+        recorders.append(SoundTrack(Path(options.record_sound_filename)))
+    if options.video_file:
+        recorders.append(Film(Path(options.video_file)))
+    return [WatcherGroup(recorders, options.record_games)] if recorders else []
 
 
 class Recorder(Watcher):
-    """Records the first `max_games` games (0: all) to `target`.
+    """Records games to `target`.
 
     Raises:
         OutputError: the target cannot be written.
     """
 
-    def __init__(self, target: Path, max_games: int) -> None:
+    _errors: tuple[type[Exception], ...] = (OSError,)  # that become an OutputError
+
+    def __init__(self, target: Path) -> None:
         self.target = target
-        self._max_games = max_games
-        self._games = 0
         self._open = False
         self._new_paths = [path for path in (target, *target.parents) if not path.exists()]
         self._require_writable()
 
-    def on_game(self) -> None:
-        self._games += 1
-
     def on_frame(self, environment: Environment) -> None:
-        if 0 < self._max_games < self._games:
-            return
         with self._output_errors():
             if not self._open:
                 self._open = True
@@ -108,14 +105,11 @@ class Recorder(Watcher):
             logger.info("The recording was interrupted and is deleted. %s is as it was before", self.target)
 
     @contextlib.contextmanager
-    def _output_errors(self) -> Any:
+    def _output_errors(self) -> Iterator[None]:
         try:
             yield
-        except self._errors() as error:
+        except self._errors as error:
             raise OutputError(f"cannot record {self.target}: {reason(error)}") from error
-
-    def _errors(self) -> tuple[type[Exception], ...]:
-        return (OSError,)
 
     def _require_writable(self) -> None:
         require_writable(self.target)
@@ -197,10 +191,10 @@ class _FileRecorder(Recorder):
 class SoundTrack(_FileRecorder):
     """A WAV file: one channel, 8 bits unsigned."""
 
-    def __init__(self, target: Path, max_games: int) -> None:
+    def __init__(self, target: Path) -> None:
         if target.suffix.lower() != ".wav":
             raise OptionError(f"--record_sound_filename {target}: sounds are .wav")
-        super().__init__(target, max_games)
+        super().__init__(target)
 
     def meet(self, environment: Environment) -> None:
         if not environment.sound().size:
@@ -230,28 +224,26 @@ class SoundTrack(_FileRecorder):
 class Film(_FileRecorder):
     """H.264 and AAC, which every player and browser knows, or an animated GIF."""
 
-    def __init__(self, target: Path, max_games: int) -> None:
+    def __init__(self, target: Path) -> None:
         self._kind = target.suffix.lower()[1:]
         if self._kind not in ("mov", "mp4", "gif"):
             raise OptionError(f"--video_file {target}: films are .mov, .mp4 or .gif")
-        super().__init__(target, max_games)
-
-    def _errors(self) -> tuple[type[Exception], ...]:
-        from av import FFmpegError
-
-        return (OSError, FFmpegError)
+        super().__init__(target)
 
     def _begin(self, environment: Environment) -> None:
         import av
 
+        self._errors = (OSError, av.FFmpegError)
         super()._begin(environment)
         assert self._growing
         options = {} if self._kind == "gif" else {"movflags": "faststart"}  # browsers start it before the download ends
         self._container = av.open(self._growing.temporary, "w", format=self._kind, options=options)
-        make = _GIFTrack if self._kind == "gif" else _PictureTrack
-        self._tracks: list[Any] = [make(self._container, environment)]
-        if self._kind != "gif" and environment.sound().size:
-            self._tracks.append(_SoundTrack(self._container, environment))
+        if self._kind == "gif":
+            self._tracks: list[_Track] = [_GIFTrack(self._container, environment)]
+        else:
+            self._tracks = [_PictureTrack(self._container, environment)]
+            if environment.sound().size:
+                self._tracks.append(_SoundTrack(self._container, environment))
 
     def _add(self, environment: Environment) -> None:
         for track in self._tracks:
@@ -269,40 +261,44 @@ class Film(_FileRecorder):
         super()._discard()
 
 
-def _resized(picture: Picture, height: int, width: int) -> Picture:
-    """Resize a picture to the film's size, because an environment may change its size."""
-    import cv2
-
-    if picture.shape[:2] == (height, width):
-        return picture
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
-
-
 def _film_scale(environment: Environment) -> int:
     return max(1, _FILM_HEIGHT // environment.picture().shape[0])
 
 
-class _PictureTrack:
-    def __init__(self, container: Any, environment: Environment) -> None:
+class _Track(ABC):
+    """The pictures or the sounds of a film, at `rate` per second."""
+
+    def __init__(self, container: Any, codec: str, rate: Fraction | int, **how: Any) -> None:
         self._container = container
+        self._stream = container.add_stream(codec, rate=rate, **how)
+        self._time_base = 1 / Fraction(rate)
+        self._count = 0  # of pictures or samples so far
+
+    @abstractmethod
+    def add(self, environment: Environment) -> None:
+        """Add the current picture or sound."""
+
+    def end(self) -> None:
+        self._container.mux(self._stream.encode(None))
+
+    def _encode(self, frame: Any, length: int = 1) -> None:
+        """Append a frame of `length` pictures or samples."""
+        frame.pts, frame.time_base = self._count, self._time_base
+        self._count += length
+        self._container.mux(self._stream.encode(frame))
+
+
+class _PictureTrack(_Track):
+    def __init__(self, container: Any, environment: Environment) -> None:
         self._scale = _film_scale(environment)
         height, width, _ = self._picture(environment).shape
         rate = Fraction(environment.frames_per_second).limit_denominator(1001)
-        self._stream = stream = container.add_stream("libx264", rate=rate, options=_X264)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.time_base = 1 / rate
-        self._time_base, self._count = 1 / rate, 0
+        super().__init__(container, "libx264", rate, width=width, height=height, pix_fmt="yuv420p", options=_X264)
 
     def add(self, environment: Environment) -> None:
         from av import VideoFrame
 
-        frame = VideoFrame.from_ndarray(self._picture(environment), "rgb24")
-        frame.pts, frame.time_base = self._count, self._time_base
-        self._count += 1
-        self._container.mux(self._stream.encode(frame))
-
-    def end(self) -> None:
-        self._container.mux(self._stream.encode(None))
+        self._encode(VideoFrame.from_ndarray(self._picture(environment), "rgb24"))
 
     def _picture(self, environment: Environment) -> Picture:
         """The enlarged picture, with even height and width, because H.264 stores colours for 2x2 pixels."""
@@ -311,71 +307,60 @@ class _PictureTrack:
         return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-class _SoundTrack:
+class _SoundTrack(_Track):
     def __init__(self, container: Any, environment: Environment) -> None:
         from av import AudioResampler
 
-        self._container = container
+        super().__init__(container, "aac", _FILM_SOUND, layout="mono")
         self._rate = round(environment.sound().size * environment.frames_per_second)
-        self._stream = container.add_stream("aac", rate=_FILM_SOUND, layout="mono")
         self._resampler = AudioResampler("fltp", "mono", _FILM_SOUND)
-        self._samples = 0
 
     def add(self, environment: Environment) -> None:
         from av import AudioFrame
 
-        sound = environment.sound()
-        frame = AudioFrame.from_ndarray(sound[None], format="u8", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = self._rate, self._samples, Fraction(1, self._rate)
-        self._samples += sound.size
-        self._encode(frame)
+        frame = AudioFrame.from_ndarray(environment.sound()[None], format="u8", layout="mono")
+        frame.sample_rate = self._rate
+        self._resample(frame)
 
     def end(self) -> None:
-        self._encode(None)
-        self._container.mux(self._stream.encode(None))
+        self._resample(None)
+        super().end()
 
-    def _encode(self, frame: Any) -> None:
+    def _resample(self, frame: Any) -> None:
         for resampled in self._resampler.resample(frame):
-            self._container.mux(self._stream.encode(resampled))
+            self._encode(resampled, resampled.samples)
 
 
-class _GIFTrack:
+class _GIFTrack(_Track):
     """At most 256 colours and 50 pictures a second: of 60 frames a second, every other one is used.
 
     Pixels have the same shape as in a film, and are as small as this shape allows, because GIF files are large.
     """
 
     def __init__(self, container: Any, environment: Environment) -> None:
-        self._container = container
         self._interval = max(1, -(-round(environment.frames_per_second) // _GIF_RATE))
         self._frames = 0
         self._indexes: dict[int, int] = {}  # of the colours in the palette
         self._palette = np.zeros((256, 4), np.uint8)  # alpha, red, green, blue
         self._palette[:, 0] = 255
-        rate = Fraction(environment.frames_per_second / self._interval).limit_denominator(1001)
-        self._stream = stream = container.add_stream("gif", rate=rate)
         self._scale = least_height(environment.pixel_width, _film_scale(environment))
         picture = environment.picture()
-        self._size = picture.shape[:2]
+        self._size = picture.shape[1::-1]  # width, height
         height, width, _ = enlarged(picture, environment.pixel_width, self._scale).shape
-        stream.width, stream.height, stream.pix_fmt, stream.time_base = width, height, "pal8", 1 / rate
-        self._time_base = 1 / rate
+        rate = Fraction(environment.frames_per_second / self._interval).limit_denominator(1001)
+        super().__init__(container, "gif", rate, width=width, height=height, pix_fmt="pal8")
 
     def add(self, environment: Environment) -> None:
+        import cv2
         from av import VideoFrame
 
         self._frames += 1
         if (self._frames - 1) % self._interval:
             return
-        picture = _resized(environment.picture(), *self._size)
-        indexes = enlarged(self._indexed(picture), environment.pixel_width, self._scale)
-        indexed: Any = (indexes, self._palette)
-        frame = VideoFrame.from_ndarray(indexed, "pal8")
-        frame.pts, frame.time_base = (self._frames - 1) // self._interval, self._time_base
-        self._container.mux(self._stream.encode(frame))
-
-    def end(self) -> None:
-        self._container.mux(self._stream.encode(None))
+        # Resized, because an environment may change the size of its pictures.
+        picture = np.asarray(cv2.resize(environment.picture(), self._size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        indexed: Any = (enlarged(self._indexed(picture), environment.pixel_width, self._scale), self._palette)
+        self._encode(VideoFrame.from_ndarray(indexed, "pal8"))
 
     def _indexed(self, picture: Picture) -> NDArray[np.uint8]:
         """The palette index of each pixel. New colours are added until the palette is full."""

@@ -22,9 +22,9 @@ from simple_dqn.watching.display import HELP, Decision, Scene, shortened
 _LOG_LINES = 2  # at the bottom, for the log and the progress bar
 _INTERVAL = 1 / 30  # minimum seconds between two pictures, because connections over SSH can be slow
 _HELD = 0.3  # seconds that a key counts as down, because terminals report presses and repeats but no releases
-_SEQUENCES = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "right", b"\x1b[D": "left"}
-_SEQUENCES |= {b"\x1bO" + name[-1:]: key for name, key in _SEQUENCES.items()}
-_NAMES = {" ": "space", "\x1b": "escape"}
+_KEYS = {b" ": "space", b"\x1b": "escape"}
+for _prefix in (b"\x1b[", b"\x1bO"):
+    _KEYS |= {_prefix + b"A": "up", _prefix + b"B": "down", _prefix + b"C": "right", _prefix + b"D": "left"}
 _KEY_COLUMNS = 13  # width of the longest keys in the help
 _PANEL_COLUMNS = 24  # width of the Q-values
 
@@ -170,20 +170,16 @@ class Terminal:
     def _picture(self, scene: Scene, columns: int, rows: int) -> str:
         cells = blocks(scene.picture, scene.pixel_width, columns, rows)
         before, self._cells = self._cells, cells
-        if before is not None and before.shape != cells.shape:
-            before = None
-        blank = "\x1b[0m\x1b[2J" if before is None else ""
-        return blank + changes(cells, before, self._full_colour)
+        if before is None or before.shape != cells.shape:
+            return "\x1b[0m\x1b[2J" + changes(cells, None, self._full_colour)
+        return changes(cells, before, self._full_colour)
 
     def _panel(self, scene: Scene, columns: int, rows: int) -> str:
         """The help or the Q-values, at the right edge. If the terminal is narrow, they cover a part of the picture."""
+        lines = q_value_lines(scene.decision, rows) if scene.decision else []
         if scene.help:
-            lines = [
-                line for item in scene.help[: self.help_page_length(scene.help)] for line in help_lines(*item, columns)
-            ]
-        else:
-            lines = q_value_lines(scene.decision, rows) if scene.decision else []
-        lines = lines[:rows]
+            page = scene.help[: self.help_page_length(scene.help)]
+            lines = [line for entry in page for line in help_lines(*entry, columns)][:rows]
         width = min(columns, max(_PANEL_COLUMNS, *map(len, lines))) if lines else 0
         before, self._panel_size = self._panel_size, (width, len(lines))
         if width < before[0] or len(lines) < before[1]:
@@ -212,13 +208,10 @@ def q_value_lines(decision: Decision, rows: int) -> list[str]:
 def keys(typed: bytes) -> Iterator[str]:
     """The keys that these bytes from a terminal mean."""
     for part in re.findall(rb"\x1b[\[O][0-9;]*[A-Za-z~]|[\x00-\x7f]", typed):
-        if len(part) > 1:
-            if part in _SEQUENCES:
-                yield _SEQUENCES[part]
-            continue
-        text = part.decode()
-        if text in _NAMES or (text.isprintable() and text.strip()):
-            yield _NAMES.get(text, text.lower())
+        if part in _KEYS:
+            yield _KEYS[part]
+        elif len(part) == 1 and b"!" <= part <= b"~":  # a printable character
+            yield part.decode().lower()
 
 
 def blocks(picture: Picture, pixel_width: float, columns: int, rows: int) -> Picture:

@@ -78,7 +78,6 @@ class Viewer(Watcher, Callback):
         self._clock, self._sleep = clock, sleep
         self._agent: Agent | None = None
         self._explain: Explain | None = None
-        self._environment: Environment | None = None
         self._manual = self._paused = self._stepping = self._restart = self._show_decision = False
         self._help: Sequence[tuple[str, str]] = ()  # entries of the current page and those after it
         self._speed = _SPEEDS.index(1)
@@ -104,7 +103,6 @@ class Viewer(Watcher, Callback):
             self._score = 0.0 if step.terminal or step.truncated else self._score + step.reward
 
     def on_frame(self, environment: Environment) -> None:
-        self._environment = environment
         self._handle_keys()
         self._wait_for_frame(environment.frames_per_second)
         if _SPEEDS[self._speed] == 1 and self._volume:
@@ -118,7 +116,7 @@ class Viewer(Watcher, Callback):
         self._update_decision()
         self._wait_while_paused()
         taps, self._taps = self._taps, set()
-        if not self._manual or not self._environment:
+        if not self._manual:
             return action
         return joystick(self._display.held() | taps, self._environment.action_names)
 
@@ -161,11 +159,10 @@ class Viewer(Watcher, Callback):
             self._update_decision()  # because a paused game has no next step
         elif key == "f":
             self._display.toggle_fullscreen()
-        elif key in ("q", "escape"):
-            self.quit = True
-            self._end_run()
-        elif key == "hangup":  # the user did not ask for it, so the run counts as interrupted
-            self._end_run()
+        elif key in ("q", "escape", "hangup"):
+            self.quit |= key != "hangup"  # because the user did not ask for it: the run counts as interrupted
+            if self._agent:
+                self._agent.interrupted = True
         elif key in _JOYSTICK or key.isdigit():
             self._taps.add(key)
         self._last_drawn = float("-inf")  # so that the effect of the key is drawn at once
@@ -173,15 +170,11 @@ class Viewer(Watcher, Callback):
     def _unused_keys(self) -> set[str]:
         """Keys of HELP that do nothing in this game on this display."""
         unused = set(self._display.unused_keys)
-        if self._environment and not self._environment.sound().size:
+        if not self._environment.sound().size:
             unused |= {"[", "]"}
-        if self._environment and not any(joystick({key}, self._environment.action_names) for key in _JOYSTICK):
+        if not any(joystick({key}, self._environment.action_names) for key in _JOYSTICK):
             unused |= {"arrows", "space"}
         return unused
-
-    def _end_run(self) -> None:
-        if self._agent:
-            self._agent.interrupted = True
 
     def _wait_for_frame(self, frames_per_second: float) -> None:
         now = self._clock()
@@ -211,17 +204,16 @@ class Viewer(Watcher, Callback):
 
     def _draw_if_due(self) -> None:
         now = self._clock()
-        if self._environment and (now - self._last_drawn >= _REFRESH or _SPEEDS[self._speed] <= 1):
-            self._last_drawn = now
-            self._display.draw(self._scene(self._environment))
-
-    def _scene(self, environment: Environment) -> Scene:
-        picture = environment.picture()
+        if now - self._last_drawn < _REFRESH and _SPEEDS[self._speed] > 1:
+            return
+        self._last_drawn = now
+        picture = self._environment.picture()
         if self._heat is not None:
             picture = overlaid(picture, self._heat)
-        return Scene(picture, environment.pixel_width, self._status(environment), self._help, self._decision)
+        pixel_width = self._environment.pixel_width
+        self._display.draw(Scene(picture, pixel_width, self._status(), self._help, self._decision))
 
-    def _status(self, environment: Environment) -> list[str]:
+    def _status(self) -> list[str]:
         speed = _SPEEDS[self._speed]
         speed_text = "max" if speed == float("inf") else f"{speed:g}x" if speed >= 1 else f"1/{1 / speed:g}x"
         hint = "help"
@@ -232,7 +224,7 @@ class Viewer(Watcher, Callback):
             self._note,
             "YOU" if self._manual else "agent",
             f"score {score_text(self._score)}",
-            f"lives {environment.lives}" if environment.lives else "",
+            f"lives {self._environment.lives}" if self._environment.lives else "",
             f"speed {speed_text}",
             f"volume {self._volume}" if self._volume < 10 else "",
             f"ε {self._rate:.2f}",

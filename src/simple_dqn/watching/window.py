@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import time
@@ -53,7 +54,7 @@ class Window:
             pygame.display.quit()  # because SDL may fall back on an invisible display
             raise GameError(f"cannot open {where}")
         pygame.font.init()
-        self._fonts: dict[int, Any] = {}
+        self._get_font: Any = functools.cache(functools.partial(pygame.font.Font, None))
         self._font = self._get_font(_TEXT)
         self._screen: Any = None
         self._connection: _ConnectionGuard | None = None  # to an X server
@@ -124,9 +125,8 @@ class Window:
             self._place(*windowed)
         else:
             self._windowed = self._pygame.display.get_window_position(), self._screen.get_size()
-            self._pygame.display.set_window_position(
-                (0, 0)
-            )  # because without a window manager the full screen starts at the window
+            # To the corner, because without a window manager the full screen starts at the window.
+            self._pygame.display.set_window_position((0, 0))
             self._pygame.display.set_mode((0, 0), self._pygame.FULLSCREEN)
 
     def close(self) -> None:
@@ -275,9 +275,8 @@ class Window:
         self._text("Q-values", (left, 8), _DIM, font)
         top = 8 + line + 4
         first = max(0, decision.action + 1 - count)
-        for i, (name, q, length) in list(enumerate(zip(names, q_values, decision.bar_lengths(), strict=True)))[
-            first : first + count
-        ]:
+        entries = list(enumerate(zip(names, q_values, decision.bar_lengths(), strict=True)))
+        for i, (name, q, length) in entries[first : first + count]:
             colour = _ACCENT if i == decision.action else _DIM
             self._pygame.draw.rect(self._screen, colour, (left, top + line - 4, max(2, int(width * length)), bar))
             self._text(name, (left, top - 4), _INK if i == decision.action else _DIM, font)
@@ -329,11 +328,6 @@ class Window:
 
     def _line_height(self, size: int) -> int:
         return int(self._get_font(size).get_linesize()) + size // 6
-
-    def _get_font(self, size: int) -> Any:
-        if size not in self._fonts:
-            self._fonts[size] = self._pygame.font.Font(None, size)
-        return self._fonts[size]
 
     def _text(self, text: str, place: _Point, colour: tuple[int, int, int] = _INK, font: Any = None) -> None:
         self._screen.blit((font or self._font).render(text, True, colour), place)

@@ -1,0 +1,246 @@
+"""The terminal: what is written to it, and that it is given back as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import sys
+import termios
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fakes import make_decision, make_scene
+from simple_dqn.watching import terminal
+from simple_dqn.watching.display import HELP
+from simple_dqn.watching.terminal import Terminal, blocks, changes, keys
+
+SMALL = make_scene(np.zeros((4, 8, 3), np.uint8), pixel_width=1.0)
+
+
+def test_keys_of_a_terminal() -> None:
+    typed = b"m \x1b[A\x1bOB\x1b[C\x1b[D[]Q\x1b[1;2Pn\x1b"
+    assert list(keys(typed)) == ["m", "space", "up", "down", "right", "left", "[", "]", "q", "n", "escape"]
+    assert list(keys("ä\x01".encode())) == []
+
+
+@pytest.mark.parametrize(("columns", "rows", "shape"), [(80, 21, (21, 56)), (40, 50, (15, 40)), (1, 1, (1, 1))])
+def test_blocks_fill_the_terminal_in_the_games_shape(columns: int, rows: int, shape: tuple[int, int]) -> None:
+    assert blocks(np.zeros((210, 160, 3), np.uint8), 1.75, columns, rows).shape == (*shape, 2, 3)
+
+
+def test_only_what_changed_is_written() -> None:
+    cells = np.zeros((2, 3, 2, 3), np.uint8)
+    black, red = "\x1b[38;2;0;0;0;48;2;0;0;0m", "\x1b[38;2;255;0;0;48;2;0;0;0m"
+    assert changes(cells, None, True) == f"\x1b[1;1H{black}▀▀▀\x1b[2;1H{black}▀▀▀"
+    other = cells.copy()
+    other[1, 2, 0, 0] = 255  # the upper half
+    assert changes(other, cells, True) == f"\x1b[2;3H{red}▀"
+    assert changes(other, cells, False) == "\x1b[2;3H\x1b[38;5;196;48;5;16m▀"
+    assert changes(other, other, True) == ""
+
+
+@pytest.mark.parametrize(
+    ("colour", "number"),
+    [((255, 255, 255), 231), ((0, 0, 0), 16), ((128, 128, 128), 244), ((0, 255, 0), 46), ((144, 72, 17), 94)],
+)
+def test_colours_of_a_plain_terminal(colour: tuple[int, int, int], number: int) -> None:
+    assert terminal._of_256(*colour) == number
+
+
+@pytest.fixture
+def tty(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Makes standard input and output a terminal of 20x8. Returns its other end."""
+    other_end, here = pty.openpty()
+    fcntl.ioctl(here, termios.TIOCSWINSZ, struct.pack("HHHH", 8, 20, 0, 0))
+    with open(here, "r+b", buffering=0) as raw:
+        streams = SimpleNamespace(platform=sys.platform, stdin=raw, stdout=raw, stderr=sys.stderr)
+        monkeypatch.setattr(terminal, "sys", streams)  # because pytest replaces sys.stdout after this
+        monkeypatch.setenv("COLORTERM", "truecolor")
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr(terminal, "_INTERVAL", 0)
+        yield other_end
+    with contextlib.suppress(OSError):  # a test may have closed it
+        os.close(other_end)
+
+
+def written(tty: int) -> str:
+    """What came through the terminal, possibly late and in pieces."""
+    text = b""
+    while select.select([tty], [], [], 2 if not text else 0.2)[0]:
+        text += os.read(tty, 1 << 16)
+    return text.decode()
+
+
+def test_whether_there_is_a_terminal(tty: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Terminal.is_possible()
+    monkeypatch.setenv("TERM", "dumb")
+    assert not Terminal.is_possible()
+    monkeypatch.setenv("TERM", "xterm")
+    with open(os.devnull) as null:
+        monkeypatch.setattr("simple_dqn.watching.terminal.sys.stdin", null)
+        assert not Terminal.is_possible()
+
+
+def test_terminal_is_taken_over_and_given_back(tty: int) -> None:
+    before = termios.tcgetattr(tty)
+    shown = Terminal()
+    shown.draw(SMALL._replace(status=("agent", "score 12345", "h: help")))
+    text = written(tty)
+    assert text.startswith("\r\x1b[K\x1b[?1049h\x1b[?25l\x1b[2J")  # the progress bar is not to be seen afterwards
+    assert "\x1b[7;8r" in text  # the log scrolls in the last two lines
+    assert text.count("▀") == 20 * 5
+    assert "\x1b[6;1H\x1b[0m\x1b[Kagent  h: help\x1b8" in text  # the parts that fit
+    shown.draw(SMALL)
+    assert "▀" not in written(tty)
+    os.write(tty, b"p\x1b[A")
+    assert list(shown.pressed()) == ["p", "up"]
+    assert "up" in shown.held()
+    shown.draw(SMALL._replace(decision=make_decision(action=4)))
+    assert re.search(r"\x1b\[2;1H FIRE        1.000 ", written(tty))
+    shown.close()
+    assert written(tty) == "\x1b[r\x1b[0m\x1b[?25h\x1b[?1049l"
+    assert termios.tcgetattr(tty) == before
+
+
+def test_terminal_is_given_back_while_the_program_is_stopped(tty: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-Z, and fg."""
+    before, handler = termios.tcgetattr(tty), signal.getsignal(signal.SIGTSTP)
+    shown = Terminal()
+    shown.draw(SMALL)
+    written(tty)
+    stops: list[Any] = []
+    monkeypatch.setattr(os, "kill", lambda *what: stops.append((what, written(tty), termios.tcgetattr(tty) == before)))
+    signal.raise_signal(signal.SIGTSTP)
+    assert stops == [((os.getpid(), signal.SIGSTOP), "\x1b[r\x1b[0m\x1b[?25h\x1b[?1049l", True)]
+    assert written(tty) == "\r\x1b[K\x1b[?1049h\x1b[?25l\x1b[2J"
+    shown.draw(SMALL)
+    assert written(tty).count("▀") == 20 * 5
+    shown.close()
+    assert signal.getsignal(signal.SIGTSTP) == handler
+
+
+@pytest.mark.parametrize("noticed", ["while drawing", "while reading keys"])
+def test_a_closed_terminal_is_reported(noticed: str, tty: int) -> None:
+    shown = Terminal()
+    shown.draw(SMALL)
+    assert list(shown.pressed()) == []
+    os.close(tty)
+    if noticed == "while drawing":
+        shown.draw(SMALL)
+    assert list(shown.pressed()) == list(shown.pressed()) == ["hangup"]
+    shown.draw(SMALL)
+    shown.close()
+
+
+class Page:
+    """What a terminal shows after what was written to it."""
+
+    def __init__(self, columns: int, lines: int) -> None:
+        self.columns, self.lines = columns, lines
+        self.cells = [[" "] * columns for _ in range(lines)]
+        self.row = self.column = 0
+        self.kept = self.other = (0, 0, self.cells)
+
+    def write(self, text: str) -> None:
+        for code, arguments, letter, character in re.findall(r"\x1b(\[\??([0-9;]*)([A-Za-z])|[78])|([^\x1b])", text):
+            if character == "\r":
+                self.column = 0
+            elif character == "\n":
+                self.row, self.column = self.row + 1, 0
+            elif character:
+                if self.column == self.columns:
+                    self.row, self.column = self.row + 1, 0
+                self.cells[self.row][self.column] = character
+                self.column += 1
+            elif code == "7":
+                self.kept = self.row, self.column, self.cells
+            elif code == "8":
+                self.row, self.column, _ = self.kept
+            elif letter == "H":
+                self.row, self.column = (int(number) - 1 for number in arguments.split(";"))
+            elif letter == "K":
+                column = min(self.column, self.columns - 1)
+                self.cells[self.row][column:] = " " * (self.columns - column)
+            elif code == "[2J":
+                self.cells[:] = [[" "] * self.columns for _ in range(self.lines)]
+            elif code == "[?1049h":
+                self.other = self.row, self.column, self.cells
+                self.cells = [[" "] * self.columns for _ in range(self.lines)]
+            elif code == "[?1049l":
+                self.row, self.column, self.cells = self.other
+
+    def text(self) -> list[str]:
+        return ["".join(line).rstrip() for line in self.cells]
+
+
+def paged(monkeypatch: pytest.MonkeyPatch, columns: int, lines: int) -> tuple[Terminal, Page]:
+    """A terminal of this size, and what it shows."""
+    shown, page = Terminal(), Page(columns, lines)
+    monkeypatch.setattr(terminal, "_INTERVAL", 0)
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((columns, lines)))
+    monkeypatch.setattr(shown, "_open", lambda: None)
+    monkeypatch.setattr(shown, "_write", page.write)
+    return shown, page
+
+
+@pytest.mark.parametrize("size", [(80, 24), (40, 12), (20, 6), (200, 60), (37, 5)])
+def test_a_terminal_of_any_size_shows_all_of_the_help_and_how_to_quit(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, page = paged(monkeypatch, *size)
+    scene = make_scene(status=("agent", "score 12", "lives 3", "speed 1x", "ε 0.05", "h: more  q: quit"))
+    shown.draw(scene)
+    help: Sequence[tuple[str, str]] = HELP
+    words: list[str] = []
+    while help:
+        shown.draw(scene._replace(help=help))
+        assert page.text()[size[1] - 3].endswith("h: more  q: quit")
+        words += " ".join(page.text()[: size[1] - 3]).replace("▀", "").replace(":", "").split()
+        help = help[shown.help_page_length(help) :]
+    assert words == " ".join(f"{keys} {text}" for keys, text in HELP).split()
+
+
+def test_nothing_is_left_of_the_help_or_of_the_decision_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, page = paged(monkeypatch, 80, 24)
+    scene = make_scene()
+    shown.draw(scene)
+    bare = page.text()
+    smaller = dict(picture=scene.picture[:100])
+    for parts in (dict(help=HELP), dict(decision=make_decision()), dict(help=HELP[:1]), smaller, {}):
+        shown.draw(scene._replace(**parts))
+        left_over = page.text()
+        monkeypatch.setattr(shown, "_cells", None)  # so that all is drawn
+        shown.draw(scene._replace(**parts))
+        assert left_over == page.text()
+    assert page.text() == bare
+
+
+def test_what_follows_a_game_in_a_terminal_has_a_line_of_its_own(tty: int) -> None:
+    shown, page = Terminal(), Page(20, 8)
+    shown._write("play: 0step [00:00]")  # the progress bar, which has no end of line
+    shown.draw(SMALL)
+    shown.close()
+    shown._write("num_games: 1")
+    page.write(written(tty))
+    assert page.text()[0] == "num_games: 1"
+
+
+def test_q_values_in_a_terminal() -> None:
+    decision = make_decision(["NOOP", "RIGHTFIRE"], 1)._replace(q_values=np.array([-1.0, 0.25]))
+    assert terminal.q_value_lines(decision, 2) == [" NOOP       -1.000 █    ", ">RIGHTFIRE   0.250 █████"]
+    assert terminal.q_value_lines(decision, 1) == [">RIGHTFIRE   0.250 █████"]  # the chosen action
+
+
+@pytest.mark.parametrize("worst", [np.nan, np.inf, -np.inf])
+def test_q_values_of_a_network_that_diverged(worst: float) -> None:
+    assert terminal.q_value_lines(make_decision(worst=worst), 6)[5] == ">LEFTFIRE    5.000 █████"
