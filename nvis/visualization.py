@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nvis.film import Film, Moment, explain, film_section
 from nvis.page import ExplainedPeak, Header, Section, page
 from simple_dqn.agent import Agent, Callback, Step
+from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.learning.guided import activations, guided_backprop, read_network, receptive_field
 from simple_dqn.options import Options, option
 from simple_dqn.saving.files import write_whole
@@ -39,10 +39,7 @@ class _Peak(NamedTuple):
     """The state in which a filter was most active so far."""
 
     activation: float
-    game: int  # counted from 1
-    step: int  # of the current game, from 1
-    action: int
-    state: NDArray[np.uint8]  # (history, height, width)
+    moment: Moment
 
 
 class Visualization(Callback):
@@ -54,23 +51,25 @@ class Visualization(Callback):
         agent: the agent that plays.
         layers: the layers of its network, in the form that snapshots have.
         options: the number of filters, and the page's file.
-        game: name of the game.
-        snapshot: name of the snapshot with the weights.
+        env_options: they name the game.
+        weights: the snapshot with the weights; None: they are random.
     """
 
     def __init__(
-        self, agent: Agent, layers: Sequence[Layer], options: VisualizationOptions, game: str, snapshot: str
-    ) -> None:
+        self, agent: Agent, layers: Sequence[Layer], options: VisualizationOptions, env_options: EnvironmentOptions,
+        weights: Path | None,
+    ) -> None:  # fmt: skip
         self._agent = agent
         self._network = read_network(layers)
         self._options = options
-        self._game, self._snapshot = game, snapshot
+        game = env_options.game
+        self._game = Path(game).stem if env_options.environment == "ale" else game
+        self._snapshot = str(weights) if weights else "none, the weights are random"
         counts = [min(options.visualization_filters, len(layer.weights)) for layer in self._network.convolutions]
         self._peaks: list[list[_Peak | None]] = [[None] * count for count in counts]
-        shape = agent.state.shape
         # 64 states of 84x84: larger batches are not faster, and the windows of the first layer already take 26 MB.
-        self._states = np.empty((max(1, min(64, 2**21 // agent.state.size)), *shape), np.uint8)
-        self._moments: list[tuple[int, int, int]] = []  # game, step and action of each state
+        self._batch_size = max(1, min(64, 2**21 // agent.state.size))
+        self._batch: list[Moment] = []  # moments whose states are still to be examined
         self._film = Film()
         self._scores: list[float] = []  # of the finished games
         self._score, self._step = 0.0, 0  # of the current game
@@ -80,11 +79,11 @@ class Visualization(Callback):
 
     def on_step(self, step: Step) -> None:
         self._step += 1
-        self._states[len(self._moments)] = self._state
-        self._moments.append((len(self._scores) + 1, self._step, step.action))
-        if len(self._moments) == len(self._states):
+        moment = Moment(len(self._scores) + 1, self._step, self._score, step.action, self._state)
+        self._film.add(moment)
+        self._batch.append(moment)
+        if len(self._batch) == self._batch_size:
             self._find_peaks()
-        self._film.add(Moment(len(self._scores) + 1, self._step, self._score, step.action, self._state))
         self._score += step.reward
         if step.terminal:
             self._scores.append(self._score)
@@ -103,18 +102,17 @@ class Visualization(Callback):
         logger.info("The filters are in %s", path)
 
     def _find_peaks(self) -> None:
-        """Find the most active of the collected states, then discard these."""
-        if not self._moments:
+        """Examine the states of the batch, and begin another batch."""
+        if not self._batch:
             return
-        outputs = activations(self._network.convolutions, self._states[: len(self._moments)])
+        outputs = activations(self._network.convolutions, np.stack([moment.state for moment in self._batch]))
         for peaks, layer in zip(self._peaks, outputs, strict=True):
             highest = layer[:, : len(peaks)].max(axis=(2, 3))  # (states, filters)
             for i, best in enumerate(highest.argmax(axis=0)):
                 before, activation = peaks[i], float(highest[best, i])
                 if activation > (before.activation if before else 0):
-                    game, step, action = self._moments[best]
-                    peaks[i] = _Peak(activation, game, step, action, self._states[best].copy())
-        self._moments.clear()
+                    peaks[i] = _Peak(activation, self._batch[best])
+        self._batch.clear()
 
     def _section(self, index: int) -> Section:
         layer = self._network.convolutions[index]
@@ -126,8 +124,9 @@ class Visualization(Callback):
         peak = self._peaks[layer][filter]
         if not peak:
             return None
-        guided = guided_backprop(self._network, peak.state[None], layer, filter)
+        game, step, _, action, state = peak.moment
+        guided = guided_backprop(self._network, state[None], layer, filter)
         row, column = map(int, guided.positions[0])
         box = receptive_field(self._network, layer, row, column)
-        action = self._agent.games.action_names[peak.action]
-        return ExplainedPeak(peak.activation, peak.game, peak.step, action, box, guided.pixels[0], peak.state)
+        name = self._agent.games.action_names[action]
+        return ExplainedPeak(peak.activation, game, step, name, box, guided.pixels[0], state)

@@ -1,17 +1,17 @@
 """Simple DQN: trains an agent from pixels, tests it, and plays. This file tells the whole story, from top to bottom.
 
 `run` parses the options, `put_together` makes the parts, `train` runs the phases: random moves that fill the replay
-memory, then epochs of training and testing. The rest of the program lies in src/simple_dqn: agent.py has the steps of a
-phase, deepqnetwork.py what is learned from a minibatch.
+memory, then epochs of training and testing. In src/simple_dqn, agent.py takes the steps of a phase, deepqnetwork.py
+learns from minibatches.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from nvis.visualization import Visualization, VisualizationOptions
 from simple_dqn import options
-from simple_dqn.agent import Agent, AgentOptions, require_seldom_refreshes
+from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.command_line import DESCRIPTION, EPILOG, USAGE, CommonOptions, MainOptions, require_sense
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.environment import EnvironmentOptions
@@ -55,115 +55,68 @@ GROUPS = (
 )  # fmt: skip
 
 
-class Run(NamedTuple):
-    """The parts of a run, where it is, its files, and what watches it."""
+class Setup(NamedTuple):
+    """The parts of a run, where it is in its phases, its files, and what watches it."""
 
     options: MainOptions
     parts: Parts
     position: Position
     files: RunFiles
     viewer: Viewer | None
-    watchers: Sequence[WatcherGroup]
+    watchers: WatcherGroup
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program. Return its exit status: 0, 2 for an error that the user can mend, 128 + n after signal n."""
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    words = sys.argv[1:] if argv is None else argv
     try:
         with logging_redirect_tqdm():
-            return exit_status(
-                lambda: run(sys.argv[1:] if argv is None else argv), "use a smaller --replay_size or --batch_size"
-            )
+            return exit_status(lambda: run(words), "use a smaller --replay_size or --batch_size")
     except Interrupted as interrupted:
         return 128 + int(interrupted.args[0])
 
 
 def run(argv: Sequence[str]) -> None:
-    """Run the command line `argv`.
-
-    Raises:
-        SimpleDQNError: it cannot be done; the message says what to change.
-        Interrupted: a signal ended the run, and what there was is saved.
-    """
+    """Run the command line `argv`. Raise SimpleDQNError if the user must change it, Interrupted after a signal."""
     given = options.parse(GROUPS, argv, usage=USAGE, description=DESCRIPTION, epilog=EPILOG)
     logging.getLogger().setLevel(options.build(CommonOptions, given).log_level)
     values, start = settle(GROUPS, given)
     o = options.build(MainOptions, values)
     require_sense(o, values, start)
+    with ExitStack() as stack:
+        setup = put_together(o, values, start, stack)
+        stack.callback(setup.files.log_names)
+        with stop_on_interrupt(setup.parts.agent.stop, setup.viewer), stack.pop_all():  # closes the parts first
+            try:
+                if o.play_games:
+                    run_phase(setup, "play", 0, o.play_games, setup.parts.agent.play)
+                else:
+                    train(setup)
+            except Interrupted:
+                if not (setup.viewer and setup.viewer.quit):
+                    raise
+            setup.watchers.finish()  # because what they record is complete
+
+
+def put_together(o: MainOptions, values: dict[str, Any], start: Start | None, stack: ExitStack) -> Setup:
+    """Make the parts, the files and what watches the run; `stack` closes them."""
     scores = Scores()
-    try:
-        with contextlib.ExitStack() as stack:
-            run = put_together(o, values, start, scores, stack)
-            with stop_on_interrupt(run.parts.agent.stop, run.viewer), stack.pop_all():  # closes the parts first
-                try:
-                    if o.play_games:
-                        run_phase(run, "play", 0, o.play_games, run.parts.agent.play)
-                    else:
-                        train(run)
-                except Interrupted:
-                    if not (run.viewer and run.viewer.quit):
-                        raise
-                finally:
-                    run.files.log_names()
-                for watcher in run.watchers:  # what they record is complete
-                    watcher.finish()
-    finally:
-        if o.play_games:  # after the viewer, because that may have filled the terminal
-            scores.report(o.play_games, o.scores_path)
-
-
-def put_together(
-    o: MainOptions, values: dict[str, Any], start: Start | None, scores: Scores, stack: contextlib.ExitStack
-) -> Run:
-    """Make the parts of a run and bring them to where the snapshot or checkpoint was; `stack` closes them."""
+    if o.play_games:  # called last, because the viewer may have filled the terminal
+        stack.callback(scores.report, o.play_games, o.scores_path)
+    values = values | {"random_seed": options.build(CommonOptions, values).seed()}
+    recorded = recorded_options(GROUPS, values)  # before anything opens, because it checks all options
     env_options = options.build(EnvironmentOptions, values)
-    memory_options = options.build(ReplayMemoryOptions, values)
-    net_options = options.build(DeepQNetworkOptions, values)
-    backend = options.build(BackendOptions, values)
-    agent_options = options.build(AgentOptions, values)
     page_options = options.build(VisualizationOptions, values)
-    seed = options.build(CommonOptions, values).seed()
-    if o.trains:
-        require_seldom_refreshes(memory_options, agent_options)
 
     display = make_display(options.build(ViewerOptions, values))
     viewer = Viewer(display) if display else None
     watchers = [*make_recorders(options.build(RecorderOptions, values)), *([viewer] if viewer else [])]
-    watcher_groups = [WatcherGroup(watchers, o.play_games)] if watchers else []
-    for group in watcher_groups:
-        stack.callback(group.close)
+    group = WatcherGroup(watchers, o.play_games)
+    stack.callback(group.close)
 
-    # Games, memory and agent have separate generators. A resumed run must not draw the numbers of the run before.
-    added = start.checkpoint.state["memory"]["added"] if start and start.checkpoint else []
-    game_seed, memory_seed, agent_seed = np.random.SeedSequence(seed, spawn_key=(o.start_epoch, *added)).spawn(3)
-    num_games = agent_options.num_envs
-    if o.play_games:  # one after the other if they are watched
-        num_games = 1 if watchers or page_options.visualization_file else min(num_games, o.play_games)
-    in_turn = agent_options.learns_in_bursts or not o.trains
-    if in_turn and num_games > 1 and not watchers:
-        leave_cores_to_games()
-    network_class, on_gpu = library_of(backend)
-    screen_shape = (env_options.screen_height, env_options.screen_width)
-    state_shape = (memory_options.history_length, *screen_shape)
-
-    actions = actions_of(start, env_options)
-    spec = GameSpec(env_options, state_shape, agent_options.random_starts, game_seed.spawn(num_games), actions)
-    games = make_games(spec, watcher_groups, on_gpu, in_turn)
-    stack.callback(games.close)
-    memory = memory_class(memory_options)(
-        memory_options, screen_shape, net_options.batch_size, np.random.default_rng(memory_seed),
-        at_most=transitions_to_hold(o, num_games, start), lanes=num_games,
-    )  # fmt: skip
-    network = network_class(
-        games.num_actions, state_shape, net_options, backend, seed, agent_options.target_steps > 0, games.cores_left
-    )
-    network.hold_screens(memory)
-    agent = Agent(games, memory, network, agent_options, np.random.default_rng(agent_seed))
-    agent.total_train_steps = o.start_epoch * o.train_steps
-    statistics = Statistics(agent)
-    parts = Parts(games, memory, network, agent, statistics)
-
-    recorded = recorded_options(GROUPS, values) | {"random_seed": seed}
+    parts = make_parts(o, values, start, [group] if watchers else [], stack)
+    games, _, network, agent, statistics = parts
     facts = {"options": recorded, "game": env_options.game, "actions": games.action_names}
     phases = [("random", 0), *phases_from("train", o.start_epoch + 1, o.epochs)]
     position = Position(phases, o.start_epoch, agent.total_train_steps, facts)
@@ -178,62 +131,99 @@ def put_together(
         viewer.attach(agent, Saliency(network.layers, lambda: network.train_iterations))
         agent.callbacks.append(viewer)
     if page_options.visualization_file:
-        game = Path(env_options.game).stem if env_options.environment == "ale" else env_options.game
-        weights = str(start.path) if start else "none, the weights are random"
-        agent.callbacks.append(Visualization(agent, network.layers(), page_options, game, weights))
-    return Run(o, parts, position, files, viewer, watcher_groups)
+        agent.callbacks.append(Visualization(agent, network.layers(), page_options, env_options, start and start.path))
+    return Setup(o, parts, position, files, viewer, group)
 
 
-def train(run: Run) -> None:
-    """Run the phases that are left. Save after each, and also when a signal or an error ends the run."""
-    phases = {"random": fill_memory, "train": train_epoch, "test": test_epoch}
+def make_parts(
+    o: MainOptions, values: dict[str, Any], start: Start | None, watchers: Sequence[WatcherGroup], stack: ExitStack
+) -> Parts:
+    """Make games, memory, network, agent and statistics as for a new run; `stack` closes the games."""
+    env_options = options.build(EnvironmentOptions, values)
+    memory_options = options.build(ReplayMemoryOptions, values)
+    net_options = options.build(DeepQNetworkOptions, values)
+    backend = options.build(BackendOptions, values)
+    agent_options = options.build(AgentOptions, values)
+
+    # Games, memory and agent have separate generators. A resumed run must not draw the numbers of the run before.
+    seed = values["random_seed"]
+    added = start.checkpoint.state["memory"]["added"] if start and start.checkpoint else []
+    game_seed, memory_seed, agent_seed = np.random.SeedSequence(seed, spawn_key=(o.start_epoch, *added)).spawn(3)
+    num_games = agent_options.num_envs
+    if o.play_games:  # one after the other if they are watched
+        watched = watchers or options.build(VisualizationOptions, values).visualization_file
+        num_games = 1 if watched else min(num_games, o.play_games)
+    in_turn = agent_options.learns_in_bursts or not o.trains
+    if in_turn and num_games > 1 and not watchers:
+        leave_cores_to_games()
+    network_class, on_gpu = library_of(backend)
+    screen_shape = (env_options.screen_height, env_options.screen_width)
+    state_shape = (memory_options.history_length, *screen_shape)
+
+    actions = actions_of(start, env_options)
+    spec = GameSpec(env_options, state_shape, agent_options.random_starts, game_seed.spawn(num_games), actions)
+    games = make_games(spec, watchers, on_gpu, in_turn)
+    stack.callback(games.close)
+    memory = memory_class(memory_options)(
+        memory_options, screen_shape, net_options.batch_size, np.random.default_rng(memory_seed),
+        at_most=transitions_to_hold(o, num_games, start), lanes=num_games,
+    )  # fmt: skip
+    network = network_class(
+        games.num_actions, state_shape, net_options, backend, seed, agent_options.target_steps > 0, games.cores_left
+    )
+    network.hold_screens(memory)
+    agent = Agent(games, memory, network, agent_options, np.random.default_rng(agent_seed))
+    agent.total_train_steps = o.start_epoch * o.train_steps
+    return Parts(games, memory, network, agent, Statistics(agent))
+
+
+def train(setup: Setup) -> None:
+    """Run the phases that are left. Save after each, and also when a signal or an error ends them."""
+    o, position = setup.options, setup.position
+    tests = o.test_games or o.test_steps
     try:
-        while run.position.left:
-            phase, epoch = run.position.left[0]
-            phases[phase](run, epoch)
+        while position.left:
+            phase, epoch = position.left[0]
+            if phase == "random":
+                run_phase(setup, phase, epoch, o.random_steps, setup.parts.agent.random)
+            elif phase == "train":
+                train_epoch(setup, epoch)
+            elif tests:
+                test_epoch(setup, epoch, tests)
+            del position.left[0]
+            if phase == "train" or (phase == "test" and tests):
+                setup.files.save(epoch)
     except Interrupted:
-        run.files.save_unsaved(checkpoint=True)
+        setup.files.save_unsaved(checkpoint=True)
         raise
     except Exception:  # such as a full disk, on which a snapshot may still fit
-        with contextlib.suppress(SimpleDQNError):
-            run.files.save_unsaved(checkpoint=False)
+        with suppress(SimpleDQNError):
+            setup.files.save_unsaved(checkpoint=False)
         raise
 
 
-def fill_memory(run: Run, epoch: int) -> None:
-    """Make random moves, so that there is something to learn from."""
-    run_phase(run, "random", epoch, run.options.random_steps, run.parts.agent.random)
-    del run.position.left[0]
-
-
-def train_epoch(run: Run, epoch: int) -> None:
-    """Train for an epoch, and save what was learned."""
-    agent, memory, position = run.parts.agent, run.parts.memory, run.position
+def train_epoch(setup: Setup, epoch: int) -> None:
+    """Train for an epoch."""
+    agent, memory, position = setup.parts.agent, setup.parts.memory, setup.position
     done = agent.total_train_steps - position.epoch_began
-    run_phase(run, "train", epoch, run.options.train_steps, agent.train, done)
-    if run.options.train_steps and not memory.ready:
+    run_phase(setup, "train", epoch, setup.options.train_steps, agent.train, done)
+    if setup.options.train_steps and not memory.ready:
         logger.warning("Nothing was learned. Too few transitions for a minibatch (%d).", memory.count)
     position.epoch, position.epoch_began = epoch, agent.total_train_steps
     for name in SCORES:  # they are of another epoch
         position.facts.pop(name, None)
-    del position.left[0]
-    run.files.save(epoch)
 
 
-def test_epoch(run: Run, epoch: int) -> None:
-    """Test what was learned, and save its score."""
-    o, agent, statistics = run.options, run.parts.agent, run.parts.statistics
-    if number := o.test_games or o.test_steps:
-        run_phase(run, "test", epoch, number, agent.play if o.test_games else agent.test)
-        run.position.facts |= {"test_score": statistics.mean_reward, "test_games": statistics.num_games}
-    del run.position.left[0]
-    if number:
-        run.files.save(epoch)
+def test_epoch(setup: Setup, epoch: int, number: int) -> None:
+    """Test for `number` games or steps what was learned."""
+    agent, statistics = setup.parts.agent, setup.parts.statistics
+    run_phase(setup, "test", epoch, number, agent.play if setup.options.test_games else agent.test)
+    setup.position.facts |= {"test_score": statistics.mean_reward, "test_games": statistics.num_games}
 
 
-def run_phase(run: Run, name: str, epoch: int, number: int, play: Callable[[int], None], done: int = 0) -> None:
+def run_phase(setup: Setup, name: str, epoch: int, number: int, play: Callable[[int], None], done: int = 0) -> None:
     """Run a phase of `number` steps or games, less those already `done`, and call the callbacks at its ends."""
-    agent, statistics, position = run.parts.agent, run.parts.statistics, run.position
+    agent, statistics, position = setup.parts.agent, setup.parts.statistics, setup.position
     broken_off, position.broken_off = position.broken_off, None
     if broken_off and name == "random":
         done = broken_off["num_steps"]
@@ -241,7 +231,7 @@ def run_phase(run: Run, name: str, epoch: int, number: int, play: Callable[[int]
         return
     if agent.interrupted:  # while a snapshot was being saved
         raise Interrupted
-    logger.info("%s%s", name.capitalize(), f" {epoch}/{run.options.epochs}" if epoch else "")
+    logger.info("%s%s", name.capitalize(), f" {epoch}/{setup.options.epochs}" if epoch else "")
     steps = number if broken_off else number - done  # those in the row of the phase
     for callback in agent.callbacks:
         callback.on_phase_start(name, epoch, None if play == agent.play else steps)

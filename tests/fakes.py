@@ -23,6 +23,7 @@ from simple_dqn.learning.neon_network import load_neon
 from simple_dqn.options import build
 from simple_dqn.replay.prioritized import memory_class
 from simple_dqn.replay_memory import Minibatch, ReplayMemory, ReplayMemoryOptions, TargetParts
+from simple_dqn.saving.snapshot import Layer
 from simple_dqn.state_buffer import StateBuffer
 from simple_dqn.statistics import Statistics
 from simple_dqn.watching.display import Decision, Scene
@@ -58,6 +59,23 @@ def large_batch(memory: ReplayMemory) -> Minibatch:
     """200 transitions, as a rule all of a small memory."""
     memory.batch_size = 200
     return memory.minibatch()
+
+
+def conv(weights: Any, stride: int = 1) -> Layer:
+    """A layer as a snapshot has it, of weights (filters, channels, height, width)."""
+    weights = np.asarray(weights, np.float32)
+    filters, _, height, width = weights.shape
+    neon = np.ascontiguousarray(weights.transpose(1, 2, 3, 0)).reshape(-1, filters)
+    return Layer("Convolution", {"fshape": (height, width, filters), "strides": stride}, {"W": neon}, [])
+
+
+def linear(weights: Any) -> Layer:
+    """A fully connected layer as a snapshot has it, of weights (outputs, inputs)."""
+    return Layer("Linear", {"nout": len(weights)}, {"W": np.asarray(weights, np.float32)}, [])
+
+
+def random_states(rng: np.random.Generator, *shape: int) -> NDArray[np.uint8]:
+    return rng.integers(256, size=shape, dtype=np.uint8)
 
 
 class Clock:

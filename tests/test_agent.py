@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import groupby
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from fakes import FakeEnvironment, FakeNetwork, Tape, make_agent, side_by_side
-from simple_dqn.agent import Agent, AgentOptions, Callback, Step, require_seldom_refreshes
+from simple_dqn.agent import Agent, Step
+from simple_dqn.command_line import MainOptions, require_sense
 from simple_dqn.environment import CONTINUES, TERMINATED, TRUNCATED, EnvironmentOptions
 from simple_dqn.errors import OptionError
 from simple_dqn.games.game import make_environment
-from simple_dqn.replay_memory import ReplayMemoryOptions
 from simple_dqn.state_buffer import StateBuffer
 
 
-def make(
-    episode: int = 5,
-    history: int = 2,
-    batch: int = 4,
-    num_envs: int = 1,
-    return_lambda: float = 0,
-    **options: Any,
-) -> tuple[Agent, list[Any]]:
+def make(episode: int = 5, num_envs: int = 1, **options: Any) -> tuple[Agent, list[Any]]:
     tape: list[Any] = []
     environments = [FakeEnvironment(episode, tape) for _ in range(num_envs)]
-    options = dict(random_starts=2) | options
-    agent = make_agent(environments, FakeNetwork(tape), history, batch, return_lambda, **options)
+    agent = make_agent(environments, FakeNetwork(tape), **(dict(random_starts=2) | options))
     agent.callbacks = [Tape(tape)]
     return agent, tape
 
@@ -44,38 +38,26 @@ def test_one_training_step_in_order() -> None:
     agent.random(6)
     tape.clear()
     agent.train(4)
-    names = [event if isinstance(event, str) else event[0] for event in tape if event[:1] not in [("restart",)]]
-    step = ["predict", "act", "step"]
+    names = [event if isinstance(event, str) else event[0] for event in tape]
     learn = ["train", "cost"] * 2
-    restart = ["act", "act"]  # two no-ops
-    assert names[:3] == step
-    assert [n for n in names if n not in ("act",)] == [
+    assert names[:3] == ["predict", "act", "step"]
+    assert [name for name in names if name not in ("act", "restart")] == [
         "predict", "step", "sync", *learn, "predict", "step", "predict", "step", *learn, "predict", "step",
     ]  # fmt: skip
-    assert count(tape, "act") == 4 + len(restart) * count(tape, "restart")
-
-
-class States(Callback):
-    """Notes the states that actions are chosen in."""
-
-    def __init__(self, agent: Agent) -> None:
-        self.agent = agent
-        self.seen: list[list[int]] = []
-
-    def on_begin(self) -> None:
-        self.seen.append(self.agent.state[:, 0, 0].tolist())
-
-    def on_step(self, step: Step) -> None:
-        self.seen.append(self.agent.state[:, 0, 0].tolist())
+    assert count(tape, "act") == 4 + 2 * count(tape, "restart")  # two no-ops
 
 
 def test_callbacks_can_see_every_state_that_an_action_is_chosen_in() -> None:
     agent, tape = make(exploration_rate_test=0, episode=8)
-    states = States(agent)
-    agent.callbacks = [states]
+    seen = []
+
+    def look(*_: Any) -> None:
+        seen.append(agent.state[:, 0, 0].tolist())
+
+    agent.callbacks = [Mock(on_begin=look, on_step=look)]
     agent.test(20)
-    assert states.seen[:-1] == [event[2] for event in tape if event[0] == "predict"]
-    assert len(states.seen) == 21
+    assert seen[:-1] == [event[2] for event in tape if event[0] == "predict"]
+    assert len(seen) == 21
 
 
 def test_lambda_returns_are_formed_before_each_training() -> None:
@@ -90,11 +72,12 @@ def test_lambda_returns_are_formed_before_each_training() -> None:
 
 def test_lambda_returns_of_a_large_memory_before_each_step_are_refused() -> None:
     for size, rate, frequency in ((100, 0.5, 1), (400, 0.5, 4), (101, 0.0, 1)):
-        memory = ReplayMemoryOptions(replay_size=size, return_lambda=rate)
-        require_seldom_refreshes(memory, AgentOptions(train_frequency=frequency))
-    memory = ReplayMemoryOptions(replay_size=101, return_lambda=0.5)
+        fine = dict(replay_size=size, return_lambda=rate, train_frequency=frequency)
+        require_sense(MainOptions(), fine, None)
+    slow = dict(replay_size=101, return_lambda=0.5, train_frequency=1)
+    require_sense(MainOptions(play_games=1), slow, None)
     with pytest.raises(OptionError, match=r"all 101 transitions of --replay_size every 1 steps"):
-        require_seldom_refreshes(memory, AgentOptions(train_frequency=1))
+        require_sense(MainOptions(), slow, None)
 
 
 def test_learns_only_from_enough_transitions() -> None:
@@ -159,19 +142,20 @@ def first_state(names: list[str], random_starts: int, episode: int = 10, seed: i
     return games.arrays.states[0][:, 0, 0].tolist(), environment.tape
 
 
-def test_no_ops_are_the_action_called_noop() -> None:
-    state, events = first_state(["LEFT", "RIGHT", "NOOP"], random_starts=4)
-    assert events == [("restart", "test"), *[("act", 2)] * 4]
-    assert state == [101, 102, 103, 104]
-
-
-def test_without_an_action_called_noop_the_first_screen_fills_the_history() -> None:
-    assert first_state(["0", "1", "2"], random_starts=30) == ([100] * 4, [("restart", "test")])
-
-
-def test_the_first_screen_fills_what_few_no_ops_leave_of_the_history() -> None:
-    state, _ = first_state(["NOOP", "LEFT", "RIGHT"], random_starts=1)
-    assert state == [100, 100, 100, 101]
+@pytest.mark.parametrize(
+    ("names", "random_starts", "no_ops", "expected"),
+    [
+        (["LEFT", "RIGHT", "NOOP"], 4, [2, 2, 2, 2], [101, 102, 103, 104]),
+        (["NOOP", "LEFT", "RIGHT"], 1, [0], [100, 100, 100, 101]),  # the first screen fills the rest of the history
+        (["0", "1", "2"], 30, [], [100, 100, 100, 100]),
+    ],
+)
+def test_no_ops_are_the_action_called_noop(
+    names: list[str], random_starts: int, no_ops: list[int], expected: list[int]
+) -> None:
+    state, events = first_state(names, random_starts)
+    assert events == [("restart", "test"), *[("act", action) for action in no_ops]]
+    assert state == expected
 
 
 @pytest.mark.parametrize("episode", [1, 2, 3])
@@ -181,12 +165,6 @@ def test_no_state_spans_two_episodes_though_no_ops_end_one(episode: int) -> None
         since = events[::-1].index(("restart", "test"))  # no-ops in the episode under way
         last = 100 + len(events) - events.count(("restart", "test"))
         assert state == [last - min(ago, since) for ago in (3, 2, 1, 0)]
-
-
-def test_no_ops_that_end_an_episode_restart_it() -> None:
-    agent, tape = make(episode=2, random_starts=5)
-    agent.test(50)  # FakeEnvironment asserts that nobody acts after an end
-    assert count(tape, "step") == 50
 
 
 def test_the_state_goes_on_from_test_to_train_and_test_screens_stay_out_of_the_memory() -> None:
@@ -215,15 +193,14 @@ def test_ends_and_time_limits_are_stored_apart() -> None:
 
 
 @pytest.mark.parametrize("phase", ["random", "train", "test"])
-def test_games_at_their_time_limit_are_cut_in_every_phase(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_games_at_their_time_limit_are_cut_in_every_phase(phase: str) -> None:
     """30 frames, 4 a step: after 7 or 8 steps."""
     options = EnvironmentOptions(game="pong", max_game_seconds=0.5, screen_width=5, screen_height=4)
     agent, _ = make()
     environment = make_environment(options, 1)
     agent.games = side_by_side([environment], 2, (4, 5), 0, np.random.default_rng(1))
     steps: list[Step] = []
-    monkeypatch.setattr(Callback, "on_step", lambda _, step: steps.append(step))
-    agent.callbacks = [Callback()]
+    agent.callbacks = [Mock(on_step=steps.append)]
     getattr(agent, phase)(40)
     cuts = [n for n, step in enumerate(steps, 1) if step.truncated]
     assert cuts == [n for n, step in enumerate(steps, 1) if step.terminal]
@@ -239,36 +216,20 @@ def test_modes() -> None:
     agent.test(6)
     agent.train(6)
     modes = [event[1] for event in tape if event[0] == "restart"]
-    assert modes[0] == "train"
-    assert "test" in modes
-    assert modes[-1] == "train"
-
-
-def test_plays_whole_games() -> None:
-    agent, tape = make(episode=7, random_starts=2)
-    agent.play(3)
-    assert [event[3] for event in tape if event[0] == "step"].count(True) == 3
-    assert agent.memory.count == 0
+    assert [mode for mode, _ in groupby(modes)] == ["train", "test", "train"]
 
 
 def test_stops_when_interrupted() -> None:
     agent, tape = make()
-    agent.callbacks = [*agent.callbacks, StopAfter(agent, 3)]
+
+    def stop_at_the_third(step: Step) -> None:
+        if count(tape, "step") == 3:
+            agent.stop()
+
+    agent.callbacks = [*agent.callbacks, Mock(on_step=stop_at_the_third)]
     agent.train(100)
     assert agent.total_train_steps == 3
     assert count(tape, "step") == 3
-
-
-class StopAfter(Tape):
-    def __init__(self, agent: Agent, steps: int) -> None:
-        self.agent, self.steps = agent, steps
-
-    def on_step(self, step: Any) -> None:
-        self.steps -= 1
-        self.agent.interrupted = self.steps == 0
-
-    def on_train(self, cost: float) -> None:
-        pass
 
 
 def test_state_buffer_keeps_the_last_screens() -> None:
@@ -325,28 +286,16 @@ def test_each_games_screens_are_in_a_lane() -> None:
     assert memory.terminals[:6].tolist() == [CONTINUES] * 3 + [TERMINATED] + [CONTINUES] * 2
 
 
-class Ends(Callback):
-    """Counts steps and ended games by place."""
-
-    def __init__(self) -> None:
-        self.steps: Counter[int] = Counter()
-        self.games: Counter[int] = Counter()
-
-    def on_step(self, step: Step) -> None:
-        self.steps[step.game] += 1
-        self.games[step.game] += step.terminal
-
-
 def test_each_place_plays_its_share_of_the_games_and_rests_then() -> None:
     agent, _ = make(num_envs=3, episode=5, random_starts=0)
     for place, game in enumerate(agent.games.games):
         assert isinstance(game.environment, FakeEnvironment)
         game.environment.episode = 3 + 4 * place
-    ends = Ends()
-    agent.callbacks = [ends]
+    steps: list[Step] = []
+    agent.callbacks = [Mock(on_step=steps.append)]
     agent.play(7)
-    assert ends.games == {0: 3, 1: 2, 2: 2}
-    assert ends.steps == {0: 3 * 3, 1: 2 * 7, 2: 2 * 11}
+    assert Counter(step.game for step in steps) == {0: 3 * 3, 1: 2 * 7, 2: 2 * 11}
+    assert Counter(step.game for step in steps if step.terminal) == {0: 3, 1: 2, 2: 2}
     agent.play(2)
-    assert ends.games == {0: 4, 1: 3, 2: 2}
+    assert Counter(step.game for step in steps if step.terminal) == {0: 4, 1: 3, 2: 2}
     assert agent.memory.count == 0

@@ -20,8 +20,8 @@ import main
 from simple_dqn import options
 from simple_dqn.command_line import EPILOG
 from simple_dqn.deepqnetwork import BackendOptions
-from simple_dqn.replay_memory import Minibatch
 from simple_dqn.reports import plot
+from test_deepqnetwork import random_batch
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "roms/README.md"]
@@ -39,11 +39,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def commands(page: str) -> list[list[str]]:
-    return [
-        words
-        for block in blocks(page, "sh")
-        for words in (shlex.split(line, comments=True) for line in block.splitlines())
-    ]
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines]
 
 
 def code(page: str) -> list[str]:
@@ -188,17 +185,11 @@ def test_every_script_is_in_the_readme() -> None:
 
 
 def test_names_in_the_code_exist() -> None:
-    files = {
-        name
-        for word in code("CONTRIBUTING.md")
-        for name in re.findall(r"^(?:src/)?((?:simple_dqn|nvis)/[\w/]+)\.py$", word)
-    }
+    words = code("CONTRIBUTING.md")
+    paths = {word.removeprefix("src/") for word in words}
+    files = [path.removesuffix(".py") for path in paths if re.fullmatch(r"(simple_dqn|nvis)/[\w/]+\.py", path)]
     modules = [importlib.import_module(name.replace("/", ".")) for name in files]
-    found = [
-        word
-        for word in code("CONTRIBUTING.md")
-        if re.fullmatch(r"_?[A-Z]\w+(\.\w+)*", word) and not word.endswith(".md")
-    ]
+    found = [word for word in words if re.fullmatch(r"_?[A-Z]\w+(\.\w+)*", word) and not word.endswith(".md")]
     assert "QLearning.target_parts" in found
     for name in found:
         first, *rest = name.split(".")
@@ -258,21 +249,13 @@ def test_clipped_double_q_learning_example(clipped: bool, monkeypatch: pytest.Mo
     (diff,) = blocks("CONTRIBUTING.md", "diff")
     module = patched(diff)
     network = module.DeepQNetwork(
-        4, (2, 36, 36), module.DeepQNetworkOptions(clipped_q=clipped), BackendOptions(backend="cpu"), seed=1
+        4, (4, 36, 36), module.DeepQNetworkOptions(clipped_q=clipped), BackendOptions(backend="cpu"), seed=1
     )
-    rng = np.random.default_rng(1)
-    states = rng.integers(256, size=(32, 2, 36, 36), dtype=np.uint8)
-    actions = rng.integers(4, size=32, dtype=np.uint8)
-    rewards = rng.normal(size=32).astype(np.float32) * 2
-    terminals = rng.random(32) < 0.2
-    steps = np.ones(32, np.int64)
-    batch = Minibatch(
-        states, actions, rewards[:, None], states, terminals, np.arange(32), np.ones(32, np.float32), steps
-    )
-    online = network.predict(states)
-    target = network._target.forward(network._tensor(states)).detach().numpy()
+    batch = random_batch(np.random.default_rng(1), size=36)
+    online = network.predict(batch.poststates)
+    target = network._target.forward(network._tensor(batch.poststates)).detach().numpy()
     assert (online < target).any()
     best = (np.minimum(online, target) if clipped else target).max(axis=1)
-    expected = np.clip(rewards, -1, 1) + 0.99 * best * ~terminals
+    expected = np.clip(batch.rewards[:, 0], -1, 1) + 0.99 * best * ~batch.terminals
     np.testing.assert_allclose(network.targets(network._here(batch)).numpy(), expected, rtol=1e-6)
     assert network.train(batch).cost > 0

@@ -127,17 +127,10 @@ def test_the_least_memory_always_has_something_to_draw(history: int, steps: int,
     assert drawn > 2 * least
 
 
-def test_too_small_for_the_steps_says_so() -> None:
-    with pytest.raises(OptionError, match=r"with 4 screens of history, --multi_step 200 needs at least 407"):
-        make_memory(100, multi_step=200)
-
-
 def test_lanes_share_the_draws_evenly() -> None:
-    memory = ReplayMemory(ReplayMemoryOptions(replay_size=100), (2, 3), 50, np.random.default_rng(0), lanes=2)
-    for n in range(44):
-        memory.add(0, 0, np.zeros((2, 3), np.uint8), False, lane=int(n > 3))  # 4 in the first, none of them whole
-    for _ in range(20):
-        memory.add(0, 0, np.zeros((2, 3), np.uint8), False, lane=0)
+    memory = make_memory(100, batch=50, lanes=2)
+    fill(memory, [None] * 24, lane=0)
+    fill(memory, [None] * 40, lane=1)
     counts = np.bincount(np.concatenate([memory.minibatch().indexes for _ in range(300)]), minlength=100)
     drawn = counts[counts > 0]
     assert len(drawn) == 20 + 36
@@ -145,9 +138,9 @@ def test_lanes_share_the_draws_evenly() -> None:
 
 
 def test_cut_cuts_every_lane() -> None:
-    memory = ReplayMemory(ReplayMemoryOptions(replay_size=40), (2, 3), 3, np.random.default_rng(0), lanes=2)
+    memory = make_memory(40, lanes=2)
     for lane in (0, 1):
-        memory.add(0, 0, np.zeros((2, 3), np.uint8), False, lane)
+        fill(memory, [None], lane)
     memory.cut()
     assert memory.terminals[[0, memory.lane_size]].tolist() == [TRUNCATED] * 2
 
@@ -217,6 +210,13 @@ def test_a_short_run_takes_no_room_for_a_long_one() -> None:
     assert memory.size == 500
 
 
-def test_smaller_than_a_minibatch_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"--replay_size 10 is too small.*at least 33"):
-        ReplayMemory(ReplayMemoryOptions(replay_size=10), (84, 84), 32, np.random.default_rng(0))
+@pytest.mark.parametrize(
+    ("size", "batch", "steps", "message"),
+    [
+        (10, 32, 1, r"--replay_size 10 is too small.*at least 33"),
+        (100, 3, 200, r"with 4 screens of history, --multi_step 200 needs at least 407"),
+    ],
+)
+def test_too_small_a_memory_is_refused(size: int, batch: int, steps: int, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        make_memory(size, batch=batch, multi_step=steps)

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.environment import ABANDONED, TERMINATED, TRUNCATED, Mode, Screen
-from simple_dqn.errors import OptionError
 from simple_dqn.games.games import Games
 from simple_dqn.options import Options, option
 from simple_dqn.replay.returns import refresh_targets
-from simple_dqn.replay_memory import HasTargets, Minibatch, ReplayMemory, ReplayMemoryOptions
+from simple_dqn.replay_memory import HasTargets, Minibatch, ReplayMemory
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,6 @@ class AgentOptions(Options):
     def learns_in_bursts(self) -> bool:
         """Whether updates are so rare that games and learning seldom need the processor at the same time."""
         return self.train_frequency >= 8 * self.num_envs
-
-
-_MOST_REFRESHED = 100  # λ-returns per step
 
 
 class Step(NamedTuple):
@@ -97,16 +93,6 @@ class Network(HasTargets, Protocol):
 
     def update_target_network(self) -> None:
         """Copy the weights to the target network."""
-
-
-def require_seldom_refreshes(memory: ReplayMemoryOptions, agent: AgentOptions) -> None:
-    """Raise OptionError if λ-returns of such a large memory would take most of the time."""
-    if memory.return_lambda and memory.replay_size > _MOST_REFRESHED * agent.train_frequency:
-        raise OptionError(
-            f"--return_lambda is too slow: it evaluates all {memory.replay_size} transitions of --replay_size every "
-            f"{agent.train_frequency} steps. Use a smaller --replay_size and a larger --train_frequency, such as those "
-            "of @presets/online."
-        )
 
 
 class Agent:
@@ -233,21 +219,14 @@ class Agent:
     def _finish(self, actions: Sequence[int | None], exploration_rate: float) -> list[Step]:
         self.games.finish()
         arrays = self.games.arrays
-        steps = [
-            Step(
-                action,
-                float(reward),
-                screen,
-                end in (TERMINATED, TRUNCATED),
-                end in (TRUNCATED, ABANDONED),
-                exploration_rate,
-                game,
-            )
-            for game, (action, reward, screen, end) in enumerate(
-                zip(actions, arrays.rewards, arrays.screens, arrays.ends.tolist(), strict=False)
-            )
-            if action is not None
-        ]
+        steps = []
+        for game, action in enumerate(actions):
+            if action is None:
+                continue
+            end = arrays.ends[game]
+            terminal, truncated = end in (TERMINATED, TRUNCATED), end in (TRUNCATED, ABANDONED)
+            reward, screen = float(arrays.rewards[game]), arrays.screens[game]
+            steps.append(Step(action, reward, screen, terminal, truncated, exploration_rate, game))
         for step in steps:
             for callback in self.callbacks:
                 callback.on_step(step)
@@ -283,11 +262,8 @@ class Agent:
                 self.network.anneal(step)
                 refresh_targets(self.memory, self.network)
                 for _ in range(options.train_repeat):
-                    self._update()
-
-    def _update(self) -> None:
-        batch = self.memory.minibatch()
-        cost, errors = self.network.train(batch)
-        self.memory.update(batch.indexes, errors)
-        for callback in self.callbacks:
-            callback.on_train(cost)
+                    batch = self.memory.minibatch()
+                    cost, errors = self.network.train(batch)
+                    self.memory.update(batch.indexes, errors)
+                    for callback in self.callbacks:
+                        callback.on_train(cost)

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simple_dqn.agent import AgentOptions
 from simple_dqn.errors import OptionError
-from simple_dqn.options import Options, option
+from simple_dqn.options import Options, build, option
+from simple_dqn.replay_memory import ReplayMemoryOptions
 from simple_dqn.saving.files import require_writable
 from simple_dqn.saving.start import Start
 
@@ -40,6 +42,7 @@ examples:
   ./nvis.sh breakout                              show what its filters respond to and what it looks at
 """
 _STEPS: dict[str, Any] = dict(at_least=0, at_most=10**12)
+_MOST_LAMBDA_RETURNS = 100  # per step
 _SUFFIXES = {"csv_file": "csv", "visualization_file": "html", "record_sound_filename": "wav", "video_file": "mov"}
 
 
@@ -62,9 +65,7 @@ class MainOptions(Options):
         None, "folder for scores.csv and scores.json of the games of --play_games", kept="never"
     )
     resume: str | None = option(
-        None,
-        "snapshot to continue from; a prefix such as snapshots/pong means its newest one",
-        kept="never",
+        None, "snapshot to continue from; a prefix such as snapshots/pong means its newest one", kept="never"
     )
     checkpoint: bool = option(True, "beside each snapshot, save what an exact resume needs")
 
@@ -114,6 +115,13 @@ def require_sense(o: MainOptions, values: Mapping[str, Any], start: Start | None
         raise OptionError(
             "nothing to do: give --random_steps, --play_games, or --epochs with --train_steps, --test_steps or "
             "--test_games, above 0"
+        )
+    memory, agent = build(ReplayMemoryOptions, values), build(AgentOptions, values)
+    if o.trains and memory.return_lambda and memory.replay_size > _MOST_LAMBDA_RETURNS * agent.train_frequency:
+        raise OptionError(
+            f"--return_lambda is too slow: it evaluates all {memory.replay_size} transitions of --replay_size every "
+            f"{agent.train_frequency} steps. Use a smaller --replay_size and a larger --train_frequency, such as those "
+            "of @presets/online."
         )
     snapshot = o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl"
     scores = o.scores_path and f"{o.scores_path}/scores.csv"

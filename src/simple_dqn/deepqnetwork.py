@@ -58,12 +58,9 @@ class DeepQNetworkOptions(Options):
         0.0, "probability with which targets assume a random next action", at_least=0, at_most=1
     )
     target_rate: float = option(
-        1.0,
-        "every --target_steps the target network moves this share of the way to the online one. 1: copy. Below 1: an "
-        "average and also selects the actions",
-        above=0,
-        at_most=1,
-    )
+        1.0, "every --target_steps the target network moves this share of the way to the online one. 1: copy. Below 1: "
+        "an average and also selects the actions", above=0, at_most=1,
+    )  # fmt: skip
     dueling: bool = option(
         False, "dueling network: one stream for the state value, one for the action advantages", kept="network"
     )
@@ -97,10 +94,9 @@ class BackendOptions(Options):
     )  # fmt: skip
     device_id: int = option(0, "which GPU, counted from 0", at_least=0, at_most=1023, kept="never")
     datatype: str = option(
-        "float32",
-        "precision of the computation; weights stay float32; float16 and tf32: GPU only; float64: CPU only",
+        "float32", "precision of the computation; weights stay float32; float16 and tf32: GPU only; float64: CPU only",
         choices=("float16", "bfloat16", "tf32", "float32", "float64"),
-    )
+    )  # fmt: skip
     stochastic_round: bool | int = option(
         False, "stochastic rounding of weights to N bits; only with Neon on a GPU", optional_value=True
     )
@@ -116,14 +112,9 @@ class BackendOptions(Options):
         if self.backend == "mkl":
             raise OptionError("--backend mkl: only Neon has it; add --library neon, or use --backend cpu")
         if self.stochastic_round is not False:
-            raise OptionError(
-                "--stochastic_round: only Neon rounds stochastically, PyTorch cannot: leave it out, or add "
-                "--library neon"
-            )
+            raise OptionError("--stochastic_round: only Neon has it; add --library neon, or leave it out")
         if self.backend == "cpu" and self.datatype in ("float16", "tf32"):
-            raise OptionError(
-                f"--datatype {self.datatype} is for the GPU; on the CPU use bfloat16, which is fast there too"
-            )
+            raise OptionError(f"--datatype {self.datatype} is for the GPU; on the CPU use bfloat16")
 
 
 class TrainResult(NamedTuple):

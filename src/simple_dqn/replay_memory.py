@@ -12,9 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.environment import CONTINUES as CONTINUES
-from simple_dqn.environment import TERMINATED as TERMINATED
-from simple_dqn.environment import TRUNCATED as TRUNCATED
+from simple_dqn.environment import CONTINUES, TERMINATED, TRUNCATED
 from simple_dqn.errors import OptionError
 from simple_dqn.machine import available_memory
 from simple_dqn.options import Options, option
@@ -31,18 +29,13 @@ class ReplayMemoryOptions(Options):
     )
     history_length: int = option(4, "screens in a state", at_least=1, at_most=64, kept="network")
     multi_step: int = option(
-        1,
-        "n of n-step returns: number of rewards in a target before the bootstrap value",
-        at_least=1,
-        at_most=1000,
+        1, "n of n-step returns: number of rewards in a target before the bootstrap value", at_least=1, at_most=1000
     )
     return_lambda: float = option(
         0.0,
         "λ of λ-returns, which average n-step returns of all n. They are computed for the whole memory before each "
-        "training: use a small --replay_size. 0: n-step returns",
-        at_least=0,
-        at_most=1,
-    )
+        "training: use a small --replay_size. 0: n-step returns", at_least=0, at_most=1,
+    )  # fmt: skip
     terminal_on_reward: bool = option(
         False, "a reward ends the targets, like the end of an episode: in Pong each point counts alone"
     )
@@ -51,11 +44,9 @@ class ReplayMemoryOptions(Options):
         0.6, "exponent of the TD error: 0 uniform, 1 proportional", at_least=0, at_most=10
     )
     importance_exponent: float = option(
-        0.4,
-        "start of β, the exponent of the importance weights (0: no correction, 1: full). It rises to 1",
-        at_least=0,
-        at_most=1,
-    )
+        0.4, "start of β, the exponent of the importance weights (0: no correction, 1: full). It rises to 1",
+        at_least=0, at_most=1,
+    )  # fmt: skip
     importance_steps: int = option(
         1_000_000, "steps until β reaches 1, random steps included", at_least=1, at_most=10**12
     )

@@ -88,14 +88,6 @@ def test_updates_are_computed_three_times_then_recorded_once_and_replayed(monkey
         expected: Any = results_of(batch_of(number))
         assert torch.equal(cost, expected[0])
         assert torch.equal(errors, expected[1])
-
-
-def test_a_recorded_update_leaves_the_callers_batches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = FakeCUDA(monkeypatch)
-    graph = Graph(lambda *fields: cuda.compute(Batch(*fields)))
-    batches = [batch_of(number) for number in range(7)]
-    for batch in batches:
-        graph(*batch)
     for number, batch in enumerate(batches):
         assert all(torch.equal(now, then) for now, then in zip(batch, batch_of(number), strict=True))
     recorded = cuda.batches[3]

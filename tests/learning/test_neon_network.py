@@ -103,9 +103,9 @@ def test_precisions(datatype: str, result: str) -> None:
 
 @needs_neon
 def test_batches_that_neon_cannot_take() -> None:
-    with pytest.raises(ValueError, match="a minibatch of 9 transitions, where Neon's layers are made for 8"):
+    with pytest.raises(ValueError, match="the minibatch has 9 transitions, but Neon's layers need 8"):
         make(batch_size=8).train(random_batch(np.random.default_rng(1), batch=9))
-    with pytest.raises(ValueError, match="a minibatch of 7 transitions"):
+    with pytest.raises(ValueError, match="the minibatch has 7 transitions"):
         make(batch_size=8, batch_norm=True).train(random_batch(np.random.default_rng(1), batch=7))
 
 
@@ -125,16 +125,24 @@ def test_options_that_neon_has_not(options: dict[str, Any], message: str) -> Non
         BackendOptions(library="neon", **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(target_rate=0.5), "--target_rate: only with PyTorch; use --library torch"),
+        (dict(dueling=True), "--dueling: only PyTorch's network has streams; use --library torch"),
+    ],
+)
+def test_networks_that_neon_has_not(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        make(**options)
+
+
 @needs_neon
 @pytest.mark.parametrize(
     ("backend", "gpus", "message"),
     [
         (BackendOptions(library="neon", backend="gpu"), 0, "--backend gpu --device_id 0: Neon finds no GPU here"),
-        (
-            BackendOptions(library="neon", backend="gpu", device_id=2),
-            2,
-            "--device_id 2: Neon finds 2 GPUs, counted from",
-        ),
+        (BackendOptions(library="neon", backend="gpu", device_id=2), 2, "--device_id 2: Neon finds 2 GPUs, counted"),
         (BackendOptions(library="neon", backend="mkl"), 0, "--backend mkl: Neon was built here without MKL"),
     ],
 )
@@ -187,11 +195,6 @@ def test_the_log_warns_of_float16_where_it_takes_long(datatype: str, caplog: pyt
     assert ("--datatype float16 is for the GPU" in caplog.text) == (datatype == "float16")
 
 
-def without_neon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == "neon"]:
-        monkeypatch.delitem(sys.modules, name)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -209,7 +212,8 @@ def test_without_neon_one_line_says_what_it_is_and_where_it_comes_from(
     content: str | None,
     message: str,
 ) -> None:
-    without_neon(monkeypatch)
+    for name in [name for name in sys.modules if name.split(".")[0] == "neon"]:
+        monkeypatch.delitem(sys.modules, name)
     if content is None:
         monkeypatch.setitem(sys.modules, "neon", None)
     else:

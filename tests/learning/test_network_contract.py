@@ -29,17 +29,19 @@ def maker(library: str) -> Maker:
     """Makes networks on a library; the options of `DeepQNetworkOptions` are taken by name."""
 
     def make(
-        actions: int = 4, size: int = 42, seed: int = 1, history: int = 4, use_target: bool = True, **options: Any
+        actions: int = 4,
+        shape: tuple[int, int, int] = (4, 42, 42),
+        seed: int = 1,
+        use_target: bool = True,
+        **options: Any,
     ) -> QNetwork:
-        backend = BackendOptions(library=library, backend="cpu", datatype=options.pop("datatype", "float32"))
-        shape = (history, size, size)
+        backend = BackendOptions(library=library, backend="cpu")
         return LIBRARIES[library](actions, shape, DeepQNetworkOptions(**options), backend, seed, use_target)
 
     return make
 
 
 LIBRARY = [pytest.param("torch"), pytest.param("neon", marks=needs_neon)]
-EVERY = [*LIBRARY, pytest.param("fake")]
 
 
 @pytest.fixture(params=LIBRARY)
@@ -47,15 +49,15 @@ def make(request: pytest.FixtureRequest) -> Maker:
     return maker(request.param)
 
 
-@pytest.fixture(params=EVERY)
+@pytest.fixture(params=[*LIBRARY, "fake"])
 def network(request: pytest.FixtureRequest) -> Network:
     if request.param == "fake":
         return FakeNetwork()
     return maker(request.param)(actions=3)
 
 
-def batch_of(n: int, seed: int = 0, actions: int = 3) -> Minibatch:
-    return random_batch(np.random.default_rng(seed), actions=actions, batch=n)
+def batch_of(n: int, seed: int = 0) -> Minibatch:
+    return random_batch(np.random.default_rng(seed), actions=3, batch=n)
 
 
 # All three: what the agent relies on
@@ -104,70 +106,31 @@ def test_learns_what_it_is_told(make: Maker) -> None:
     assert taken(network.predict(batch.prestates), batch) == pytest.approx(np.clip(batch.rewards[:, 0], -1, 1), abs=0.5)
 
 
-def test_errors_are_q_less_target_before_clipping(make: Maker) -> None:
-    batch = batch_of(32)._replace(terminals=np.ones(32, bool))
-    network = make(actions=3, min_reward=-9, max_reward=9)
-    q = taken(network.predict(batch.prestates), batch)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"min_reward": -9, "max_reward": 9}, {"discount_rate": 0.5}, {"target_exploration_rate": 0.2}],
+    ids=str,
+)
+@pytest.mark.parametrize("multi_step", [1, 3])
+def test_errors_are_q_less_target_before_clipping(make: Maker, options: dict[str, Any], multi_step: int) -> None:
+    batch = random_batch(np.random.default_rng(0), actions=3, multi_step=multi_step)
+    network = make(actions=3, **options)
+    network.update_target_network()
+    o, post = network.options, network.predict(batch.poststates)
+    values = (1 - o.target_exploration_rate) * post.max(axis=1) + o.target_exploration_rate * post.mean(axis=1)
+    expected = taken(network.predict(batch.prestates), batch)
+    for i, steps in enumerate(batch.steps):
+        target = 0.0 if batch.terminals[i] else float(values[i])
+        for reward in batch.rewards[i, :steps].clip(o.min_reward, o.max_reward)[::-1]:
+            target = float(reward) + o.discount_rate * target
+        expected[i] -= target
     result = network.train(batch)
-    assert result.errors == pytest.approx(q - batch.rewards[:, 0], abs=1e-6)
+    assert result.errors == pytest.approx(expected, abs=1e-6)
     assert result.cost == pytest.approx((result.errors**2).mean() / 2, rel=1e-6)
 
 
-def test_targets_discount_the_best_of_the_target_network(make: Maker) -> None:
-    batch = batch_of(32)
-    network = make(actions=3, discount_rate=0.5)
-    network.update_target_network()
-    q, best = (network.predict(states) for states in (batch.prestates, batch.poststates))
-    targets = np.clip(batch.rewards[:, 0], -1, 1) + 0.5 * best.max(axis=1) * ~batch.terminals
-    assert network.train(batch).errors == pytest.approx(taken(q, batch) - targets, abs=1e-6)
-
-
-def test_targets_may_expect_random_actions_of_the_future(make: Maker) -> None:
-    batch = batch_of(32)
-    network = make(actions=3, target_exploration_rate=0.2)
-    network.update_target_network()
-    q, post = (network.predict(states) for states in (batch.prestates, batch.poststates))
-    expected = 0.8 * post.max(axis=1) + 0.2 * post.mean(axis=1)
-    assert abs(expected - post.max(axis=1)).min() > 1e-5
-    targets = np.clip(batch.rewards[:, 0], -1, 1) + 0.99 * expected * ~batch.terminals
-    assert network.train(batch).errors == pytest.approx(taken(q, batch) - targets, abs=1e-6)
-
-
-def test_double_q_learning_lets_the_network_choose_and_the_target_network_tell(make: Maker) -> None:
-    batch = batch_of(32)
-    plain, network = make(actions=3), make(actions=3, double_dqn=True)
-    before = network.predict(batch.poststates)
-    for _ in range(20):  # until they disagree
-        network.train(batch)
-    after = network.predict(batch.poststates)
-    assert (after.argmax(axis=1) != before.argmax(axis=1)).any()
-    # With one network in both places nothing is double.
-    network.update_target_network()
-    plain.load_layers(network.layers(), "x.pkl")
-    assert network.train(batch).errors == pytest.approx(plain.train(batch).errors, abs=1e-5)
-    choice = network.predict(batch.poststates).argmax(axis=1)  # after one more update
-    assert (choice != after.argmax(axis=1)).any()
-    q, best = network.predict(batch.prestates), after[np.arange(32), choice]
-    targets = np.clip(batch.rewards[:, 0], -1, 1) + 0.99 * best * ~batch.terminals
-    assert network.train(batch).errors == pytest.approx(taken(q, batch) - targets, abs=1e-5)
-
-
-def test_several_steps_are_discounted_each(make: Maker) -> None:
-    batch = random_batch(np.random.default_rng(0), actions=3, multi_step=3)
-    network = make(actions=3, discount_rate=0.5)
-    network.update_target_network()
-    q, best = (network.predict(states) for states in (batch.prestates, batch.poststates))
-    for i, steps in enumerate(batch.steps):
-        target = 0.0 if batch.terminals[i] else float(best[i].max())
-        for reward in np.clip(batch.rewards[i, :steps], -1, 1)[::-1]:
-            target = float(reward) + 0.5 * target
-        q[i, batch.actions[i]] -= target
-    assert set(batch.steps) == {1, 2, 3}
-    assert network.train(batch).errors == pytest.approx(taken(q, batch), abs=1e-6)
-
-
 @pytest.mark.parametrize("double_dqn", [True, False])
-def test_targets_are_made_of_the_outlook(make: Maker, double_dqn: bool) -> None:
+def test_targets_are_made_of_their_parts(make: Maker, double_dqn: bool) -> None:
     batch = random_batch(np.random.default_rng(0), actions=3, multi_step=3)
     network = make(actions=3, discount_rate=0.5, double_dqn=double_dqn, target_exploration_rate=0.1)
     part = Minibatch(*(field[:7] for field in tuple(batch) if field is not None))
@@ -239,9 +202,10 @@ def test_same_seed_same_bits_and_another_seed_others(make: Maker) -> None:
         assert not np.array_equal(one.params["W"], other.params["W"])
 
 
-def test_screens_too_small_are_refused(make: Maker) -> None:
+@pytest.mark.parametrize(("width", "height"), [(7, 84), (84, 35), (1, 1)])
+def test_screens_too_small_are_refused(make: Maker, width: int, height: int) -> None:
     with pytest.raises(OptionError, match=r"too small for the network.*at least 36"):
-        make(size=35)
+        make(shape=(4, height, width))
 
 
 # Snapshots, from one to itself and to the other
@@ -290,10 +254,10 @@ def test_both_start_and_learn_alike(optimizer: str) -> None:
     ("changed", "message"),
     [
         ({"actions": 6}, "it has 6 actions, the game 4"),
-        ({"size": 84}, "its screens are not 42x42"),
-        ({"history": 2}, "its states have 2 screens, here 4"),
+        ({"shape": (4, 84, 84)}, "its screens are not 42x42"),
+        ({"shape": (2, 42, 42)}, "its states have 2 screens, here 4"),
         ({"batch_norm": True}, "it was made with --batch_norm true"),
-        ({"actions": 6, "size": 84}, "it has 6 actions, the game 4; its screens are not 42x42"),
+        ({"actions": 6, "shape": (4, 84, 84)}, "it has 6 actions, the game 4; its screens are not 42x42"),
     ],
 )
 def test_another_networks_snapshot_is_refused(make: Maker, changed: dict[str, Any], message: str) -> None:
@@ -306,15 +270,6 @@ def test_weights_that_are_no_numbers_are_refused(make: Maker) -> None:
     layers[2].params["W"][0, 0] = np.nan
     with pytest.raises(SnapshotError, match="is damaged: it holds weights that are NaN or infinite"):
         make().load_layers(layers, "pong_1.pkl")
-
-
-def test_the_state_of_another_optimizer_is_left_out(make: Maker, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    adam, network = make(actions=3, optimizer="adam"), make(actions=3)
-    adam.train(batch_of(32))
-    network.load_layers(adam.layers(), "adam.pkl")
-    assert "The optimizer in adam.pkl is not rmsprop" in caplog.text
-    assert network.layers()[0].states == []
 
 
 # States, as checkpoints have them
@@ -346,12 +301,20 @@ def test_a_state_keeps_what_was_learned_whether_or_not_there_is_a_target_network
     assert other.train(batch_of(32, 1)).errors.shape == (32,)
 
 
-def test_another_optimizer_starts_afresh_from_a_state(make: Maker, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("from_snapshot", [True, False])
+def test_another_optimizer_starts_from_scratch(
+    make: Maker, from_snapshot: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     adam, network = make(actions=3, optimizer="adam"), make(actions=3, seed=9)
     adam.train(batch_of(32))
-    network.restore(adam.state())
-    assert "starts from scratch" in caplog.text
+    if from_snapshot:
+        network.load_layers(adam.layers(), "adam.pkl")
+        assert "The optimizer in adam.pkl is not rmsprop, so it starts from scratch" in caplog.text
+    else:
+        network.restore(adam.state())
+        assert "The optimizer was " in caplog.text
+        assert "The new one starts from scratch" in caplog.text
     assert network.layers()[0].states == []
     assert np.array_equal(network.predict(batch_of(5).prestates), adam.predict(batch_of(5).prestates))
 

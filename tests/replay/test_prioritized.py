@@ -9,7 +9,6 @@ import pytest
 
 from fakes import END, fill, large_batch, make_memory
 from simple_dqn.replay.prioritized import PrioritizedReplayMemory
-from simple_dqn.replay_memory import ReplayMemoryOptions
 from simple_dqn.saving.snapshot import plain_bytes, plain_value
 
 
@@ -51,8 +50,7 @@ def test_at_exponent_0_priorities_do_not_count() -> None:
 def test_what_is_new_has_the_highest_priority_there_was(lanes: int) -> None:
     memory = make_memory(60 * lanes, batch=30, lanes=lanes, prioritized_replay=True, priority_exponent=1)
     for lane in range(lanes):
-        for n in range(30):
-            memory.add(0, n, np.zeros((2, 3), np.uint8), False, lane)
+        fill(memory, [None] * 30, lane)
     first = memory.minibatch()
     memory.update(first.indexes, np.full(30, 5, np.float32))
     memory.update(first.indexes, np.full(30, 1e-3, np.float32))
@@ -142,10 +140,7 @@ def test_a_memory_drawn_from_evenly_goes_on_by_priority() -> None:
 @pytest.mark.parametrize("error", [np.nan, np.inf])
 def test_errors_of_a_network_that_diverged_leave_the_priorities_alone(error: float) -> None:
     """The loss ends the training soon, and until then transitions are drawn as before."""
-    options = ReplayMemoryOptions(replay_size=50, history_length=1, prioritized_replay=True)
-    memory = PrioritizedReplayMemory(options, (4, 5), 8, np.random.default_rng(0))
-    for n in range(40):
-        memory.add(0, 0, np.full((4, 5), n, np.uint8), False)
+    memory = prioritized(batch=8)
     memory.update(memory.minibatch().indexes, np.full(8, error, np.float32))
     batch = memory.minibatch()
     assert len(set(batch.indexes.tolist())) > 1

@@ -582,9 +582,9 @@ def test_stopped_between_two_phases(
     monkeypatch.chdir(tmp_path)
     train_epoch = main.train_epoch
 
-    def interrupt(run: main.Run, epoch: int) -> None:
-        run.parts.agent.interrupted = epoch == 1
-        train_epoch(run, epoch)
+    def interrupt(setup: main.Setup, epoch: int) -> None:
+        setup.parts.agent.interrupted = epoch == 1
+        train_epoch(setup, epoch)
 
     with monkeypatch.context() as patch:
         patch.setattr(main, "train_epoch", interrupt)

@@ -91,7 +91,11 @@ def read_network(layers: Sequence[Layer]) -> Network:
             scale = (gamma / np.sqrt(var + np.float32(_EPSILON))).reshape(known[-1].scale.shape)
             known[-1] = known[-1]._replace(scale=scale, shift=(beta - mean * scale.reshape(-1, 1)).reshape(scale.shape))
         elif layer.type == "Convolution" and not network.dense and [*layer.params] == ["W"]:
-            known.append(_convolution(layer, f"{place:04d}"))
+            height, width, filters = layer.config["fshape"]
+            weights = np.asarray(layer.params["W"], np.float32).reshape(-1, height, width, filters)
+            one = np.ones((filters, 1, 1), np.float32)
+            stride = int(layer.config["strides"])
+            known.append(Convolution(f"{place:04d}", weights.transpose(3, 0, 1, 2), stride, one, one * 0))
         elif layer.type != "Linear" or [*layer.params] != ["W"]:
             raise SnapshotError(
                 f"guided back-propagation cannot explain a {layer.type} with {', '.join(layer.params)} here: remove "
@@ -105,13 +109,6 @@ def read_network(layers: Sequence[Layer]) -> Network:
     if not network.convolutions:
         raise SnapshotError("guided back-propagation needs a convolutional layer, and this network has none")
     return network
-
-
-def _convolution(layer: Layer, name: str) -> Convolution:
-    height, width, filters = layer.config["fshape"]
-    weights = np.asarray(layer.params["W"], np.float32).reshape(-1, height, width, filters)
-    one = np.ones((filters, 1, 1), np.float32)
-    return Convolution(name, weights.transpose(3, 0, 1, 2), int(layer.config["strides"]), one, one * 0)
 
 
 def activations(layers: Sequence[Convolution], states: NDArray[np.uint8]) -> list[Floats]:

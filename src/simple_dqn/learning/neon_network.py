@@ -35,14 +35,8 @@ class NeonNetwork(QLearning):
     Neon's layers have a fixed batch size. So smaller batches are filled up with states whose results are left out. They
     take as long as a full batch.
 
-    Args:
-        num_actions: outputs of the network.
-        state_shape: (history, height, width) of a state.
-        options: the options of the learning rule.
-        backend: device and precision.
-        seed: of the initial weights and of Neon's other random numbers.
-        use_target: keep a separate target network. Without it the network is its own target.
-        threads: not used, because NumPy has its own settings, such as OMP_NUM_THREADS.
+    Args: those of `DeepQNetwork`. `seed` is also that of Neon's other random numbers. `threads` is not used, because
+    NumPy has its own settings, such as OMP_NUM_THREADS.
 
     Raises:
         OptionError: Neon or its backend is missing, or the network does not fit the screens or the memory.
@@ -136,13 +130,7 @@ class NeonNetwork(QLearning):
             return [_described(layer) for layer in self._online.layers_to_optimize]
 
     def load_layers(self, layers: Sequence[Layer], name: str, optimizer: str | None = None) -> None:
-        """Load weights and optimizer state from the snapshot `name`; the target network gets the same weights.
-
-        An optimizer of another kind starts from scratch. Without `optimizer`, the number of arrays tells its kind.
-
-        Raises:
-            SnapshotError: it belongs to another network; the message says what differs.
-        """
+        """Load a snapshot, as `DeepQNetwork.load_layers` does."""
         require_fit(layers, self._layers, self.state_shape, name)
         states = [kept for layer in layers for kept in (layer.states if layer.type == "BatchNorm" else [layer.states])]
         same = optimizer in (None, self.options.optimizer)
@@ -168,11 +156,7 @@ class NeonNetwork(QLearning):
             )
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue exactly from a state. An optimizer of another kind starts from scratch.
-
-        Raises:
-            ValueError: it belongs to another network.
-        """
+        """Continue exactly from a state, as `DeepQNetwork.restore` does. ValueError: it belongs to another network."""
         networks, optimizer = state["networks"], state["optimizer"]
         same = optimizer["kind"] == self.options.optimizer
         with self._at_work():
@@ -198,12 +182,9 @@ class NeonNetwork(QLearning):
         try:
             # The optimizer gets the stochastic rounding, because Neon 2.6 refuses it here.
             made = gen_backend(
-                name,
-                rng_seed=seed,
-                datatype=np.dtype(backend.datatype).type,
-                batch_size=self.options.batch_size,
-                device_id=backend.device_id,
-            )
+                name, rng_seed=seed, datatype=np.dtype(backend.datatype).type,
+                batch_size=self.options.batch_size, device_id=backend.device_id,
+            )  # fmt: skip
         except Exception as error:  # any kind, because it may come from the GPU's driver
             why = str(error).split("\n")[0] or type(error).__name__
             raise OptionError(

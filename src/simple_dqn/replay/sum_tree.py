@@ -31,7 +31,7 @@ class SumTree:
         return self._sums[self._first + indexes]
 
     def __setitem__(self, indexes: NDArray[np.int64], values: NDArray[np.floating[Any]]) -> None:
-        """Sets the numbers at `indexes`, (n,), to `values`, (n,); of one index given twice, the last value."""
+        """Set the numbers at `indexes`, (n,), to `values`, (n,). The last value of an index counts."""
         nodes = self._first + indexes
         self._sums[nodes] = values
         for _ in range(self._first.bit_length() - 1):
@@ -44,7 +44,7 @@ class SumTree:
         for _ in range(self._first.bit_length() - 1):
             nodes = 2 * nodes
             left, right = self._sums[nodes], self._sums[nodes + 1]
-            goes_right = (points >= left) & (right > 0)  # by rounding a point may lie beyond all that is there
+            goes_right = (points >= left) & (right > 0)  # because a rounded point may lie beyond the last number
             points = points - left * goes_right
             nodes = nodes + goes_right
         return nodes - self._first
