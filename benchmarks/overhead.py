@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leave
 import own  # first: it finds simple_dqn
 import report
 from simple_dqn.agent import Agent, AgentOptions
+from simple_dqn.command_line import MainOptions
 from simple_dqn.deepqnetwork import DeepQNetworkOptions, TrainResult, n_step_returns
 from simple_dqn.environment import TERMINATED, Mode
 from simple_dqn.games.games import Games, SharedArrays
@@ -31,6 +32,7 @@ from simple_dqn.replay.prioritized import memory_class
 from simple_dqn.replay_memory import Minibatch, ReplayMemoryOptions, TargetParts
 from simple_dqn.reports.progress import Progress
 from simple_dqn.reports.scores import Scores
+from simple_dqn.saving.resume import Position
 from simple_dqn.statistics import Statistics
 
 SHAPE, ACTIONS, BATCH, LIFE = (4, 84, 84), 4, 32, 200  # steps of a life
@@ -103,7 +105,7 @@ def make_agent(games: int, memory: dict[str, Any]) -> Agent:
     agent_options = AgentOptions(exploration_decay_steps=0, num_envs=games)
     agent = Agent(InstantGames(games), replay, InstantNetwork(), agent_options, np.random.default_rng(2))
     told = Statistics(agent)
-    agent.callbacks = [told, Progress(told, 1), Scores()]
+    agent.callbacks = [told, Progress(told, MainOptions(), Position([], 0, 0, {})), Scores()]
     return agent
 
 

@@ -35,9 +35,10 @@ from simple_dqn.interrupts import Interrupted, stop_on_interrupt
 from simple_dqn.learning.library import library_of
 from simple_dqn.replay.prioritized import memory_class
 from simple_dqn.replay_memory import ReplayMemoryOptions
-from simple_dqn.reports.progress import Progress
+from simple_dqn.reports.progress import Progress, in_terminal
 from simple_dqn.reports.scores import Scores
-from simple_dqn.saving.resume import SCORES, Parts, Position, actions_of, phases_from, start_from, transitions_to_hold
+from simple_dqn.reports.tensorboard import TensorBoard
+from simple_dqn.saving.resume import Parts, Position, actions_of, phases_from, seeds_of, start_from, transitions_to_hold
 from simple_dqn.saving.run_files import RunFiles
 from simple_dqn.saving.settings import recorded_options, settle
 from simple_dqn.saving.start import Start
@@ -62,13 +63,15 @@ class Setup(NamedTuple):
     parts: Parts
     position: Position
     files: RunFiles
+    progress: Progress
     viewer: Viewer | None
     watchers: WatcherGroup
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program. Return its exit status: 0, 2 for an error that the user can mend, 128 + n after signal n."""
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    times = "%H:%M:%S" if in_terminal() else None  # or else lines would wrap at 80 columns
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt=times, level=logging.INFO)
     words = sys.argv[1:] if argv is None else argv
     try:
         with logging_redirect_tqdm():
@@ -126,13 +129,16 @@ def put_together(o: MainOptions, values: dict[str, Any], start: Start | None, st
     stack.callback(files.close)
 
     statistics.write_to(files.csv)
-    agent.callbacks = [statistics, Progress(statistics, o.epochs), scores]
+    progress = Progress(statistics, o, position)
+    agent.callbacks = [statistics, progress, scores]
+    if o.tensorboard and files.csv:
+        agent.callbacks.append(TensorBoard(statistics, files.csv))
     if viewer:
         viewer.attach(agent, Saliency(network.layers, lambda: network.train_iterations))
         agent.callbacks.append(viewer)
     if page_options.visualization_file:
         agent.callbacks.append(Visualization(agent, network.layers(), page_options, env_options, start and start.path))
-    return Setup(o, parts, position, files, viewer, group)
+    return Setup(o, parts, position, files, progress, viewer, group)
 
 
 def make_parts(
@@ -145,10 +151,8 @@ def make_parts(
     backend = options.build(BackendOptions, values)
     agent_options = options.build(AgentOptions, values)
 
-    # Games, memory and agent have separate generators. A resumed run must not draw the numbers of the run before.
     seed = values["random_seed"]
-    added = start.checkpoint.state["memory"]["added"] if start and start.checkpoint else []
-    game_seed, memory_seed, agent_seed = np.random.SeedSequence(seed, spawn_key=(o.start_epoch, *added)).spawn(3)
+    game_seed, memory_seed, agent_seed = seeds_of(seed, o.start_epoch, start)
     num_games = agent_options.num_envs
     if o.play_games:  # one after the other if they are watched
         watched = watchers or options.build(VisualizationOptions, values).visualization_file
@@ -193,6 +197,8 @@ def train(setup: Setup) -> None:
             del position.left[0]
             if phase == "train" or (phase == "test" and tests):
                 setup.files.save(epoch)
+            if phase == "test":
+                setup.progress.log_epoch(epoch)
     except Interrupted:
         setup.files.save_unsaved(checkpoint=True)
         raise
@@ -209,16 +215,14 @@ def train_epoch(setup: Setup, epoch: int) -> None:
     run_phase(setup, "train", epoch, setup.options.train_steps, agent.train, done)
     if setup.options.train_steps and not memory.ready:
         logger.warning("Nothing was learned. Too few transitions for a minibatch (%d).", memory.count)
-    position.epoch, position.epoch_began = epoch, agent.total_train_steps
-    for name in SCORES:  # they are of another epoch
-        position.facts.pop(name, None)
+    position.end_training(agent.total_train_steps)
 
 
 def test_epoch(setup: Setup, epoch: int, number: int) -> None:
     """Test for `number` games or steps what was learned."""
     agent, statistics = setup.parts.agent, setup.parts.statistics
     run_phase(setup, "test", epoch, number, agent.play if setup.options.test_games else agent.test)
-    setup.position.facts |= {"test_score": statistics.mean_reward, "test_games": statistics.num_games}
+    setup.position.add_test(statistics.mean_reward, statistics.num_games)
 
 
 def run_phase(setup: Setup, name: str, epoch: int, number: int, play: Callable[[int], None], done: int = 0) -> None:

@@ -148,7 +148,13 @@ def test_git_ignores_what_scripts_leave() -> None:
     texts = [path.read_text() for path in ROOT.glob("*.sh")]
     files = {word.strip(".") for script in texts for word in WHERE_FILES_GO.findall(script) if "csv_file" not in word}
     files |= {"snapshots/pong.1/pong_3.pkl", "results/pong.csv.1", "snapshots/pong.lock", "snapshots/pong_1.checkpoint"}
-    files |= {"pong.gif", "pong.csv.1", "pong_1.checkpoint"}  # what options put into the root
+    files |= {
+        "pong.gif",
+        "pong.csv.1",
+        "pong.tensorboard/events",
+        "results/pong.tensorboard.1/events",
+        "pong_1.checkpoint",
+    }  # what options put into the root
     files |= {"snapshots/pong_100.replay", "results/Breakout-v0/scores.json", "videos/pong/000001.png"}
     assert len(files) > 12
     assert files - set(git("check-ignore", "--no-index", "--stdin", lines="\n".join(files))) == set()

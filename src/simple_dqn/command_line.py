@@ -14,6 +14,7 @@ from simple_dqn.agent import AgentOptions
 from simple_dqn.errors import OptionError
 from simple_dqn.options import Options, build, option
 from simple_dqn.replay_memory import ReplayMemoryOptions
+from simple_dqn.reports.tensorboard import require_tensorboard
 from simple_dqn.saving.files import require_writable
 from simple_dqn.saving.start import Start
 
@@ -61,6 +62,7 @@ class MainOptions(Options):
     load_weights: str | None = option(None, "snapshot to start from; a game's name means its newest one", kept="never")
     save_weights_prefix: str | None = option(None, "snapshots are saved as PREFIX_EPOCH.pkl", kept="never")
     csv_file: str | None = option(None, "file for the statistics of every phase", kept="never")
+    tensorboard: bool = option(False, "also write the statistics for TensorBoard, to a folder beside --csv_file")
     scores_path: str | None = option(
         None, "folder for scores.csv and scores.json of the games of --play_games", kept="never"
     )
@@ -127,6 +129,8 @@ def require_sense(o: MainOptions, values: Mapping[str, Any], start: Start | None
     scores = o.scores_path and f"{o.scores_path}/scores.csv"
     for path in filter(None, (o.csv_file, snapshot, page, scores)):
         require_writable(Path(path))
+    if o.tensorboard:
+        require_tensorboard(o.csv_file)
 
 
 def _require_different_files(values: Mapping[str, Any], start: Start | None) -> None:

@@ -136,10 +136,10 @@ class Statistics(Callback):
         self.require_finite_loss()
         self._now = time.monotonic()
         self._seconds = self._now - self._phase_start_time
-        row = {name: value(self) for name, value in COLUMNS.items()}
-        self._log(row)
+        self.row = {name: value(self) for name, value in COLUMNS.items()}
+        self._log(self.row)
         if self._csv and self.num_steps:
-            self._csv.write(row)
+            self._csv.write(self.row)
 
     @property
     def mean_reward(self) -> float:

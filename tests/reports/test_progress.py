@@ -1,52 +1,196 @@
-"""Progress: a line now and then, with the speed and the time left."""
+"""Progress: how long the run still takes, its losses and scores, in a bar, in lines or in a line per epoch."""
 
 from __future__ import annotations
 
+import io
+import math
+import re
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from fakes import Clock, step
-from simple_dqn.reports.progress import Progress
+from fakes import step
+from simple_dqn.command_line import MainOptions
+from simple_dqn.reports import progress as module
+from simple_dqn.reports.progress import Progress, duration_text, fitting
+from simple_dqn.saving.resume import Position, phases_from
 from simple_dqn.statistics import Statistics
 
 
-def test_progress_without_a_terminal_is_a_line_now_and_then(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Watch:
+    """A clock that a test sets."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what is written."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Watch:
     caplog.set_level("INFO")
-    monkeypatch.setattr("simple_dqn.reports.progress._LINE_INTERVAL", 0.0)
+    watch = Watch()
+    monkeypatch.setattr(module, "time", watch)
     monkeypatch.setattr(sys, "stderr", None)  # because it may be closed
-    stats = Statistics(SimpleNamespace())  # type: ignore[arg-type]
-    progress = Progress(stats, 3)
-    for callback in (stats, progress):
-        callback.on_phase_start("train", 2, 4)
-    stats.on_train(0.125)
-    for n in range(2):
-        for callback in (stats, progress):
-            callback.on_step(step(3, terminal=n == 0))
-    progress.on_phase_end()
-    line = caplog.messages[-1]
-    assert "train 2/3: 2/4 steps" in line
-    assert "1 games, score 3.0, loss 0.12, ε 0.500" in line
-    assert "left" in line
+    return watch
 
 
-def test_progress_of_a_phase_that_goes_on_has_the_speed_since_then(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+class Run:
+    """A run of 10 epochs of 1000 training and 500 test steps, at the first of its `left` phases."""
+
+    def __init__(self, left: list[tuple[str, int]], **options: Any) -> None:
+        defaults = dict(random_steps=200, train_steps=1000, test_steps=500, epochs=10)
+        o = MainOptions(**(defaults | options))
+        self.position = Position(left, left[0][1] - 1, 0, {})
+        self.statistics = Statistics(SimpleNamespace())  # type: ignore[arg-type]
+        self.progress = Progress(self.statistics, o, self.position)
+
+    def begin(self, steps: int | None) -> None:
+        phase, epoch = self.position.left[0]
+        for callback in (self.statistics, self.progress):
+            callback.on_phase_start(phase, epoch, steps)
+        self.progress.on_begin()
+
+    def step(self, number: int = 1, **words: Any) -> None:
+        self.statistics.num_steps += number - 1
+        for callback in (self.statistics, self.progress):
+            callback.on_step(step(**words))
+
+    def end(self) -> None:
+        self.progress.on_phase_end()
+        del self.position.left[0]
+
+
+def test_without_a_terminal_there_is_a_line_a_minute(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(phases_from("train", 2, 3), epochs=3)
+    run.begin(1000)
+    run.statistics.on_train(0.125)
+    for watch.now in range(1, 130):
+        run.step(reward=3, terminal=watch.now == 5)
+    run.progress.on_phase_end()
+    lines = [line for line in caplog.messages if line.startswith("  train")]
+    # One step a second: 940 more, then tests and one more epoch of training, as fast.
+    figures = "16 min left, run 49 min, loss 0.12, ε 0.50, score 15.0, 1 steps/s, 1 games"
+    assert lines[0] == f"  train 2/3: 60/1000 steps, {figures}"
+    assert len(lines) == 2
+
+
+def test_the_first_seconds_of_training_tell_how_long_it_takes(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    run = Run([("random", 0), *phases_from("train", 1, 10)])
+    run.begin(200)
+    watch.now = 100
+    run.step(200)
+    run.end()
+    assert not [line for line in caplog.messages if "to go" in line]
+    run.begin(1000)
+    watch.now += 19
+    run.step(39)
+    assert not [line for line in caplog.messages if "to go" in line]
+    watch.now += 1
+    run.step()
+    watch.now += 20
+    run.step(40)
+    (line,) = [line for line in caplog.messages if "to go" in line]
+    # 15,000 steps, 40 of them done, at 2 a second
+    assert line == "About 125 min to go on this machine, to the end of epoch 10 (measured on 40 training steps)"
+
+
+def test_a_phase_that_goes_on_has_the_speed_since_then(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    run = Run([("train", 10)])
+    phase, epoch = run.position.left[0]
+    for callback in (run.statistics, run.progress):
+        callback.on_phase_start(phase, epoch, 1000)
+    run.statistics.num_steps = 900
+    run.progress.on_begin()
+    watch.now = 60
+    run.step(30)
+    run.progress.on_phase_end()
+    assert "  train 10/10: 930/1000 steps, 140 s left, run 140 s" in caplog.messages[-1]
+
+
+def test_a_line_per_epoch_has_score_speed_and_time_left(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(phases_from("train", 1, 10))
+    run.position.epoch = 1
+    for seconds, steps in ((10, 1000), (1, 500)):  # 100 training and 500 test steps a second
+        run.begin(steps)
+        watch.now += seconds
+        run.step(steps)
+        run.end()
+    run.position.add_test(91, 1)
+    run.progress.log_epoch(1)
+    assert caplog.messages[-1] == "epoch 1/10 · test 91.0 (best 91.0 @ 1) · 100 steps/s · 99 s left"
+    run.position.epoch = 2
+    run.position.add_test(84.21, 1)
+    run.progress.log_epoch(2)
+    assert "epoch 2/10 · test 84.2 (best 91.0 @ 1) · 100 steps/s" in caplog.messages[-1]
+    run.position.add_test(math.nan, 0)
+    run.progress.log_epoch(2)
+    assert "epoch 2/10 · test: no game ended (best 91.0 @ 1) · 100" in caplog.messages[-1]
+    del run.position.facts["test_score"], run.position.left[:]  # without tests; at the end
+    run.progress.log_epoch(10)
+    assert caplog.messages[-1] == "epoch 10/10 · 100 steps/s"
+
+
+def test_tests_of_whole_games_count_with_the_time_of_the_last_one(
+    watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")
-    monkeypatch.setattr("simple_dqn.reports.progress._LINE_INTERVAL", 0.0)
-    monkeypatch.setattr("simple_dqn.reports.progress.time", Clock())
-    stats = Statistics(SimpleNamespace())  # type: ignore[arg-type]
-    progress = Progress(stats, 3)
-    for callback in (stats, progress):
-        callback.on_phase_start("train", 2, 1000)
-    stats.num_steps = 900
-    progress.on_begin()
-    stats.on_step(step())
-    progress.on_step(step())  # a second later
-    progress.on_phase_end()
-    assert "train 2/3: 901/1000 steps, 1 steps/s" in caplog.messages[-1]
-    assert "01:39 left" in caplog.messages[-1]
+    run = Run(phases_from("train", 9, 10), test_games=5)
+    run.begin(1000)
+    watch.now += 100
+    run.step(1000)
+    run.end()
+    run.begin(None)
+    watch.now += 50
+    run.step(70)
+    run.end()
+    run.progress.log_epoch(9)
+    assert "150 s left" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize(
+    ("width", "there", "not_there"),
+    [
+        (60, ["3.2 h left, run 52 h, loss 0.0021", "▌"], ["best"]),
+        (80, ["3.2 h left, run 52 h, loss 0.0021, ε 0.50, best 401.2 @ 117"], ["games", "▌"]),
+        (120, ["3.2 h left, run 52 h, loss 0.0021, ε 0.50, best 401.2 @ 117, score 15.0", "▋"], []),
+    ],
+)
+def test_the_bar_fits_the_terminal(
+    width: int, there: list[str], not_there: list[str], watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(module, "columns", lambda: width)
+    run = Run(phases_from("train", 191, 200), epochs=200, train_steps=100_000, test_steps=50_000)
+    run.position.facts |= {"best_score": 401.2, "best_epoch": 117}
+    run.begin(100_000)
+    run.statistics.on_train(0.0021)
+    watch.now = 1000
+    run.step(8000, reward=15, terminal=True)
+    shown = [line for line in re.split(r"[\r\n]|\x1b\[A", terminal.getvalue()) if line]
+    assert max(map(len, shown)) <= width
+    assert [words for words in there if words not in shown[-1]] == [], shown[-1]
+    assert [words for words in not_there if words in shown[-1]] == [], shown[-1]
+    assert shown[-1].startswith("train 191/200 8% ")
+    run.progress.on_phase_end()
+
+
+def test_durations_have_two_or_three_digits() -> None:
+    seconds = [0, 59.6, 179, 180, 3600, 3 * 3600, 36_000, 31 * 3600, 4 * 86400, 20 * 86400]
+    words = ["0 s", "60 s", "179 s", "3 min", "60 min", "3.0 h", "10 h", "31 h", "4.0 days", "20 days"]
+    assert [duration_text(number) for number in seconds] == words
+
+
+def test_what_does_not_fit_makes_way_for_what_does() -> None:
+    assert fitting(["five!", "words that are too long", "six"], 10) == "five!, six"

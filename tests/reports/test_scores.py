@@ -26,6 +26,18 @@ def test_games_side_by_side_count_apart() -> None:
     assert scores.games == [Game(3, 2), Game(30, 2), Game(5, 1)]
 
 
+def test_a_game_that_was_quit_tells_its_score_so_far(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO")
+    scores = Scores()
+    for played in (step(1), step(2, True), step(3), step(4), step(0.5)):
+        scores.on_step(played)
+    scores.report(2, None)
+    assert caplog.messages == ["A game was not finished: score 7.5 after 3 steps"]
+    assert "mean        3.0" in capsys.readouterr().out  # without it
+
+
 def test_table() -> None:
     assert table([Game(1, 100), Game(4, 200), Game(-2.5, 1000)]) == (
         "  game      score      steps\n"

@@ -170,7 +170,7 @@ def test_a_new_run_over_an_older_one_s_name_keeps_them_apart(
     straight: tuple[list[str], Path], copy: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    neighbours = dict.fromkeys(("b_7_3.pkl", "b_slow_1.pkl", "bb_1.pkl", "b.pkl", "b_best.pkl"), b"mine")
+    neighbours = dict.fromkeys(("b_7_3.pkl", "b_slow_1.pkl", "bb_1.pkl", "b.pkl", "b_slow_best.pkl"), b"mine")
     for name, content in neighbours.items():  # of other labels, or copied by hand
         (copy / "snapshots" / name).write_bytes(content)
     (copy / "results/b.csv.1").write_bytes(b"of an even older run")
@@ -181,8 +181,8 @@ def test_a_new_run_over_an_older_one_s_name_keeps_them_apart(
     assert below("snapshots/b.2", after) == old
     assert after["results/b.csv.2"] == before["results/b.csv"]
     assert {name: after[f"snapshots/{name}"] for name in neighbours} == neighbours
-    told = f"Moved an earlier run's b_1.pkl … ({len(old)} files) to snapshots/b.2. Continue that run with ./resume.sh"
-    assert f"{told} snapshots/b.2/b\n" in caplog.text
+    told = f"Moved an earlier run's b_1.pkl … ({len(old)} files) to snapshots/b.2. Continue that run with "
+    assert f"{told}{MAIN.parents[1] / 'resume.sh'} snapshots/b.2/b\n" in caplog.text
     new = [name for name in below("snapshots", after) if name not in neighbours and "/" not in name]
     assert {name for name in new if name.endswith(".pkl")} == {"b_1.pkl"}
     with pytest.raises(OptionError, match=r"epoch 3 was the last of 3"):

@@ -9,6 +9,7 @@ import pytest
 
 from main import GROUPS
 from simple_dqn.errors import OptionError, SnapshotError
+from simple_dqn.options import parse
 from simple_dqn.saving.files import here
 from simple_dqn.saving.settings import settle
 from simple_dqn.saving.snapshot import Snapshot, write_snapshot
@@ -130,6 +131,28 @@ def test_what_is_recorded_is_named_after_the_snapshot_that_was_found(folder: Pat
     given = {"load_weights": "pong", "video_file": "videos/{snapshot}.mov", "scores_path": "results/{name}"}
     values, _ = settle(GROUPS, given)
     assert (values["video_file"], values["scores_path"]) == ("videos/pong_31.mov", "results/pong")
+
+
+def options_line(words: list[str], caplog: pytest.LogCaptureFixture) -> str:
+    caplog.set_level("INFO")
+    settle(GROUPS, parse(GROUPS, words, usage="", description="", epilog=""))
+    (line,) = [line for line in caplog.messages if line.startswith("Options: ")]
+    return line.removeprefix("Options: ")
+
+
+def test_a_line_tells_the_options_that_are_not_at_their_defaults(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("fast").write_text("--num_envs 8 --double_dqn yes # as a preset\n--batch_size 32")
+    words = ["a game", "@fast", "--epochs", "3", "--num_envs", "4", "--color_averaging", "true"]
+    assert options_line(words, caplog) == "'a game' --num_envs 4 --double_dqn true --epochs 3"
+
+
+def test_the_options_of_a_snapshot_are_in_that_line(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = SHIPPED / "pong_31.pkl"
+    line = options_line(["--load_weights", str(path), "--test_steps", "5"], caplog)
+    assert line.startswith(f"--load_weights {path} --test_steps 5; from {path}: ")
+    assert line.endswith("pong")
 
 
 def test_a_training_that_goes_on_from_what_ships_writes_to_the_current_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
@@ -25,6 +26,10 @@ class CSVFile:
 
     Columns that the user added keep their places. Columns that an older file lacks are added at its end.
 
+    Attributes:
+        kept: the rows of the earlier file that stay.
+        copy: the copy of an earlier file that loses rows; None if it loses none.
+
     Args:
         path: the file.
         columns: the names of all columns.
@@ -47,18 +52,19 @@ class CSVFile:
         require_writable(path)
         self.path = path
         self.rows = 0  # written by this run
+        self.kept: list[Row] = []
+        self.copy: Path | None = None
         self._columns = list(columns)
-        kept: list[Row] = []
         if path.exists() and path.read_bytes().strip() not in (b"", _line(self._columns).strip().encode()):
             complete = False
             if keep:
                 self._columns, rows = read_rows(path, self._columns)
-                kept = keep(rows)
-                complete = len(kept) + repeated >= len(rows)
+                self.kept = keep(rows)
+                complete = len(self.kept) + repeated >= len(rows)
             if not complete:
-                _copy_aside(path, number)
-        self.total_time = float(kept[-1]["total_time"]) if kept else 0.0  # seconds
-        write_whole(path, "".join(map(_line, [self._columns, *(row.values() for row in kept)])).encode())
+                self.copy = _copy_aside(path, number)
+        self.total_time = float(self.kept[-1]["total_time"]) if self.kept else 0.0  # seconds
+        write_whole(path, "".join(map(_line, [self._columns, *(row.values() for row in self.kept)])).encode())
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row, or nothing if it cannot be written completely.
@@ -95,6 +101,16 @@ def rows_before(rows: list[Row], epoch: int, phase: str, random_again: bool) -> 
     """Return the rows of earlier phases; if `random_again`, without a random phase at their end."""
     kept = [row for row in rows if _moment(row) < (epoch, _PHASES.index(phase))]
     return kept[:-1] if random_again and kept and kept[-1]["phase"] == "random" else kept
+
+
+def best_test(rows: list[Row]) -> dict[str, Any]:
+    """Return best_score and best_epoch of the tests among these rows, if there are any. Of equal scores the later."""
+    tests = []
+    for row in rows:
+        with contextlib.suppress(ValueError):  # a cell may be empty
+            tests += [(float(row["average_reward"]), int(row["epoch"]))] if row["phase"] == "test" else []
+    best = max((test for test in tests if not math.isnan(test[0])), default=())
+    return dict(zip(("best_score", "best_epoch"), best, strict=False))
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], list[Row]]:
@@ -160,11 +176,12 @@ def _moment(row: Row) -> tuple[int, int]:
     return int(row["epoch"]), _PHASES.index(row["phase"])
 
 
-def _copy_aside(path: Path, number: int) -> None:
+def _copy_aside(path: Path, number: int) -> Path:
     while (copy := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
     write_whole(copy, path.read_bytes())
     logger.info("The earlier statistics of %s are in %s now", path, copy)
+    return copy
 
 
 def _line(values: Iterable[Any]) -> str:

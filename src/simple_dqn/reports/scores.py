@@ -51,6 +51,8 @@ class Scores(Callback):
             logger.warning("Only %d of %d games: nothing new in %s", len(self.games), wanted, folder)
         if self.games:  # print last, because stdout may be a closed pipe
             print(table(self.games), flush=True)
+        for game in self._unfinished.values():  # because the run was ended
+            logger.info("A game was not finished: score %s after %d steps", score_text(game.score), game.steps)
 
 
 def shortest(number: float) -> float | int:

@@ -136,7 +136,8 @@ def set_aside(prefix: Path, folder: Path, after: int) -> list[Path]:
     gone = [path for path in found if number_of(path) > after]
     kept = {chunk.name for path in found if path not in gone for chunk in _chunks_of(path)}
     chunks = [path for path in files_of(prefix, "replay") if path.name not in kept]
-    moved = [*sorted(snapshots, key=number_of), *gone, *chunks]
+    best = [best_of(prefix)] if best_of(prefix).is_file() and (snapshots or gone or after < 0) else []
+    moved = [*sorted(snapshots, key=number_of), *best, *gone, *chunks]
     shared = {chunk.name for path in gone for chunk in _chunks_of(path)} & kept
     try:
         if moved:
@@ -206,8 +207,13 @@ def checkpoints_of(prefix: Path) -> list[Path]:
 
 
 def prefix_of(path: Path) -> Path:
-    """Return the prefix of a training's file: snapshots/pong for snapshots/pong_10.pkl."""
-    return path.with_name(re.sub(r"(?<=.)_\d+$", "", path.stem))
+    """Return the prefix of a training's file: snapshots/pong for snapshots/pong_10.pkl and snapshots/pong_best.pkl."""
+    return path.with_name(re.sub(r"(?<=.)_(\d+|best)$", "", path.stem))
+
+
+def best_of(prefix: Path) -> Path:
+    """Return the file for the snapshot of the best test."""
+    return Path(f"{prefix}_best.pkl")
 
 
 def files_of(prefix: Path, kind: str) -> list[Path]:

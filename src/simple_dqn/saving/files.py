@@ -148,7 +148,7 @@ class Lock:
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()}")
         self._file.flush()
-        ours = rf"\.{re.escape(self._path.stem)}_\d+\.\w+\..*\.tmp"  # not those of another label
+        ours = rf"\.{re.escape(self._path.stem)}_(\d+|best)\.\w+\..*\.tmp"  # not those of another label
         clear_away(self._path.parent, ours, untouched=0)  # because this run holds the lock
 
     def close(self) -> None:

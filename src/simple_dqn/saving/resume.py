@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from simple_dqn.agent import Agent
 from simple_dqn.command_line import MainOptions
@@ -25,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 Phase = tuple[str, int]  # random, train or test, and its epoch
 SCORES = ("test_score", "test_games")  # the facts that a test adds to a snapshot
+BEST = ("best_score", "best_epoch")  # those of the best test so far
 # The minimal action set of ALE 0.5. Today's also has FIRE alone, with RIGHT and with LEFT.
 _PONG_OF_2015 = ("NOOP", "RIGHT", "LEFT")
 
@@ -68,6 +72,24 @@ class Position:
     def after_random(self) -> Phase:
         """The phase that follows the random moves."""
         return self.left[1] if len(self.left) > 1 else ("train", self.epoch + 1)
+
+    def end_training(self, steps: int) -> None:
+        """End the training of an epoch, after so many training steps. The test score was that of another epoch."""
+        self.epoch, self.epoch_began = self.next[1], steps
+        for name in SCORES:
+            self.facts.pop(name, None)
+
+    def add_test(self, score: float, games: int) -> None:
+        """Add the score of a test to the facts, and the best score so far. Of equal scores the later is the best."""
+        self.facts |= {"test_score": score, "test_games": games}
+        if score >= self.facts.get("best_score", -math.inf):
+            self.facts |= {"best_score": score, "best_epoch": self.epoch}
+
+
+def seeds_of(seed: int, start_epoch: int, start: Start | None) -> list[np.random.SeedSequence]:
+    """Separate seeds of games, memory and agent. A resumed run does not draw the numbers of the run before."""
+    added = start.checkpoint.state["memory"]["added"] if start and start.checkpoint else []
+    return np.random.SeedSequence(seed, spawn_key=(start_epoch, *added)).spawn(3)
 
 
 def phases_from(phase: str, epoch: int, epochs: int) -> list[Phase]:
@@ -124,7 +146,8 @@ def _load_weights(start: Start, snapshot: Snapshot, o: MainOptions, parts: Parts
     trained_on = facts.get("actions", names)
     if trained_on != names:
         logger.warning("The actions of %s are %s, here %s", start.path, " ".join(trained_on), " ".join(names))
-    position.facts |= {name: facts[name] for name in SCORES if name in facts}
+    known = (*SCORES, *BEST) if o.resume or o.start_epoch else SCORES
+    position.facts |= {name: facts[name] for name in known if name in facts}
     if o.resume:
         agent = parts.agent
         agent.total_train_steps = facts.get("total_train_steps", agent.total_train_steps)
@@ -138,7 +161,7 @@ def _continue_from(checkpoint: Checkpoint, o: MainOptions, parts: Parts, positio
     state, games, memory = checkpoint.state, parts.games, parts.memory
     try:
         position.epoch_began = state["facts"]["epoch_began"]
-        position.facts |= {name: state["facts"][name] for name in SCORES if name in state["facts"]}
+        position.facts |= {name: state["facts"][name] for name in (*SCORES, *BEST) if name in state["facts"]}
         parts.network.restore(state["network"])
         parts.agent.restore(state["agent"])
         same_number = len(state["games"]) == len(games)

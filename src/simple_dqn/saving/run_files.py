@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Any
 
 from simple_dqn.command_line import MainOptions
-from simple_dqn.reports.csv_file import CSVFile, rows_before, rows_up_to
-from simple_dqn.saving.checkpoint import Checkpoints, Chunk, number_of, prefix_of, set_aside
-from simple_dqn.saving.files import Lock, free_number, ships
+from simple_dqn.errors import OutputError, reason
+from simple_dqn.reports.csv_file import CSVFile, best_test, rows_before, rows_up_to
+from simple_dqn.reports.scores import mean_text
+from simple_dqn.reports.tensorboard import events_of
+from simple_dqn.saving.checkpoint import Checkpoints, Chunk, best_of, number_of, prefix_of, set_aside
+from simple_dqn.saving.files import ROOT, Lock, free_number, here, ships, write_whole
 from simple_dqn.saving.resume import Parts, Position
+from simple_dqn.saving.settings import csv_file_of
 from simple_dqn.saving.snapshot import Snapshot, write_snapshot
 from simple_dqn.saving.start import Start
 from simple_dqn.statistics import COLUMNS
@@ -38,6 +43,9 @@ class RunFiles:
         self._o, self._parts, self._position = o, parts, position
         self._prefix = o.save_weights_prefix if o.trains else None
         self._saved: list[Path] = []
+        self._last: Path | None = None  # the snapshot from which a later run continues
+        if start and o.resume:
+            self._last = start.path.with_suffix(".pkl") if start.checkpoint else start.path
         self._saved_transitions = int(parts.memory.added.sum())  # those of the last checkpoint
         self._lock = Lock(self._prefix) if self._prefix else None
         self.csv: CSVFile | None = None
@@ -45,8 +53,13 @@ class RunFiles:
             number = free_number(self._prefix, o.csv_file)
             if o.csv_file:
                 self.csv = CSVFile(Path(o.csv_file), COLUMNS, **self._rows_to_keep(start), number=number)
+                if self.csv.copy:
+                    _move_events(self.csv.path, self.csv.copy)
+                if "best_epoch" not in position.facts:  # of a snapshot from before this was recorded
+                    position.facts |= best_test(self.csv.kept)
             if self._prefix:
                 self._move_older_run(Path(self._prefix), number, start)
+                self._restore_best(Path(self._prefix))
         except BaseException:
             self.close()
             raise
@@ -72,7 +85,10 @@ class RunFiles:
             "weight_updates": parts.network.train_iterations,
         }
         write_snapshot(path, Snapshot(parts.network.layers(), parts.network.state_shape, facts))
+        if "test_score" in facts and facts.get("best_epoch") == number:
+            write_whole(best_of(Path(self._prefix)), path.read_bytes())
         self._saved += [path] if path not in self._saved else []
+        self._last = path
         self._saved_transitions = int(parts.memory.added.sum())
         logger.info("Saved %s", path)
         if self._checkpoints and checkpoint:
@@ -90,8 +106,14 @@ class RunFiles:
         if self._saved:
             more = f" … {self._saved[-1].name} ({len(self._saved)} snapshots)" if len(self._saved) > 1 else ""
             logger.info("Snapshots are in %s%s", self._saved[0], more)
+        facts = self._position.facts
+        if self._prefix and "best_epoch" in facts:
+            best, score = best_of(Path(self._prefix)), mean_text(facts["best_score"])
+            logger.info("The snapshot of the best test, %s in epoch %d, is %s", score, facts["best_epoch"], best)
         if self.csv:
             logger.info("Statistics are in %s (%d new rows)", self.csv.path, self.csv.rows)
+        if self._position.left and self._last:
+            logger.info("Continue with: %s", resume_command(self._last, self._o.csv_file))
 
     def close(self) -> None:
         """Let another run write files of these names."""
@@ -140,8 +162,33 @@ class RunFiles:
         moved = set_aside(prefix, folder, after)
         if moved:
             names = moved[0].name + (f" … ({len(moved)} files)" if len(moved) > 1 else "")
-            again = f"./resume.sh {folder / prefix.name}"
+            again = resume_command(folder / prefix.name)
             logger.info("Moved an earlier run's %s to %s. Continue that run with %s", names, folder, again)
+
+    def _restore_best(self, prefix: Path) -> None:
+        """Copy the snapshot of the best test so far, because a later epoch's copy may be in its place, or none."""
+        snapshot = Path(f"{prefix}_{self._position.facts.get('best_epoch')}.pkl")
+        if snapshot.is_file():
+            write_whole(best_of(prefix), snapshot.read_bytes())
+
+
+def resume_command(snapshot: Path, csv_file: str | None = None) -> str:
+    """Return the command that continues from a snapshot, or from a prefix, for a shell in the current folder."""
+    script = here(ROOT / "resume.sh")
+    words = [str(script) if script.is_absolute() else f"./{script}", str(snapshot)]
+    if csv_file and csv_file != csv_file_of(prefix_of(snapshot)):
+        words += ["--csv_file", csv_file]
+    return shlex.join(words)
+
+
+def _move_events(csv_file: Path, copy: Path) -> None:
+    """Move the event files for TensorBoard of an earlier run beside the copy of its statistics."""
+    folder, target = events_of(csv_file), events_of(copy)
+    try:
+        if folder.is_dir() and not target.exists():
+            folder.rename(target)
+    except OSError as error:
+        raise OutputError(f"cannot move {folder} to {target}: {reason(error)}") from error
 
 
 def _same_prefix(path: Path, prefix: Path) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -14,13 +15,13 @@ from simple_dqn.games.roms import game_of, same_game
 from simple_dqn.options import Options, as_word, build
 from simple_dqn.saving.checkpoint import number_of, prefix_of
 from simple_dqn.saving.files import ships
-from simple_dqn.saving.start import Start, start_from_weights, start_where_it_stopped
+from simple_dqn.saving.start import Start, named_by_epoch, start_from_weights, start_where_it_stopped
 
 logger = logging.getLogger(__name__)
 
 Groups = Sequence[type[Options]]
 _NAMED_AFTER_SNAPSHOT = ("record_screen_path", "video_file", "visualization_file", "scores_path")
-_COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates")
+_COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates", "best_epoch")
 
 
 def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start | None]:
@@ -44,8 +45,11 @@ def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start
     if not path:
         if not given.get("game"):
             raise OptionError("no game given: name a ROM file such as roms/breakout.bin, or a game such as breakout")
+        _log_options(_fields_by_name(groups), given)
         return given, None
-    start = start_where_it_stopped(Path(path)) if resumed else start_from_weights(Path(path))
+    if resumed:
+        given = given | {"resume": str(named_by_epoch(Path(path)))}
+    start = start_where_it_stopped(Path(given["resume"])) if resumed else start_from_weights(Path(path))
     known = _fields_by_name(groups)
     _require_sound_facts(groups, start)
     recorded = start.facts.get("options", {})
@@ -60,11 +64,9 @@ def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start
         taken |= _files_to_continue(start)
         _require_same_task(groups, start, given)
     taken.setdefault("game", game_of(start.path.stem))
-    changed = {name: value for name, value in taken.items() if name not in given and value != known[name].default}
-    if changed:
-        words = " ".join(f"--{name} {value}" for name, value in changed.items())
-        logger.info("Options from %s: %s", start.path, words)
-    return {**taken, **given, **_named_after(start.path, given)}, start
+    given = given | _named_after(start.path, given)
+    _log_options(known, given, {name: value for name, value in taken.items() if name not in given}, start.path)
+    return {**taken, **given}, start
 
 
 def recorded_options(groups: Groups, values: dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +75,20 @@ def recorded_options(groups: Groups, values: dict[str, Any]) -> dict[str, Any]:
     kept = {f.name: getattr(group, f.name) for group, known in built for f in known if f.metadata["kept"] != "never"}
     logger.debug("Options: %s", kept)
     return kept
+
+
+def _log_options(
+    known: Mapping[str, Field[Any]], given: dict[str, Any], taken: dict[str, Any] | None = None, path: Path = Path()
+) -> None:
+    """Log the options that are not at their default: those given, and those taken from the snapshot `path`."""
+
+    def words(values: dict[str, Any]) -> str:
+        changed = {name: as_word(value) for name, value in values.items() if value != known[name].default}
+        flags = ([] if known[name].metadata["positional"] else [f"--{name}"] for name in changed)
+        return shlex.join(word for flag, value in zip(flags, changed.values(), strict=True) for word in (*flag, value))
+
+    parts = [words(given), f"from {path}: {words(taken)}" if taken and words(taken) else ""]
+    logger.info("Options: %s", "; ".join(filter(None, parts)) or "all at their defaults")
 
 
 def _fields_by_name(groups: Groups) -> dict[str, Field[Any]]:
@@ -97,6 +113,7 @@ def _require_sound_facts(groups: Groups, start: Start) -> None:
         name for name, kind in (("options", dict), ("actions", list)) if not isinstance(facts.get(name, kind()), kind)
     ]
     wrong += [name for name in _COUNTERS if name in facts and (type(facts[name]) is not int or facts[name] < 0)]
+    wrong += [] if isinstance(facts.get("best_score", 0), int | float) else ["best_score"]
     if not wrong:
         wrong += ["actions" for action in facts.get("actions", []) if not isinstance(action, str)]
         recorded = {name: value for name, value in facts.get("options", {}).items() if name in known}
@@ -130,22 +147,23 @@ def _require_same_task(groups: Groups, start: Start, given: dict[str, Any]) -> N
 
 
 def _files_to_continue(start: Start) -> dict[str, Any]:
-    """The options that let a resumed run continue its files: snapshots/pong_10.pkl goes with results/pong.csv.
-
-    The files of an older run lie in snapshots/pong.1, with results/pong.csv.1. A run that starts from a shipped
-    snapshot writes to ./snapshots.
-    """
+    """The options that let a resumed run continue its files; in ./snapshots if the snapshot ships with the program."""
     prefix, number = prefix_of(start.path), number_of(start.path)
     if prefix.name == start.path.stem:
         raise OptionError(f"--resume {start.path}: its name does not end in an epoch, as pong_10.pkl does")
     if ships(prefix):
         prefix = Path("snapshots", prefix.name)
+    epoch = start.facts.get("epoch", number)
+    return dict(start_epoch=epoch, save_weights_prefix=str(prefix), csv_file=csv_file_of(prefix))
+
+
+def csv_file_of(prefix: Path) -> str:
+    """Return the statistics file of a training: results/pong.csv for snapshots/pong.
+
+    The files of an older run lie in snapshots/pong.1, with results/pong.csv.1.
+    """
     folder, numbers = prefix.parent, ""
     while older := re.fullmatch(re.escape(prefix.name) + r"(\.\d+)", folder.name):  # folders may be nested
         folder, numbers = folder.parent, older[1] + numbers
     results = folder.parent / "results" if folder.name == "snapshots" else folder
-    return dict(
-        start_epoch=start.facts.get("epoch", number),
-        save_weights_prefix=str(prefix),
-        csv_file=str(results / f"{prefix.name}.csv{numbers}"),
-    )
+    return str(results / f"{prefix.name}.csv{numbers}")

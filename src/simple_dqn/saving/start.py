@@ -120,7 +120,7 @@ def start_where_it_stopped(path: Path) -> Start:
         path = _SNAPSHOTS / path
     bare = path.with_suffix("") if path.suffix in (".pkl", ".prm", ".checkpoint") else path
     prefix, number = prefix_of(Path(f"{bare}.pkl")), number_of(Path(f"{bare}.pkl"))
-    if bare == path and number >= 0 and files_of(bare, "pkl"):  # a training whose label is a number
+    if bare == path and prefix != bare and files_of(bare, "pkl"):  # a training whose label is a number, or best
         if Path(f"{bare}.pkl").exists():
             raise OptionError(f"--resume {path} may be {path}.pkl or the last of {path}_*.pkl: name the file")
         prefix, number = bare, -1
@@ -146,6 +146,19 @@ def start_where_it_stopped(path: Path) -> Start:
             )
     path = path if path.is_file() and path.suffix != ".checkpoint" else Path(f"{bare}.pkl")
     return Start(path, read_snapshot(path), None)
+
+
+def named_by_epoch(path: Path) -> Path:
+    """Return PREFIX_N.pkl for PREFIX_best.pkl, which is a copy of it, because a training continues from an epoch.
+
+    Any other path stays as it is, and so does the prefix of a training with the label best.
+    """
+    file = path if path.suffix == ".pkl" else Path(f"{path}.pkl")
+    if path.parent == Path() and not _saved(path):
+        file = _SNAPSHOTS / file
+    if not file.is_file() or not file.stem.endswith("_best") or (path.suffix != ".pkl" and files_of(path, "pkl")):
+        return path
+    return file.with_name(f"{prefix_of(file).name}_{read_snapshot(file).facts.get('best_epoch')}.pkl")
 
 
 def _saved(path: Path) -> bool:

@@ -263,7 +263,7 @@ class _LogKeeper(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
