@@ -16,7 +16,7 @@ from simple_dqn.agent import Agent, Callback, Step
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.learning.guided import activations, guided_backprop, read_network, receptive_field
 from simple_dqn.options import Options, option
-from simple_dqn.saving.files import write_whole
+from simple_dqn.saving.files import replace_file
 from simple_dqn.saving.snapshot import Layer
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Visualization(Callback):
         sections = [self._section(layer) for layer in range(len(self._network.convolutions))]
         scenes = explain(self._network, self._film.moments)
         film = film_section(scenes, self._film.every, self._agent.games.action_names)
-        write_whole(path, page(header, sections, film).encode("utf-8", "replace"))
+        replace_file(path, page(header, sections, film).encode("utf-8", "replace"))
         logger.info("The filters are in %s", path)
 
     def _find_peaks(self) -> None:

@@ -90,7 +90,8 @@ def run(argv: Sequence[str]) -> None:
     with ExitStack() as stack:
         setup = put_together(o, values, start, stack)
         stack.callback(setup.files.log_names)
-        with stop_on_interrupt(setup.parts.agent.stop, setup.viewer), stack.pop_all():  # closes the parts first
+        close_viewer = setup.viewer.close if setup.viewer else None
+        with stop_on_interrupt(setup.parts.agent.stop, close_viewer), stack.pop_all():  # closes the parts first
             try:
                 if o.play_games:
                     run_phase(setup, "play", 0, o.play_games, setup.parts.agent.play)

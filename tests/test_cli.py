@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
 import logging
 import os
-import pickle
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,15 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 
 import main as simple_dqn_main
-from fakes import HEADER
 from main import GROUPS, main
+from runs import DEADLINE, MAIN, ROOT, TIMES, contents, rows, start, wait_for, without_times
 from simple_dqn.agent import Agent
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.errors import GameError, OutputError, SnapshotError
@@ -33,49 +30,17 @@ from simple_dqn.interrupts import stop_on_interrupt
 from simple_dqn.reports.csv_file import CSVFile
 from simple_dqn.saving.snapshot import Snapshot, read_snapshot, write_snapshot
 
-ROOT = Path(__file__).resolve().parent.parent
-MAIN = ROOT / "src" / "main.py"
-TIMES = ("total_time", "epoch_time", "steps_per_second")
 SHORT = ["--random_steps", "60", "--train_steps", "40", "--test_steps", "20", "--epochs", "1", "--random_seed", "7"]
 SHORT += ["--screen_width", "40", "--screen_height", "36", "--batch_size", "8", "--backend", "cpu"]
 FILES = ["--csv_file", "results/pong.csv", "--save_weights_prefix", "snapshots/pong"]
 
 
-def start(*arguments: str, cwd: Path, **more_variables: str) -> subprocess.Popen[str]:
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | more_variables
-    variables["OMP_NUM_THREADS"] = "1"  # starts faster where others are at work, too
-    command = [sys.executable, str(MAIN), *arguments]
-    return subprocess.Popen(
-        command, cwd=cwd, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
-    )
-
-
 def run(*arguments: str, cwd: Path) -> str:
-    """Runs the program to its end, which must be a good one, and returns its log; it prints nothing but scores."""
+    """Run the program, which must succeed and print only scores. Return its log."""
     process = start(*arguments, cwd=cwd)
-    out, log = process.communicate(timeout=100)
+    out, log = process.communicate(timeout=DEADLINE)
     assert (process.returncode, out[:6]) == (0, "  game" if "--play_games" in arguments else ""), log
     return log
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    header, *lines = path.read_text().splitlines()
-    assert header == HEADER
-    assert all(line.count(",") == HEADER.count(",") for line in lines)
-    return list(csv.DictReader([header, *lines]))
-
-
-def without_times(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """The content of every file in a folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha1(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +61,7 @@ def snapshot(trained: Path) -> Path:
 
 def test_training_writes_a_row_per_phase_and_a_snapshot_per_epoch(trained: Path) -> None:
     checkpoint = ["snapshots/pong_1.checkpoint", "snapshots/pong_1.pkl", "snapshots/pong_100.replay"]
-    assert sorted(digests(trained)) == ["results/pong.csv", *checkpoint]
+    assert sorted(contents(trained)) == ["results/pong.csv", *checkpoint]
     table = rows(trained / "results" / "pong.csv")
     assert [(row["epoch"], row["phase"], row["steps"]) for row in table] == [
         ("0", "random", "60"),
@@ -118,9 +83,9 @@ def test_equal_seeds_make_equal_files_however_options_are_written(trained: Path,
     words = [*SHORT, *FILES]
     joined = [f"{name}={value}" for name, value in zip(words[::2], words[1::2], strict=True)]
     run(*joined[:4], *(word[1:] for word in joined[4:]), "-environment", "ale", "pong", cwd=tmp_path)
-    tables = [without_times(rows(folder / "results" / "pong.csv")) for folder in (trained, tmp_path)]
+    tables = [without_times(folder / "results" / "pong.csv") for folder in (trained, tmp_path)]
     assert tables[0] == tables[1]
-    assert digests(tmp_path / "snapshots") == digests(trained / "snapshots")
+    assert contents(tmp_path / "snapshots") == contents(trained / "snapshots")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyTorch comes with another OpenMP")
@@ -132,30 +97,16 @@ def test_threads_spin_less_where_games_and_learning_take_turns(
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)  # runs within this process leave it
     words = ["pong", *SHORT, "--num_envs", "2", "--train_frequency", frequency]
     process = start(*words, cwd=tmp_path, OMP_DISPLAY_ENV="VERBOSE")
-    _, log = process.communicate(timeout=100)
+    _, log = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, log
     (told,) = set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", log))
     assert (told == "10000") == less
 
 
-def test_learning_that_diverges_is_told_and_not_saved(tmp_path: Path) -> None:
-    wild = ["--optimizer", "adam", "--learning_rate", "1000", "--clip_error", "0", "--train_steps", "400"]
-    process = start("pong", *SHORT, *FILES, *wild, "--epochs", "3", cwd=tmp_path)
-    _, log = process.communicate(timeout=100)
-    assert process.returncode == 2
-    assert log.endswith(
-        "\nerror: The loss is NaN or infinite. This epoch was not saved. Use a smaller --learning_rate.\n"
-    )
-    assert "Traceback" not in log
-    assert [path.name for path in (tmp_path / "snapshots").iterdir()] == []
-    assert [row["phase"] for row in rows(tmp_path / "results" / "pong.csv")] == ["random"]
-
-
 def test_a_second_signal_ends_at_once_but_gives_the_terminal_back(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Any] = []
-    viewer = SimpleNamespace(close=lambda: events.append("closed"))
     monkeypatch.setattr(os, "kill", lambda pid, signum: events.append((pid, signum, signal.getsignal(signum))))
-    with stop_on_interrupt(lambda: events.append("stop"), viewer):
+    with stop_on_interrupt(lambda: events.append("stop"), lambda: events.append("closed")):
         signal.raise_signal(signal.SIGTERM)
         assert events == ["stop"]
         signal.raise_signal(signal.SIGTERM)
@@ -172,21 +123,18 @@ def test_games_side_by_side_train_the_same_twice(tmp_path: Path) -> None:
     found = rows(one / "results" / "pong.csv")
     assert [row["steps"] for row in found] == ["60", "45", "20"]
     assert [row["weight_updates"] for row in found] == ["0", "12", "12"]
-    assert digests(one / "snapshots") == digests(two / "snapshots")
-    assert without_times(found) == without_times(rows(two / "results" / "pong.csv"))
+    assert contents(one / "snapshots") == contents(two / "snapshots")
+    assert without_times(one / "results" / "pong.csv") == without_times(two / "results" / "pong.csv")
 
 
 @pytest.fixture
 def copy(trained: Path, tmp_path: Path) -> Path:
     """A copy of the trained folder, to go on in."""
-    for name in digests(trained):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes((trained / name).read_bytes())
-    return tmp_path
+    return shutil.copytree(trained, tmp_path / "copy")
 
 
 def test_resume_goes_on_with_the_recorded_options(copy: Path) -> None:
-    before = digests(copy)
+    before = contents(copy)
     first = (copy / "results/pong.csv").read_text()
     log = run("--resume", "snapshots/pong_1.pkl", "--epochs", "3", "--train_steps", "24", cwd=copy)
     assert "--random_seed 7" in log
@@ -200,7 +148,7 @@ def test_resume_goes_on_with_the_recorded_options(copy: Path) -> None:
     ]
     assert [row["total_train_steps"] for row in table[3:]] == ["64", "64", "88", "88"]
     assert float(table[3]["total_time"]) > float(table[2]["total_time"])
-    after = digests(copy)
+    after = contents(copy)
     snapshots = {name for name in after if name.endswith(".pkl")}
     assert snapshots - set(before) == {"snapshots/pong_2.pkl", "snapshots/pong_3.pkl"}
     assert after["snapshots/pong_1.pkl"] == before["snapshots/pong_1.pkl"]
@@ -218,7 +166,7 @@ def test_resume_goes_on_with_the_recorded_options(copy: Path) -> None:
 
 
 def test_testing_and_playing_a_snapshot(snapshot: Path, tmp_path: Path) -> None:
-    before = digests(snapshot.parent)
+    before = contents(snapshot.parent)
     nothing = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--random_seed", "1"]
     log = run(*nothing, "--load_weights", str(snapshot), "--test_steps", "20", "--csv_file", "test.csv", cwd=tmp_path)
     assert "--screen_width 40" in log
@@ -232,8 +180,8 @@ def test_testing_and_playing_a_snapshot(snapshot: Path, tmp_path: Path) -> None:
     assert int(row["steps"]) > 100
     assert -21 <= float(row["average_reward"]) <= 21
     assert "Train" not in log
-    assert sorted(digests(tmp_path)) == ["play.csv", "test.csv"]
-    assert digests(snapshot.parent) == before
+    assert sorted(contents(tmp_path)) == ["play.csv", "test.csv"]
+    assert contents(snapshot.parent) == before
 
 
 def test_filter_page(snapshot: Path, tmp_path: Path) -> None:
@@ -251,11 +199,12 @@ def test_filter_page(snapshot: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again.html").read_text() == page
 
 
-def test_help_is_grouped(tmp_path: Path) -> None:
-    process = start("--help", cwd=tmp_path)
-    out, err = process.communicate(timeout=60)
+def test_help_is_grouped_and_shown_where_output_is_ascii_only(tmp_path: Path) -> None:
+    process = start("--help", cwd=tmp_path, PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
+    out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err) == (0, "")
     assert out.startswith("usage: train.sh GAME")
+    assert "--return_lambda X     ? of " in out
     places = [out.index(f"\n{group.title}:\n") for group in GROUPS]
     assert places == sorted(places)
     for group in GROUPS:
@@ -264,48 +213,7 @@ def test_help_is_grouped(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_where_output_is_ascii_only(tmp_path: Path) -> None:
-    process = start("--help", cwd=tmp_path, PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, "")
-    assert "--return_lambda X     ? of " in out
-
-
 # Ctrl-C
-
-
-def wait_for(process: subprocess.Popen[str], words: str) -> str:
-    """Reads the log until those words."""
-    log = ""
-    assert process.stderr
-    for line in process.stderr:
-        log += line
-        if words in line:
-            return log
-    raise AssertionError(f"{words!r} is not in the log:\n{log}")
-
-
-def test_interrupt_saves_and_resume_finishes_the_epoch(tmp_path: Path) -> None:
-    process = start("pong", *SHORT, *FILES, "--train_steps", "100000", "--train_frequency", "1000", cwd=tmp_path)
-    wait_for(process, "Train 1/1")
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    out, log = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert "Traceback" not in log
-    assert "Interrupted: ending after this step" in log
-    assert "Saved snapshots/pong_1.pkl" in log
-    random, train = rows(tmp_path / "results/pong.csv")
-    assert (random["phase"], train["phase"], train["epoch"]) == ("random", "train", "1")
-    done = int(train["steps"])
-    assert 0 < done < 100000
-    facts = read_snapshot(tmp_path / "snapshots/pong_1.pkl").facts
-    assert (facts["epoch"], facts["total_train_steps"]) == (0, done)
-
-    run("--resume", "snapshots/pong_1.pkl", "--train_steps", str(done + 30), cwd=tmp_path)
-    _, train, test = rows(tmp_path / "results/pong.csv")
-    assert (train["phase"], train["epoch"], train["steps"]) == ("train", "1", str(done + 30))
-    assert (train["total_train_steps"], test["phase"]) == (str(done + 30), "test")
 
 
 def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
@@ -315,10 +223,10 @@ def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     wait_for(process, "Ctrl-C again to end at once")
     process.send_signal(signal.SIGINT)
-    _, log = process.communicate(timeout=20)
+    _, log = process.communicate(timeout=DEADLINE)
     assert process.returncode == -signal.SIGINT
     assert "Traceback" not in log
-    assert sorted(digests(tmp_path)) == ["results/pong.csv", "snapshots/pong.lock"]  # which nobody holds
+    assert sorted(contents(tmp_path)) == ["results/pong.csv", "snapshots/pong.lock"]  # which nobody holds
     assert [row["phase"] for row in rows(tmp_path / "results/pong.csv")] == ["random"]
 
 
@@ -336,8 +244,15 @@ def log_level() -> Iterator[None]:
 
 
 @pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs `main` in a folder with some files, and returns the one line that it says."""
+    """Run `main` in a folder with some files. Return the one line that it prints."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine\n")
     (tmp_path / "folder").mkdir()
@@ -345,7 +260,7 @@ def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     (tmp_path / "results" / "old.csv").write_text("a,b\nmine,too\n")
 
     def refuse(*arguments: str) -> str:
-        before, paths = digests(tmp_path), sorted(tmp_path.rglob("*"))
+        before, paths = contents(tmp_path), sorted(tmp_path.rglob("*"))
         with monkeypatch.context() as patch:
             patch.setattr(signal, "signal", lambda *_: None)
             status = main([*LITTLE, *arguments])
@@ -354,7 +269,7 @@ def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         assert err.startswith("error: ")
         assert err.endswith("\n")
         assert err.count("\n") == 1
-        assert (digests(tmp_path), sorted(tmp_path.rglob("*"))) == (before, paths)
+        assert (contents(tmp_path), sorted(tmp_path.rglob("*"))) == (before, paths)
         return err[7:-1]
 
     return refuse
@@ -381,135 +296,79 @@ def test_every_number_is_checked(refuse: Callable[..., str]) -> None:
         assert f"--{name}" in refuse("pong", f"--{name}={value}"), (name, value)
 
 
-def test_every_truth_value_is_checked(refuse: Callable[..., str]) -> None:
-    for group in GROUPS:
-        for f in fields(group):
-            if get_type_hints(group)[f.name] is bool:
-                assert "neither true nor false" in refuse("pong", f"--{f.name}", "maybe")
+WRONG = [  # command line, and what the error says
+    ("", "no game given"),
+    ("''", "no game given"),
+    ("pongo", "did you mean pong?"),
+    ("'po\nng'", "there is no game po ng"),
+    ("roms/nosuchgame.bin", "there is no file roms/nosuchgame.bin, and ale-py has no game nosuchgame"),
+    ("file", "is not an Atari 2600 game"),
+    ("folder", "folder is a folder, not a ROM"),
+    ("x" * 5000, "."),
+    ("Nonsense-v0 --environment gym", "cannot make 'Nonsense-v0'"),
+    ("pong --random_steps 0 --epochs 0", "nothing to do"),
+    ("pong --random_steps 0 --train_steps 0 --test_steps 0", "nothing to do"),
+    ("--game pong", "unrecognized argument '--game': the game is given without --game"),
+    ("pong --random_sed 1", "did you mean --random_seed"),
+    ("pong --epocs=1", "did you mean --epochs"),
+    ("pong --xyzzy", "--help lists the options"),
+    ("pong -x", "unrecognized argument '-x'"),
+    ("pong --screen 1", "ambiguous"),
+    ("pong --screen_width 7", "--screen_width"),
+    ("pong --screen_height 0", "--screen_height"),
+    ("pong --history_length 0", "--history_length"),
+    ("pong --batch_size 40 --replay_size 39", "--replay_size 39 is too small"),
+    ("pong --clip_error 1e300", r"--clip_error 1e\+300: must be at most 1e\+30"),
+    ("pong --max_reward 1e300", r"--max_reward 1e\+300: must be at most 1e\+30"),
+    ("pong --replay_size 10000000000 --random_steps 10000000000", "use at most"),
+    ("pong --batch_size 1000000 --replay_size 2000000", "of memory"),
+    ("pong --min_reward 2 --max_reward 1", "--min_reward"),
+    ("pong --backend cpu --datatype float16", "--datatype float16"),
+    ("pong --backend gpu --datatype float64", "--datatype float64"),
+    ("pong --stochastic_round", "only Neon"),
+    ("pong --csv_file file/results.csv", "cannot write file/results.csv: what should be its folder is a file"),
+    ("pong --csv_file folder", "--csv_file folder is a folder: .*, as in folder/pong.csv"),
+    ("pong --csv_file new/", "--csv_file new/ is a folder: .*, as in new/pong.csv"),
+    ("pong --video_file new/", "--video_file new/ is a folder: .*, as in new/pong.mov"),
+    ("pong --record_sound_filename new/", "new/ is a folder: .*, as in new/pong.wav"),
+    ("pong --play_games 1 --visualization_file new/", "--visualization_file new/ is a folder: .*, as in new/pong.html"),
+    ("pong --save_weights_prefix folder/", "folder/ is a folder: .*snapshots/pong"),
+    ("pong --save_weights_prefix .", r"--save_weights_prefix \. is a folder"),
+    ("pong --save_weights_prefix ''", "--save_weights_prefix: it is empty"),
+    ("pong --save_weights_prefix a_1.pkl", "a_1.pkl is a snapshot's name: .*snapshots/"),
+    ("--resume ''", "--resume: it is empty"),
+    (f"pong --csv_file '{ROOT}/results/pretrained/new.csv'", "no command changes the included files in .*/pretrained"),
+    (f"pong --save_weights_prefix '{ROOT}/snapshots/pretrained/pong'", "included files in .*/snapshots/pretrained"),
+    (f"pong --record_screen_path '{ROOT}/videos/pretrained'", "no command changes the included files in"),
+    ("pong --csv_file " + "x" * 300, "cannot write"),
+    ("pong --save_weights_prefix file/pong", "cannot write file/pong_1.pkl"),
+    ("pong --record_screen_path file/screens", "cannot write"),
+    ("pong --record_sound_filename file/sound.wav", "cannot write"),
+    ("ALE/Pong-v5 --environment gym --record_sound_filename a.wav", "has no sound"),
+    ("pong --visualization_file a.html", "--visualization_file a.html .*--play_games 1"),
+    ("pong --play_games 1 --visualization_file file/a.html", "cannot write file/a.html"),
+    ("pong --display_screen maybe", "'maybe' is neither true, false nor terminal"),
+    ("pong --display_screen terminal", "standard input and output are no terminal"),
+    ("pong --video_file a.avi", "films are .mov, .mp4 or .gif"),
+    ("pong --video_file file/a.mov", "cannot write file/a.mov"),
+    ("pong --record_sound_filename a.mp3", "--record_sound_filename a.mp3: sounds are .wav"),
+    ("file --csv_file ./file", "--csv_file ./file would replace file"),
+    ("pong --csv_file a.mov --video_file ./a.mov", "--video_file ./a.mov would replace the file of --csv_file"),
+    ("nogame --csv_file new/a.csv --save_weights_prefix new/a", "nogame"),
+    ("pong --scores_path a", "add --play_games 1"),
+    ("pong --play_games 1 --scores_path file/a", "cannot write file/a"),
+    ("pong --visualization_filters 0", "--visualization_filters 0: must be at least 1"),
+    ("pong --load_weights pong_1.pkl", "there is no snapshot pong_1.pkl"),
+    ("--resume pong_1.pkl", "there is no snapshot pong_1.pkl"),
+    ("--load_weights folder", "folder"),
+    ("--resume file", "file is not a snapshot"),
+    ("pong --csv_file results/old.csv --start_epoch 1", "cannot continue results/old.csv"),
+]
 
 
-WRONG: dict[str, tuple[list[str], str]] = {
-    "no game": ([], "no game given"),
-    "empty game": ([""], "no game given"),
-    "unknown game": (["pongo"], "did you mean pong?"),
-    "two lines": (["po\nng"], "there is no game po ng"),
-    "missing rom": (["roms/nosuchgame.bin"], "there is no file roms/nosuchgame.bin, and ale-py has no game nosuchgame"),
-    "text as rom": (["file"], "is not an Atari 2600 game"),
-    "folder as rom": (["folder"], "folder is a folder, not a ROM"),
-    "long name": (["x" * 5000], "."),
-    "unknown gym": (["Nonsense-v0", "--environment", "gym"], "cannot make 'Nonsense-v0'"),
-    "nothing": (["pong", "--random_steps", "0", "--epochs", "0"], "nothing to do"),
-    "nothing to test": (["pong", "--random_steps", "0", "--train_steps", "0", "--test_steps", "0"], "nothing to do"),
-    "two games": (["pong", "breakout"], "unrecognized argument 'breakout'"),
-    "game as an option": (["--game", "pong"], "unrecognized argument '--game': the game is given without --game"),
-    "unknown option": (["pong", "--random_sed", "1"], "did you mean --random_seed"),
-    "unknown option=": (["pong", "--epocs=1"], "did you mean --epochs"),
-    "hopeless option": (["pong", "--xyzzy"], "--help lists the options"),
-    "unknown short option": (["pong", "-x"], "unrecognized argument '-x'"),
-    "ambiguous option": (["pong", "--screen", "1"], "ambiguous"),
-    "no value": (["pong", "--epochs"], "expected one argument"),
-    "unknown choice": (["pong", "--optimizer", "sgd"], "choose from"),
-    "small screen": (["pong", "--screen_width", "7"], "--screen_width"),
-    "no screen": (["pong", "--screen_height", "0"], "--screen_height"),
-    "no history": (["pong", "--history_length", "0"], "--history_length"),
-    "batch larger than memory": (
-        ["pong", "--batch_size", "40", "--replay_size", "39"],
-        "--replay_size 39 is too small",
-    ),
-    "small memory": (["pong", "--replay_size", "10"], "--replay_size 10 is too small"),
-    "huge memory": (["pong", "--replay_size", "10000000000", "--random_steps", "10000000000"], "use at most"),
-    "huge batch": (["pong", "--batch_size", "1000000", "--replay_size", "2000000"], "of memory"),
-    "rewards the wrong way round": (["pong", "--min_reward", "2", "--max_reward", "1"], "--min_reward"),
-    "float16 on the cpu": (["pong", "--backend", "cpu", "--datatype", "float16"], "--datatype float16"),
-    "float64 on the gpu": (["pong", "--backend", "gpu", "--datatype", "float64"], "--datatype float64"),
-    "stochastic rounding": (["pong", "--stochastic_round"], "only Neon"),
-    "stochastic rounding of bits": (["pong", "--stochastic_round", "10"], "only Neon"),
-    "results below a file": (
-        ["pong", "--csv_file", "file/results.csv"],
-        "cannot write file/results.csv: what should be its folder is a file",
-    ),
-    "results in a folder": (
-        ["pong", "--csv_file", "folder"],
-        "--csv_file folder is a folder: .*, as in folder/pong.csv",
-    ),
-    "results in a new folder": (["pong", "--csv_file", "new/"], "--csv_file new/ is a folder: .*, as in new/pong.csv"),
-    "results in no file": (["pong", "--csv_file", ""], "--csv_file: it is empty"),
-    "film in a folder": (["pong", "--video_file", "new/"], "--video_file new/ is a folder: .*, as in new/pong.mov"),
-    "sound in a folder": (["pong", "--record_sound_filename", "new/"], "new/ is a folder: .*, as in new/pong.wav"),
-    "page in a folder": (
-        ["pong", "--play_games", "1", "--visualization_file", "new/"],
-        "--visualization_file new/ is a folder: .*, as in new/pong.html",
-    ),
-    "snapshots in a folder": (["pong", "--save_weights_prefix", "folder/"], "folder/ is a folder: .*snapshots/pong"),
-    "snapshots in a new folder": (["pong", "--save_weights_prefix", "new/"], "new/ is a folder: .*snapshots/pong"),
-    "snapshots in this folder": (["pong", "--save_weights_prefix", "."], r"--save_weights_prefix \. is a folder"),
-    "snapshots without a name": (["pong", "--save_weights_prefix", ""], "--save_weights_prefix: it is empty"),
-    "snapshots in one file": (
-        ["pong", "--save_weights_prefix", "a_1.pkl"],
-        "a_1.pkl is a snapshot's name: .*snapshots/",
-    ),
-    "no weights to begin with": (["pong", "--load_weights="], "--load_weights: it is empty"),
-    "nothing to resume": (["--resume", ""], "--resume: it is empty"),
-    "what ships": (
-        ["pong", "--csv_file", f"{ROOT}/results/pretrained/new.csv"],
-        "no command changes the included files in .*/results/pretrained",
-    ),
-    "snapshots of what ships": (
-        ["pong", "--save_weights_prefix", f"{ROOT}/snapshots/pretrained/pong"],
-        "no command changes the included files in .*/snapshots/pretrained",
-    ),
-    "screens of what ships": (
-        ["pong", "--record_screen_path", f"{ROOT}/videos/pretrained"],
-        "no command changes the included files in",
-    ),
-    "long file name": (["pong", "--csv_file", "x" * 300], "cannot write"),
-    "snapshots below a file": (["pong", "--save_weights_prefix", "file/pong"], "cannot write file/pong_1.pkl"),
-    "screens below a file": (["pong", "--record_screen_path", "file/screens"], "cannot write"),
-    "sound below a file": (["pong", "--record_sound_filename", "file/sound.wav"], "cannot write"),
-    "sound of gym": (
-        ["ALE/Pong-v5", "--environment", "gym", "--record_sound_filename", "a.wav"],
-        "has no sound",
-    ),
-    "page of no game": (["pong", "--visualization_file", "a.html"], "--visualization_file a.html .*--play_games 1"),
-    "page below a file": (
-        ["pong", "--play_games", "1", "--visualization_file", "file/a.html"],
-        "cannot write file/a.html",
-    ),
-    "display that is none": (["pong", "--display_screen", "maybe"], "'maybe' is neither true, false nor terminal"),
-    "terminal that is none": (["pong", "--display_screen", "terminal"], "standard input and output are no terminal"),
-    "film of no kind": (["pong", "--video_file", "a.avi"], "films are .mov, .mp4 or .gif"),
-    "film below a file": (["pong", "--video_file", "file/a.mov"], "cannot write file/a.mov"),
-    "sound of no kind": (
-        ["pong", "--record_sound_filename", "a.mp3"],
-        "--record_sound_filename a.mp3: sounds are .wav",
-    ),
-    "statistics in place of the game": (
-        ["file", "--csv_file", "./file"],
-        "--csv_file ./file would replace file",
-    ),
-    "two things in one file": (
-        ["pong", "--play_games", "1", "--csv_file", "a.mov", "--video_file", "./a.mov"],
-        "--video_file ./a.mov would replace the file of --csv_file",
-    ),
-    "unknown game with files": (["nogame", "--csv_file", "new/a.csv", "--save_weights_prefix", "new/a"], "nogame"),
-    "scores of no game": (["pong", "--scores_path", "a"], "add --play_games 1"),
-    "scores below a file": (["pong", "--play_games", "1", "--scores_path", "file/a"], "cannot write file/a"),
-    "no filters": (["pong", "--visualization_filters", "0"], "--visualization_filters 0: must be at least 1"),
-    "missing snapshot": (["pong", "--load_weights", "pong_1.pkl"], "there is no snapshot pong_1.pkl"),
-    "missing snapshot to resume": (["--resume", "pong_1.pkl"], "there is no snapshot pong_1.pkl"),
-    "folder as snapshot": (["--load_weights", "folder"], "folder"),
-    "text as snapshot": (["--resume", "file"], "file is not a snapshot"),
-    "csv of something else": (
-        ["pong", "--csv_file", "results/old.csv", "--start_epoch", "1"],
-        "cannot continue results/old.csv",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments(what: str, refuse: Callable[..., str]) -> None:
-    arguments, words = WRONG[what]
-    assert re.search(words, refuse(*arguments))
+@pytest.mark.parametrize(("command", "words"), WRONG, ids=lambda text: text[:60])
+def test_wrong_arguments(command: str, words: str, refuse: Callable[..., str]) -> None:
+    assert re.search(words, refuse(*shlex.split(command)))
 
 
 def test_a_page_does_not_replace_the_snapshot_that_it_is_of(refuse: Callable[..., str], snapshot: Path) -> None:
@@ -560,17 +419,6 @@ def test_snapshot_of_another_network(
     assert re.search(words, refuse("--load_weights", str(snapshot), *arguments))
 
 
-class Attack:
-    def __reduce__(self) -> Any:
-        return os.system, ("touch attacked",)
-
-
-def endless() -> list[Any]:
-    value: list[Any] = []
-    value.append(value)
-    return value
-
-
 def damaged_layers(change: Callable[[dict[str, Any]], None]) -> Callable[[Snapshot], Snapshot]:
     def damage(whole: Snapshot) -> Snapshot:
         layers = [layer._replace(params=dict(layer.params)) for layer in whole.layers]
@@ -580,35 +428,10 @@ def damaged_layers(change: Callable[[dict[str, Any]], None]) -> Callable[[Snapsh
     return damage
 
 
-DAMAGE: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda content: b"",
-    "truncated": lambda content: content[: len(content) // 2],
-    "its last byte gone": lambda content: content[:-1],
-    "garbage": lambda content: np.random.default_rng(0).bytes(1000),
-    "an attack": lambda content: pickle.dumps(Attack()),
-    "an attack within": lambda content: pickle.dumps({"model": Attack()}, protocol=2),
-    "another pickle": lambda content: pickle.dumps({"a": 1}),
-    "endless": lambda content: pickle.dumps(endless()),
-    "deep": lambda content: b"\x80\x02" + b"]" * 100000 + b"a" * 99999 + b".",
-    "a string of 4 GB": lambda content: b"\x80\x02X\xff\xff\xff\xff.",
-    "a tuple of nothing": lambda content: b"\x80\x02t.",
-}
-
-
-def test_weights_are_not_in_the_checkpoint(trained: Path, refuse: Callable[..., str]) -> None:
-    checkpoint = str(trained / "snapshots" / "pong_1.checkpoint")
-    assert "not a snapshot: it is a checkpoint, and the weights are in pong_1.pkl" in refuse(
-        "--load_weights", checkpoint
-    )
-
-
 @pytest.mark.parametrize("option", ["--load_weights", "--resume"])
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_snapshot(damage: str, option: str, snapshot: Path, refuse: Callable[..., str], tmp_path: Path) -> None:
-    file = tmp_path / "pong_1.pkl"
-    file.write_bytes(DAMAGE[damage](snapshot.read_bytes()))
-    assert "is not a snapshot" in refuse(option, str(file))
-    assert not (tmp_path / "attacked").exists()
+def test_damaged_snapshot(option: str, snapshot: Path, refuse: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "pong_1.pkl").write_bytes(snapshot.read_bytes()[:-1])
+    assert "pong_1.pkl is not a snapshot" in refuse(option, "pong_1.pkl")
 
 
 FALSE_FACTS: dict[str, dict[str, Any]] = {
@@ -647,9 +470,8 @@ def test_snapshot_cannot_say_where_to_write(snapshot: Path, tmp_path: Path) -> N
 
 
 def test_what_was_learned_is_saved_when_the_statistics_cannot_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
 
     def full(*_: object) -> None:
         raise OutputError("cannot write to results/pong.csv: No space left on device")
@@ -657,7 +479,7 @@ def test_what_was_learned_is_saved_when_the_statistics_cannot_be(
     monkeypatch.setattr(CSVFile, "write", full)
     assert main(["pong", *SHORT, *FILES, "--random_steps", "0", "--epochs", "3"]) == 2
     assert "error: cannot write to results/pong.csv" in capsys.readouterr().err
-    assert read_snapshot(tmp_path / "snapshots/pong_1.pkl").facts["total_train_steps"] == 40
+    assert read_snapshot(folder / "snapshots/pong_1.pkl").facts["total_train_steps"] == 40
 
 
 def test_the_score_in_a_snapshot_is_its_own(tmp_path: Path) -> None:
@@ -667,19 +489,9 @@ def test_the_score_in_a_snapshot_is_its_own(tmp_path: Path) -> None:
     assert "test_score" not in read_snapshot(tmp_path / "snapshots/pong_2.pkl").facts
 
 
-@pytest.mark.parametrize("option", ["--clip_error", "--max_reward"])
-def test_numbers_too_large_for_the_network(option: str, refuse: Callable[..., str]) -> None:
-    assert "must be at most 1e+30" in refuse("pong", option, "1e300")
-
-
 @pytest.mark.parametrize("other", ["--load_weights=x.pkl", "--start_epoch=0", "--play_games=1"])
 def test_resume_stands_alone(other: str, refuse: Callable[..., str]) -> None:
     assert "does not go with --resume" in refuse("--resume", "pong_1.pkl", other)
-
-
-def test_nothing_left_to_resume(snapshot: Path, refuse: Callable[..., str], tmp_path: Path) -> None:
-    (tmp_path / "pong_1.pkl").write_bytes(snapshot.read_bytes())
-    assert "was the last of 1; --epochs N goes on" in refuse("--resume", "pong_1.pkl", "--epochs", "1")
 
 
 FALSE_LAYERS: dict[str, Callable[[Snapshot], Snapshot]] = {
@@ -703,60 +515,45 @@ def test_snapshot_of_layers_that_make_no_sense(
     refuse("--load_weights", "pong_1.pkl")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["file"],
-        ["pong", "--csv_file", "file/results.csv"],
-        ["--resume", "snapshots/pong_7.pkl"],
-        ["pong", "--epochs", "-1"],
-    ],
-)
+@pytest.mark.parametrize("arguments", [["file"], ["--resume", "snapshots/pong_7.pkl"]])
 def test_wrong_arguments_of_the_program_itself(arguments: list[str], copy: Path) -> None:
     """The emulator, for one, ends the whole process on a ROM that it cannot read."""
     (copy / "file").write_text("mine\n")
-    before = digests(copy)
+    before = contents(copy)
     process = start(*arguments, cwd=copy)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, out) == (2, "")
     assert [line.startswith("error: ") for line in err.splitlines()].count(True) == 1
     assert err.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in err
-    assert digests(copy) == before
+    assert contents(copy) == before
 
 
 # Games played
 
-
-def test_scores_of_games_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    play = ["pong", "--play_games", "2", "--max_game_seconds", "4", "--random_seed", "1", "--random_starts", "4"]
-    assert (
-        main([*play, "--screen_width", "36", "--screen_height", "36", "--scores_path", "s", "--frame_skip", "8"]) == 0
-    )
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["game", "1", "2", "mean", "sd", "min", "max"]
-    assert lines[1].split()[2] == "26"  # 240 frames, 32 of them no-ops
-    assert (tmp_path / "s" / "scores.csv").read_text().startswith("game,score,steps\n1,")
-    assert json.loads((tmp_path / "s" / "scores.json").read_text())["games"][1]["steps"] == 26
+SMALL = ["--screen_width", "36", "--screen_height", "36", "--random_seed", "1"]
 
 
-def test_games_side_by_side_are_played_to_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    size = ["--screen_width", "36", "--screen_height", "36", "--frame_skip", "8", "--random_seed", "1"]
-    games = ["pong", *size, "--play_games", "4", "--num_envs", "3", "--max_game_seconds", "4", "--random_starts", "4"]
-    assert main([*games, "--scores_path", "s"]) == 0
-    assert (tmp_path / "s" / "scores.csv").read_text().count("\n") == 5
-    assert {game["steps"] for game in json.loads((tmp_path / "s" / "scores.json").read_text())["games"]} == {26}
+@pytest.mark.parametrize(("games", "side_by_side"), [(2, 1), (4, 3)])
+def test_scores_of_games_played(games: int, side_by_side: int, folder: Path, capsys: Any) -> None:
+    """Games are played to their end, also side by side."""
+    play = ["pong", "--play_games", str(games), "--num_envs", str(side_by_side), "--max_game_seconds", "4", *SMALL]
+    assert main([*play, "--random_starts", "4", "--scores_path", "s", "--frame_skip", "8"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    numbers = [str(number + 1) for number in range(games)]
+    assert [line[0] for line in lines] == ["game", *numbers, "mean", "sd", "min", "max"]
+    assert {line[2] for line in lines[1 : games + 1]} == {"26"}  # 240 frames, 32 of them no-ops
+    header, *table = (folder / "s" / "scores.csv").read_text().splitlines()
+    assert (header, [row.split(",")[0] for row in table]) == ("game,score,steps", numbers)
+    assert {game["steps"] for game in json.loads((folder / "s" / "scores.json").read_text())["games"]} == {26}
 
 
-def test_a_test_of_whole_games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_test_of_whole_games(folder: Path) -> None:
     words = ["pong", *SHORT, *FILES, "--num_envs", "2", "--test_games", "3", "--max_game_seconds", "2"]
     assert main([*words, "--random_starts", "4"]) == 0
-    test = rows(tmp_path / "results" / "pong.csv")[-1]
+    test = rows(folder / "results" / "pong.csv")[-1]
     assert (test["phase"], test["nr_games"], test["steps"]) == ("test", "3", str(3 * 26))
-    assert read_snapshot(tmp_path / "snapshots" / "pong_1.pkl").facts["test_games"] == 3
+    assert read_snapshot(folder / "snapshots" / "pong_1.pkl").facts["test_games"] == 3
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
@@ -764,19 +561,18 @@ def test_scores_are_kept_where_they_cannot_be_shown(tmp_path: Path) -> None:
     words = ["pong", "--play_games", "1", "--max_game_seconds", "1", "--scores_path", "s", "--backend", "cpu"]
     with open("/dev/full", "w") as full:
         command = [sys.executable, str(MAIN), *words]
-        result = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+        result = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=DEADLINE)
     assert result.returncode == 2
     assert "No space left on device" in result.stderr
     assert (tmp_path / "s" / "scores.csv").read_text().startswith("game,score,steps\n1,")
 
 
 def test_scores_of_an_earlier_run_outlive_one_that_is_broken_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: pytest.LogCaptureFixture
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     play = ["pong", "--max_game_seconds", "2", "--random_seed", "1", "--scores_path", "s"]
     assert main([*play, "--play_games", "2"]) == 0
-    before = digests(tmp_path)
+    before = contents(folder)
     capsys.readouterr()
 
     whole = Agent.play
@@ -787,40 +583,35 @@ def test_scores_of_an_earlier_run_outlive_one_that_is_broken_off(
 
     monkeypatch.setattr(Agent, "play", one_game)
     assert main([*play, "--play_games", "3"]) == 130
-    assert digests(tmp_path) == before
+    assert contents(folder) == before
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()][:3] == ["game", "1", "mean"]
     assert "Only 1 of 3 games: nothing new in s" in caplog.text
 
 
-def test_gymnasium_scores_are_those_of_whole_games(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_gymnasium_scores_are_those_of_whole_games(folder: Path, capsys: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Without moves before the agent's first one: the car, which never arrives, has 200 steps that cost 1 each."""
-    monkeypatch.chdir(tmp_path)
     play = ["MountainCar-v0", "--environment", "gym", "--play_games", "1", "--exploration_rate_test", "0"]
     with caplog.at_level("INFO"):
-        assert main([*play, "--random_seed", "1", "--screen_width", "36", "--screen_height", "36"]) == 0
+        assert main([*play, *SMALL]) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == ["1", "-200", "200"]
     assert "No action of MountainCar-v0 is called NOOP: --random_starts 30 has no effect" in caplog.text
 
 
 @pytest.mark.parametrize(("words", "steps"), [([], {30}), (["--random_starts", "9"], {21, 22, 23, 24, 25, 26})])
 def test_games_start_as_in_the_training_unless_options_differ(
-    words: list[str], steps: set[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    words: list[str], steps: set[int], folder: Path, capsys: Any
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = with_actions(tmp_path / "pong_1.pkl", 6, {"game": "pong", "options": {"random_starts": 0}})
+    path = with_actions(folder / "pong_1.pkl", 6, {"game": "pong", "options": {"random_starts": 0}})
     play = ["--load_weights", str(path), "--play_games", "1", "--max_game_seconds", "2"]  # 30 steps
     assert main([*play, *THREE, "--random_seed", "1", *words]) == 0
     assert int(capsys.readouterr().out.splitlines()[1].split()[2]) in steps
 
 
-def test_a_game_recorded_is_one_game(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_game_recorded_is_one_game(folder: Path) -> None:
     """Not the beginning of the next one too."""
-    monkeypatch.chdir(tmp_path)
-    play = ["pong", "--play_games", "1", "--max_game_seconds", "3", "--random_seed", "1"]
-    assert main([*play, "--screen_width", "36", "--screen_height", "36", "--record_screen_path", "frames"]) == 0
-    assert sorted(path.name for path in (tmp_path / "frames").iterdir())[-1] == "000181.png"
+    play = ["pong", "--play_games", "1", "--max_game_seconds", "3", *SMALL]
+    assert main([*play, "--record_screen_path", "frames"]) == 0
+    assert sorted(path.name for path in (folder / "frames").iterdir())[-1] == "000181.png"
 
 
 def test_no_library_for_windows_or_films_unless_asked_for(tmp_path: Path) -> None:
@@ -831,7 +622,7 @@ def test_no_library_for_windows_or_films_unless_asked_for(tmp_path: Path) -> Non
     )
     variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(MAIN.parent), str(MAIN.parents[1])])}
     command = [sys.executable, "-c", program]
-    result = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE)
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
 
 
@@ -840,20 +631,20 @@ def test_python_settings_do_not_keep_a_script_from_its_modules(script: str, tmp_
     (tmp_path / "math.py").write_text("raise SystemExit('the wrong one')")
     command = [sys.executable, str(MAIN.parents[1] / script), "--help"]
     variables = os.environ | {"PYTHONSAFEPATH": "1"}
-    result = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE)
     assert result.returncode == 0, result.stderr
 
 
 def test_an_epoch_whose_loss_is_not_finite_leaves_all_as_it_was_before(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(shutil.copytree(trained, tmp_path / "run"))
-    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    monkeypatch.chdir(copy)
+    before = contents(copy)
     diverge = ["--learning_rate", "1000", "--train_steps", "10000", "--train_frequency", "1", "--epochs", "2"]
     assert main(["--resume", "snapshots/pong", *diverge]) == 2
     line = "error: The loss is NaN or infinite. This epoch was not saved. Use a smaller --learning_rate.\n"
     assert capsys.readouterr().err.endswith(line)
-    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+    assert contents(copy) == before
 
 
 # Pong of 2015, which had three actions
@@ -869,16 +660,13 @@ def with_actions(path: Path, number: int, facts: dict[str, Any]) -> Path:
 THREE = ["--screen_width", "40", "--screen_height", "36", "--backend", "cpu", "--batch_size", "8"]
 
 
-def test_three_actions_of_pong_are_those_of_2015(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_three_actions_of_pong_are_those_of_2015(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    with_actions(tmp_path / "snapshots" / "pong_141.prm", 3, {})
+    with_actions(folder / "snapshots" / "pong_141.prm", 3, {})
     steps = ["--train_steps", "10", "--test_steps", "5", "--random_steps", "20"]
     simple_dqn_main.run(["--resume", "snapshots/pong_141.prm", "--epochs", "142", *steps, *THREE])
     assert "pong_141.prm has 3 actions, those of Pong in 2015: NOOP RIGHT LEFT" in caplog.text
-    later = read_snapshot(tmp_path / "snapshots" / "pong_142.pkl")
+    later = read_snapshot(folder / "snapshots" / "pong_142.pkl")
     assert later.facts["actions"] == ["NOOP", "RIGHT", "LEFT"]
     caplog.clear()
     test = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--test_steps", "5", "--backend", "cpu"]

@@ -142,10 +142,7 @@ def test_a_file_of_options_stands_for_its_words(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [
-        (None, "No such file"),
-        *[(content, "not a file of options") for content in (b"--game 'open", b"\xff\xfe", b"a\0b")],
-    ],
+    [(None, "No such file"), *((text, "not a file of options") for text in (b"--game 'open", b"\xff\xfe", b"a\0b"))],
 )
 def test_a_file_of_options_that_cannot_be_read(tmp_path: Path, content: bytes | None, why: str) -> None:
     file = tmp_path / "mine"
@@ -165,9 +162,7 @@ def test_presets_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.M
     assert values["target_steps"] == 7
 
 
-@pytest.mark.parametrize(
-    "preset", sorted((Path(__file__).resolve().parent.parent / "presets").iterdir()), ids=lambda p: p.name
-)
+@pytest.mark.parametrize("preset", sorted(PRESETS.iterdir()), ids=lambda p: p.name)
 def test_every_preset_can_be_used(preset: Path) -> None:
     values = parse(main.GROUPS, ["pong", f"@{preset}"], usage="", description="", epilog="")
     for group in main.GROUPS:

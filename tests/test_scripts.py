@@ -21,12 +21,8 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.Complet
 
 def environment(**variables: str) -> dict[str, str]:
     """Little of the caller's, so that its settings of Python and pip have no say; and no network."""
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": "/nonexistent",
-        "PYTHON": sys.executable,
-        "PIP_NO_INDEX": "1",
-    } | variables
+    own = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHON": sys.executable, "PIP_NO_INDEX": "1"}
+    return own | variables
 
 
 def make_wheel(folder: Path, version: str) -> None:
@@ -35,9 +31,8 @@ def make_wheel(folder: Path, version: str) -> None:
     with zipfile.ZipFile(folder / f"dummy-{version}-py3-none-any.whl", "w") as wheel:
         wheel.writestr("dummy.py", f"VERSION = {version!r}\n")
         wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: dummy\nVersion: {version}\n")
-        wheel.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
+        tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        wheel.writestr(f"{info}/WHEEL", tags)
         wheel.writestr(f"{info}/RECORD", "")
 
 
@@ -78,18 +73,10 @@ def test_later_calls_are_silent_and_install_nothing(project: Path, tmp_path: Pat
     assert (project / ".venv" / "setup.log").stat().st_mtime_ns == log_time
 
 
-def test_exit_status_is_that_of_python(project: Path) -> None:
-    assert run(project / "scripts/python", "-c", "raise SystemExit(7)", cwd=project).returncode == 7
-
-
-def test_python_home_does_not_matter(project: Path) -> None:
-    result = run(project / "scripts/python", "-c", PRINT_VERSION, cwd=project, PYTHONHOME="/nonexistent")
-    assert (result.stdout, result.stderr) == ("1\n", "")
-
-
-def test_the_exit_status_is_that_of_the_program_whatever_python_is_set_to(project: Path) -> None:
-    result = run(project / "scripts/python", "-c", "raise SystemExit(3)", cwd=project, PYTHONINSPECT="1")
-    assert (result.returncode, result.stderr) == (3, "")
+@pytest.mark.parametrize("variables", [{}, {"PYTHONHOME": "/nonexistent"}, {"PYTHONINSPECT": "1"}])
+def test_exit_status_is_that_of_python_whatever_it_is_set_to(variables: dict[str, str], project: Path) -> None:
+    result = run(project / "scripts/python", "-c", f"{PRINT_VERSION}; raise SystemExit(7)", cwd=project, **variables)
+    assert (result.returncode, result.stdout, result.stderr) == (7, "1\n", "")
 
 
 def test_symlink(project: Path, tmp_path: Path) -> None:
@@ -229,13 +216,16 @@ def train(name: str, game: str, *options: str) -> list[str]:
     return ["--save_weights_prefix", f"snapshots/{name}", "--csv_file", f"results/{name}.csv", game, *options]
 
 
-PLAY = ["--play_games", "1", "--display_screen", "true", "--load_weights"]
-NVIS = ["--play_games", "1", "--visualization_file", "results/{name}.html", "--load_weights"]
-RECORD = ["--play_games", "1", "--record_screen_path", "videos/{name}", "--video_file", "videos/{snapshot}.mov"]
-RECORD += ["--load_weights"]
-GYM = ["--environment", "gym", "--play_games", "100", "--scores_path", "results/{name}"]
-GYM += ["--video_file", "results/{name}/{name}.mp4", "--record_games", "1", "--load_weights"]
-TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_weights"]
+SNAPSHOT = ["my snapshots/pong_1.pkl", "--seed", "1"]
+SCRIPTS = {  # and what each puts before its arguments
+    "resume": "--resume",
+    "test": "--random_steps 0 --train_steps 0 --epochs 1 --load_weights",
+    "play": "--play_games 1 --display_screen true --load_weights",
+    "nvis": "--play_games 1 --visualization_file results/{name}.html --load_weights",
+    "record": "--play_games 1 --record_screen_path videos/{name} --video_file videos/{snapshot}.mov --load_weights",
+    "test_gym": "--environment gym --play_games 100 --scores_path results/{name} "
+    "--video_file results/{name}/{name}.mp4 --record_games 1 --load_weights",
+}
 
 
 @pytest.mark.parametrize(
@@ -251,10 +241,7 @@ TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_we
             (["train.sh", game, "--environment", "gym"], train(name, game, "--environment", "gym"))
             for game, name in {
                 "my_pkg.envs:A-v0": "my_pkg.envs.A-v0",
-                "my_pkg.envs:B-v0": "my_pkg.envs.B-v0",
                 "my_pkg.envs:ns/A-v0": "my_pkg.envs.ns-A-v0",
-                "ns/A-v0": "ns-A-v0",
-                "other/A-v1": "other-A-v1",
                 "other/A": "other-A",
                 "A.b": "A.b",
                 "CartPole-v1": "CartPole-v1",
@@ -267,24 +254,9 @@ TEST = ["--random_steps", "0", "--train_steps", "0", "--epochs", "1", "--load_we
         (["train.sh", "pong", "gym"], train("pong_gym", "pong")),
         (["train.sh", "./my.roms/breakout.v2.bin"], train("breakout.v2", "./my.roms/breakout.v2.bin")),
         (["train.sh", "pong", "@my options"], train("pong", "pong", "@my options")),
-        (["train.sh", "--help"], ["--help"]),
         (["train.sh", "-h", "pong"], ["--help"]),
-        (
-            ["resume.sh", "my snapshots/pong_1.pkl", "--epochs", "9"],
-            ["--resume", "my snapshots/pong_1.pkl", "--epochs", "9"],
-        ),
-        (["resume.sh", "--help"], ["--help"]),
-        (["test.sh", "my snapshots/pong_1.pkl", "--seed", "1"], [*TEST, "my snapshots/pong_1.pkl", "--seed", "1"]),
-        (["test.sh", "-h"], ["--help"]),
-        (["nvis.sh", "breakout"], [*NVIS, "breakout"]),
-        (["nvis.sh", "my snapshots/pong_1.pkl", "--seed", "1"], [*NVIS, "my snapshots/pong_1.pkl", "--seed", "1"]),
-        (["nvis.sh", "-h"], ["--help"]),
-        (["play.sh", "my snapshots/pong_1.pkl", "--seed", "1"], [*PLAY, "my snapshots/pong_1.pkl", "--seed", "1"]),
-        (["play.sh", "--help"], ["--help"]),
-        (["record.sh", "my snapshots/pong_1.pkl", "--seed", "1"], [*RECORD, "my snapshots/pong_1.pkl", "--seed", "1"]),
-        (["record.sh", "-h"], ["--help"]),
-        (["test_gym.sh", "a b/CartPole-v1.pkl", "--seed", "1"], [*GYM, "a b/CartPole-v1.pkl", "--seed", "1"]),
-        (["test_gym.sh", "-h"], ["--help"]),
+        *(([f"{name}.sh", *SNAPSHOT], [*words.split(), *SNAPSHOT]) for name, words in SCRIPTS.items()),
+        *(([f"{name}.sh", word], ["--help"]) for name in ("train", *SCRIPTS) for word in ("-h", "--help")),
     ],
 )
 def test_arguments(arguments: list[str], expected: list[str], echo_project: Path, tmp_path: Path) -> None:
@@ -309,22 +281,16 @@ def test_plotting(arguments: list[str], echo_project: Path, tmp_path: Path) -> N
     assert result.stdout.splitlines() == [f"{echo_project}/src/plot.py", *arguments]
 
 
-def test_plotting_nothing(echo_project: Path, tmp_path: Path) -> None:
-    result = run(echo_project / "plot.sh", cwd=tmp_path)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert [line.split(" ./plot.sh ")[0] for line in result.stderr.splitlines()] == ["usage:", "example:"]
-
-
 @pytest.mark.parametrize(
-    "script", ["train.sh", "resume.sh", "test.sh", "nvis.sh", "play.sh", "record.sh", "test_gym.sh"]
+    ("name", "arguments"),
+    [("plot", []), *((name, words) for name in ("train", *SCRIPTS) for words in ([], ["--epochs", "1"], ["@options"]))],
 )
-@pytest.mark.parametrize("arguments", [[], ["--epochs", "1"], ["@options"]])
-def test_usage(script: str, arguments: list[str], echo_project: Path, tmp_path: Path) -> None:
-    result = run(echo_project / script, *arguments, cwd=tmp_path)
+def test_usage(name: str, arguments: list[str], echo_project: Path, tmp_path: Path) -> None:
+    result = run(echo_project / f"{name}.sh", *arguments, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     usage, example = result.stderr.splitlines()
-    assert usage.startswith(f"usage: ./{script} ")
-    assert example.startswith(f"example: ./{script} ")
+    assert usage.startswith(f"usage: ./{name}.sh ")
+    assert example.startswith(f"example: ./{name}.sh ")
 
 
 def test_upload_says_in_one_line_what_to_do(echo_project: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class MainOptions(Options):
 
     @property
     def trains(self) -> bool:
-        """Whether the run learns, and so saves snapshots."""
+        """Whether the run learns and saves snapshots."""
         return self.train_steps > 0 and not self.play_games
 
 
@@ -89,7 +89,7 @@ class CommonOptions(Options):
     )  # fmt: skip
 
     def seed(self) -> int:
-        """The seed of the run; a random one, if the command line gives none."""
+        """Return the seed of the run. Without --random_seed it is random."""
         if self.random_seed is not None:
             return self.random_seed
         seed = secrets.randbelow(2**31)
@@ -98,7 +98,7 @@ class CommonOptions(Options):
 
 
 def require_sense(o: MainOptions, values: Mapping[str, Any], start: Start | None) -> None:
-    """Check what no single option can: contradictions, and files that would replace each other.
+    """Check what involves several options: contradictions, and files that would replace each other.
 
     Raises:
         OptionError: two options contradict each other, or a file is a folder or another file of the run.
@@ -144,8 +144,8 @@ def _require_different_files(values: Mapping[str, Any], start: Start | None) -> 
         raise OptionError(
             f"--save_weights_prefix {prefix} {what}: give what the snapshots' names begin with, as in snapshots/pong"
         )
-    inputs = [Path(values[name]) for name in ("game", "load_weights", "resume") if values.get(name)]
-    taken = {path.resolve(): str(path) for path in (*inputs, *([start.path] if start else [])) if path.is_file()}
+    inputs = [Path(values[name]) for name in ("game", "resume") if values.get(name)] + ([start.path] if start else [])
+    taken = {path.resolve(): str(path) for path in inputs if path.is_file()}
     for name in _SUFFIXES:
         if values.get(name):
             path = Path(values[name]).resolve()

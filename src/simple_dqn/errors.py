@@ -18,7 +18,7 @@ class OptionError(SimpleDQNError):
 
 
 class GameError(SimpleDQNError):
-    """A game is missing, unknown, not a game at all, or not one that the agent can play."""
+    """A game is missing, unknown, no game, or one that the agent cannot play."""
 
 
 class SnapshotError(SimpleDQNError):
@@ -38,7 +38,7 @@ class OutputError(SimpleDQNError):
 
 
 def reason(error: Exception) -> str:
-    """What an error of the operating system says, without its number and path."""
+    """Return the message of an error of the operating system, without its number and path."""
     if isinstance(error, FileExistsError | NotADirectoryError):
         return "what should be its folder is a file"
     return (isinstance(error, OSError) and error.strerror) or str(error)
@@ -75,6 +75,6 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _print_error(text: str) -> None:
-    """Prints an error as one line, whatever is in it: a file's name may have several."""
+    """Print an error as one line. A file's name in it may have several."""
     with contextlib.suppress(OSError):  # stderr may be a closed pipe
         print("error:", text.replace("\n", " "), file=sys.stderr)

@@ -8,33 +8,25 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
 
 
-class Closable(Protocol):
-    """An object with a `close` method."""
-
-    def close(self) -> None:
-        """Free its resources."""
-
-
 class Interrupted(Exception):
-    """The user or the system ends the run. The callbacks have closed the phase under way, and the run must be saved."""
+    """The user or the system ends the run. The phase under way is closed, and the run must be saved."""
 
 
 @contextlib.contextmanager
-def stop_on_interrupt(stop: Callable[[], None], viewer: Closable | None) -> Iterator[None]:
-    """Ends a run in two steps: a first signal calls `stop`, a second one ends the program at once.
+def stop_on_interrupt(stop: Callable[[], None], close: Callable[[], None] | None) -> Iterator[None]:
+    """End a run in two steps: a first signal calls `stop`, a second one ends the program at once.
 
     Under nohup SIGHUP stays ignored.
 
     Args:
         stop: asks the run to end after its step and to raise `Interrupted`.
-        viewer: closed before the program ends at once, because it may have changed the terminal.
+        close: closes the viewer before the program ends at once, because it may have changed the terminal.
 
     Raises:
         Interrupted: with the signal's number.
@@ -44,12 +36,12 @@ def stop_on_interrupt(stop: Callable[[], None], viewer: Closable | None) -> Iter
     def stop_soon(signum: int, frame: FrameType | None) -> None:
         stop()
         received.append(signum)
-        signal.signal(signum, end_now if viewer else signal.SIG_DFL)
+        signal.signal(signum, end_now if close else signal.SIG_DFL)  # SIG_DFL acts even within a library's call
         logger.info("Interrupted: ending after this step (press Ctrl-C again to end at once)")
 
     def end_now(signum: int, frame: FrameType | None) -> None:
-        assert viewer
-        viewer.close()
+        assert close
+        close()
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
 

@@ -1,4 +1,4 @@
-"""Processor cores and memory that this process may use, in a container or a job of a cluster, too."""
+"""Processor cores and memory that this process may use, also in a container or a job of a cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 
 
 def num_cores(root: Path = Path("/")) -> int:
-    """Number of cores: those that the process may run on, or the CPU quota of its control groups if that is less.
+    """Return the number of cores that the process may run on, or the CPU quota of its control groups if less.
 
     A quota of 1.5 cores counts as 2, because one thread would leave a part of it unused.
 
@@ -24,7 +24,7 @@ def num_cores(root: Path = Path("/")) -> int:
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that are free: on the machine, or below the limit of a control group if that is less.
+    """Return the free bytes of the machine, or those below the limit of a control group if less.
 
     Args:
         root: as for `num_cores`.
@@ -34,7 +34,7 @@ def available_memory(root: Path = Path("/")) -> int:
 
 
 def _control_groups(controller: str, root: Path) -> Iterator[Path]:
-    """Folders of the process's control groups and of all above them, whose limits count, too (versions 1 and 2)."""
+    """Yield the folders of the process's control groups (versions 1 and 2) and of their parents, which also limit."""
     mounted = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -58,7 +58,7 @@ def _control_groups(controller: str, root: Path) -> Iterator[Path]:
 
 
 def _quota(folder: Path) -> float:
-    """Cores' worth of time that a control group may use; inf: no limit."""
+    """Return how many cores a control group may keep busy; inf: no limit."""
     words = _words(folder / "cpu.max") or _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
     try:
         quota, period = map(int, words)
@@ -68,7 +68,7 @@ def _quota(folder: Path) -> float:
 
 
 def _free(folder: Path) -> float:
-    """Bytes that a control group may still use; inf: no limit.
+    """Return the bytes that a control group may still use; inf: no limit.
 
     Cached files count as free, because the system drops them if memory is needed.
     """
@@ -86,7 +86,7 @@ def _free(folder: Path) -> float:
 
 
 def _number(path: Path, default: float) -> float:
-    """The number in a file; `default` if there is no file, or no number ("max") in it."""
+    """Return the number in a file, or `default` if there is no file, or no number ("max") in it."""
     words = _words(path)
     return int(words[0]) if words and words[0].isdigit() else default
 

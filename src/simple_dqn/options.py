@@ -17,7 +17,7 @@ import difflib
 import math
 import re
 import shlex
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,7 @@ def option(
         kept: what happens with it when a run starts from a snapshot; see `Kept`.
         at_least, at_most, above: bounds of a number.
         choices: the words that it may be.
-        default_text: the default in words, if the value alone would not tell it.
+        default_text: the default in words, if the value does not explain itself.
         positional: it is given without its name.
         optional_value: the flag may stand alone, meaning True.
     """
@@ -71,7 +71,7 @@ def option(
 
 @dataclass(frozen=True)
 class Options:
-    """Base of every options dataclass: checks each field against the bounds it was declared with.
+    """Base of every options dataclass. It checks each field against its declared bounds.
 
     Raises:
         OptionError: a value lies outside its bounds.
@@ -90,7 +90,7 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 def parse(
     groups: Sequence[type[Options]], argv: Sequence[str], *, usage: str, description: str, epilog: str
 ) -> dict[str, Any]:
-    """The options that `argv` names, by field name; what is not named is left out, so that defaults can be layered.
+    """Return the options that `argv` names, by field name. Defaults are added later.
 
     @FILE stands for the words in FILE, in which # begins a comment. If an option is given twice, the last one counts.
 
@@ -115,7 +115,7 @@ def parse(
     words = _with_true(_with_values(_with_two_dashes(word, names) for word in given), flags)
     known, unknown = parser.parse_known_args(words)
     values = vars(known)
-    for name in (f.name for f in known_fields if f.default == ()):  # argparse leaves words that stand apart
+    for name in (f.name for f in known_fields if f.default == ()):  # parse_known_intermixed_args would change the order
         more = [word for word in unknown if not word.startswith("-")]
         unknown = [word for word in unknown if word.startswith("-")]
         if more or name in values:
@@ -132,8 +132,8 @@ def build(group: type[AnyOptions], values: Mapping[str, Any]) -> AnyOptions:
     Raises:
         OptionError: a value lies outside its bounds.
     """
-    own = {f.name for f in fields(group)}
-    return group(**{name: value for name, value in values.items() if name in own})
+    names = {f.name for f in fields(group)}
+    return group(**{name: value for name, value in values.items() if name in names})
 
 
 class _Parser(argparse.ArgumentParser):
@@ -142,7 +142,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _words(word: str) -> list[str]:
-    """What `word` stands for: itself, or all that is in the file that it names."""
+    """Return [`word`], or the words of the file that it names after an @."""
     if not word.startswith("@"):
         return [word]
     path = Path(word[1:])
@@ -175,23 +175,21 @@ def _add_argument(arguments: argparse._ArgumentGroup, f: Field[Any], hint: Any) 
     elif meta["choices"]:
         extra |= dict(choices=meta["choices"])
     else:
-        extra |= dict(type=_reader(hint), metavar=_metavar(hint))
+        extra |= _reader_and_metavar(hint)
     text = meta["help"] + (f" (default: {shown})" if shown else "")
     arguments.add_argument(f"--{f.name}", help=text.replace("%", "%%"), **extra)
 
 
-def _reader(hint: Any) -> Callable[[str], Any]:
-    for kind, reader in ((bool, _read_bool), (int, _read_int), (float, _read_float)):
+def _reader_and_metavar(hint: Any) -> dict[str, Any]:
+    for kind, reader, metavar in (
+        (bool, _read_bool, "true|false"),
+        (int, _read_int, "N"),
+        (float, _read_float, "X"),
+        (bool | int, _read_bool_or_int, "BITS"),
+    ):
         if hint == kind or hint == kind | None:
-            return reader
-    return _read_bool_or_int if hint == bool | int else _read_name
-
-
-def _metavar(hint: Any) -> str:
-    for kind, name in ((bool, "true|false"), (int, "N"), (float, "X"), (bool | int, "BITS")):
-        if hint == kind or hint == kind | None:
-            return name
-    return "NAME"
+            return dict(type=reader, metavar=metavar)
+    return dict(type=_read_name, metavar="NAME")
 
 
 def _read_bool(text: str) -> bool:
@@ -253,14 +251,14 @@ def _check_bounds(f: Field[Any], value: Any) -> None:
 
 
 def as_word(default: Any) -> str:
-    """A value as it is written on the command line."""
+    """Return a value as it is written on the command line."""
     if isinstance(default, bool):
         return str(default).lower()
     return "" if default is None else str(default)
 
 
 def _with_two_dashes(word: str, names: Iterable[str]) -> str:
-    """The announcement of 2015 writes `-csv_file`: one dash does as well as two."""
+    """Return the flag `word` with two dashes, because the announcement of 2015 writes `-csv_file`."""
     name = re.match(r"-(\w{2,})(?==|$)", word)
     return f"-{word}" if name and name[1] in names else word
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ import numpy as np
 import pytest
 
 import main
+from runs import DEADLINE, MAIN, contents, rows, start, wait_for, without_times
 from simple_dqn.agent import Agent
 from simple_dqn.environment import CONTINUES, TRUNCATED
 from simple_dqn.errors import CheckpointError, GameError, OptionError, OutputError, SimpleDQNError, exit_status
@@ -32,7 +30,6 @@ from simple_dqn.saving.files import Lock
 from simple_dqn.saving.snapshot import read_snapshot, write_snapshot
 from simple_dqn.saving.start import start_where_it_stopped
 
-MAIN = Path(__file__).resolve().parents[2] / "src" / "main.py"
 RUN = ["breakout", "--random_steps", "50", "--train_steps", "60", "--test_steps", "20", "--epochs", "3"]
 RUN += ["--random_seed", "5", "--screen_width", "40", "--screen_height", "36", "--batch_size", "8", "--backend", "cpu"]
 RUN += ["--target_steps", "16", "--random_starts", "5", "--repeat_action_probability", "0.25"]
@@ -43,7 +40,8 @@ SIDE_BY_SIDE = ["--num_envs", "3", "--optimizer", "adam", "--datatype", "bfloat1
 SIDE_BY_SIDE += ["--replay_size", "120", *EXTENDED]  # it wraps
 ONLINE = ["--num_envs", "3", "--return_lambda", "0.8", "--replay_size", "60", "--target_steps", "0"]
 ONLINE += ["--train_frequency", "12", "--train_repeat", "4"]
-TIMES = ("total_time", "epoch_time", "steps_per_second")
+RESUME = ["--resume", "snapshots/b"]
+Straight = tuple[list[str], Path]  # the words of a run, and the folder in which it went through in one go
 
 
 class Killed(BaseException):
@@ -51,16 +49,17 @@ class Killed(BaseException):
 
 
 def ended(folder: Path) -> tuple[bytes, list[dict[str, str]]]:
-    """What a run came to: its last snapshot and its statistics, times aside."""
-    with (folder / "results" / "b.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    table = [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
-    return (folder / "snapshots" / "b_3.pkl").read_bytes(), table
+    """The last snapshot and the statistics of a run, times aside."""
+    return (folder / "snapshots" / "b_3.pkl").read_bytes(), without_times(folder / "results" / "b.csv")
+
+
+def phases(folder: Path) -> list[str]:
+    """Epoch, phase and steps of every row."""
+    return [" ".join((row["epoch"], row["phase"], row["steps"])) for row in rows(folder / "results" / "b.csv")]
 
 
 @pytest.fixture(scope="module", params=["one game", "side by side"])
-def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
-    """The words of a run, and the folder in which it went through in one go."""
+def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Straight:
     words = RUN + (SIDE_BY_SIDE if request.param == "side by side" else [])
     folder = tmp_path_factory.mktemp("straight")
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -69,11 +68,26 @@ def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return words, folder
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def copy(straight: Straight, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a finished run."""
+    shutil.copytree(straight[1], folder / "copy")
+    monkeypatch.chdir(folder / "copy")
+    return folder / "copy"
+
+
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "snapshots").iterdir())
 
 
-def test_the_last_two_epochs_are_kept(straight: tuple[list[str], Path]) -> None:
+def test_the_last_two_epochs_are_kept(straight: Straight) -> None:
     words, folder = straight
     chunks = ["b_110.replay", "b_170.replay", "b_230.replay"]
     old = ["b_50.replay"] if "--replay_size" in words else ["b_110.replay"]
@@ -101,7 +115,7 @@ def write_points(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
         patch.chdir(folder)
         patch.setattr(os, "replace", kill)
         try:
-            main.run(["--resume", "snapshots/b"] if begun else words)
+            main.run(RESUME if begun else words)
         except Killed:
             pass
         except OptionError:
@@ -110,7 +124,7 @@ def write_points(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_killed_at_every_file_that_it_writes(
-    straight: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    straight: Straight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words, expected = straight
     point = 2
@@ -123,40 +137,60 @@ def test_killed_at_every_file_that_it_writes(
     assert ended(tmp_path) == ended(expected)
 
 
-def stop_after(phase: str, steps: int, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
-    """A run that is stopped in its first `phase`."""
+def stop_after(phase: str, steps: int, words: list[str]) -> None:
+    """Run the program, and stop it in its first `phase`."""
     play = getattr(Agent, phase)
 
     def stop_soon(agent: Agent, _: int) -> None:
         play(agent, steps)
         agent.interrupted = True
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Agent, phase, stop_soon)
         with pytest.raises(Interrupted):
             main.run(words)
 
 
-@pytest.mark.parametrize(("phase", "steps", "times"), [("test", 7, 3), ("random", 15, 3)])
-def test_stopped_within_a_phase(
-    phase: str,
-    steps: int,
-    times: int,
-    straight: tuple[list[str], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize(("phase", "steps"), [("test", 7), ("random", 15)])
+def test_stopped_within_a_phase(phase: str, steps: int, straight: Straight, folder: Path) -> None:
     """The second and third time it is a resumed run that is stopped."""
     words, expected = straight
-    monkeypatch.chdir(tmp_path)
-    for command in [words, *[["--resume", "snapshots/b"]] * (times - 1)]:
-        stop_after(phase, steps, monkeypatch, command)
-    main.run(["--resume", "snapshots/b"])
-    assert ended(tmp_path) == ended(expected)
+    for command in (words, RESUME, RESUME):
+        stop_after(phase, steps, command)
+    main.run(RESUME)
+    assert ended(folder) == ended(expected)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+RANDOM, TRAIN, TEST = "0 random 50", "1 train 60", "1 test 20"
+TWO_GAMES = ["--num_envs", "2"]  # another layout of the memory, so that random moves fill it again
+
+
+@pytest.mark.parametrize(
+    ("stops", "last", "expected", "earlier"),
+    [
+        ([("train", 7, [])], TWO_GAMES, [RANDOM, RANDOM, "1 train 53", TEST], [RANDOM, "1 train 7"]),
+        ([("test", 7, [])], TWO_GAMES, [RANDOM, TRAIN, RANDOM, TEST], []),
+        ([("test", 7, []), ("random", 10, TWO_GAMES), ("random", 10, [])], [], [RANDOM, TRAIN, RANDOM, TEST], []),
+        ([("test", 7, []), ("test", 8, ["--replay_size", "90"])], [], [RANDOM, TRAIN, RANDOM, TEST], []),
+        ([("train", 40, [])], ["--train_steps", "30"], [RANDOM, "1 train 40", TEST], []),
+    ],
+    ids=["training", "test", "random moves", "test after random moves", "shorter epochs"],
+)
+def test_rows_of_runs_that_were_stopped(
+    stops: list[tuple[str, int, list[str]]], last: list[str], expected: list[str], earlier: list[str], folder: Path
+) -> None:
+    """A test that was due follows, also if random moves come first. Rows of a phase that is not resumed are kept."""
+    command = [*RUN, "--epochs", "1"]
+    for phase, steps, words in stops:
+        stop_after(phase, steps, [*command, *words])
+        command = RESUME
+    main.run([*command, *last])
+    assert phases(folder) == expected
+    copy = folder / "results" / "b.csv.1"
+    assert copy.exists() == bool(earlier)
+    if earlier:
+        copy.rename(folder / "results" / "b.csv")
+        assert phases(folder) == earlier
 
 
 def below(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
@@ -167,7 +201,7 @@ AGAIN = ["--epochs", "1", "--random_seed", "6"]
 
 
 def test_a_new_run_over_an_older_one_s_name_keeps_them_apart(
-    straight: tuple[list[str], Path], copy: Path, caplog: pytest.LogCaptureFixture
+    straight: Straight, copy: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     neighbours = dict.fromkeys(("b_7_3.pkl", "b_slow_1.pkl", "bb_1.pkl", "b.pkl", "b_slow_best.pkl"), b"mine")
@@ -188,21 +222,19 @@ def test_a_new_run_over_an_older_one_s_name_keeps_them_apart(
     with pytest.raises(OptionError, match=r"epoch 3 was the last of 3"):
         main.run(["--resume", "snapshots/b.2/b"])
     main.run(["--resume", "snapshots/b.2/b", "--epochs", "4"])
-    assert [row[:2] for row in phases(copy)] == [["0", "random"], ["1", "train"], ["1", "test"]]  # not of the old one
+    assert phases(copy) == [RANDOM, TRAIN, TEST]  # not those of the older run
     assert (copy / "results/b.csv.2").read_text().count("\n") == 1 + 1 + 4 * 2
     assert (copy / "snapshots/b.2/b_4.pkl").exists()
     assert sorted(path.name for path in copy.glob("*/*.[0-9]")) == ["b.2", "b.csv.1", "b.csv.2"]
 
 
-def test_a_run_that_begins_with_weights_of_its_own_name_finds_them(
-    copy: Path, straight: tuple[list[str], Path]
-) -> None:
+def test_a_run_that_begins_with_weights_of_its_own_name_finds_them(copy: Path, straight: Straight) -> None:
     main.run([*straight[0], *AGAIN, "--load_weights", "snapshots/b_2.pkl"])
     assert {path.name for path in copy.glob("snapshots/*.pkl")} == {"b_1.pkl"}
     assert (copy / "snapshots/b.1/b_2.pkl").exists()
 
 
-def test_epochs_after_the_one_gone_on_from_move_away(copy: Path, straight: tuple[list[str], Path]) -> None:
+def test_epochs_after_the_one_gone_on_from_move_away(copy: Path, straight: Straight) -> None:
     """The memory's chunks that both need are in both places."""
     before = contents(copy)
     main.run(["--resume", "snapshots/b_2.pkl", "--learning_rate", "0.01"])
@@ -221,7 +253,7 @@ def test_epochs_after_the_one_gone_on_from_move_away(copy: Path, straight: tuple
     "words",
     [["--learning_rate", "-1"], ["--load_weights", "b_9.pkl"], ["--replay_size", "1e12", "--random_steps", "1e12"]],
 )
-def test_a_run_that_cannot_start_moves_nothing(words: list[str], copy: Path, straight: tuple[list[str], Path]) -> None:
+def test_a_run_that_cannot_start_moves_nothing(words: list[str], copy: Path, straight: Straight) -> None:
     before = contents(copy)
     with pytest.raises(SimpleDQNError):
         main.run([*straight[0], *words])
@@ -248,7 +280,7 @@ def test_a_full_disk_moves_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(("cut", "links"), [(1, True), (6, True), (3, False)])
 def test_a_move_that_is_cut_short_loses_nothing(
-    cut: int, links: bool, copy: Path, straight: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch
+    cut: int, links: bool, copy: Path, straight: Straight, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, calls = below("snapshots", contents(copy)), 0
     kind = "unlink" if links else "rename"
@@ -277,14 +309,6 @@ def test_a_move_that_is_cut_short_loses_nothing(
     assert below("snapshots/b.2", after) | below("snapshots/b.1", after) == before
 
 
-@pytest.fixture
-def copy(straight: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A finished run whose last epoch is to be done again."""
-    shutil.copytree(straight[1], tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
-
-
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
@@ -305,21 +329,20 @@ def test_lambda_returns_go_on_as_if_nothing_had_happened(tmp_path: Path, monkeyp
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         if name == "stopped":
-            stop_after("train", 30, monkeypatch, words)  # between two trainings
-            words = ["--resume", "snapshots/b"]
+            stop_after("train", 30, words)  # between two trainings
+            words = RESUME
         main.run(words)
     snapshot, table = ended(tmp_path / "straight")
     assert ended(tmp_path / "stopped") == (snapshot, table)
     assert int(table[-1]["weight_updates"]) > 0
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("which", ["b_3.checkpoint", "b_230.replay"])
+@pytest.mark.parametrize(  # without its checkpoint, b_3.pkl would be resumed from its weights
+    ("which", "damage"), [(which, damage) for which in ("b_230.replay", "b_3.checkpoint") for damage in DAMAGES][:-1]
+)
 def test_a_damaged_file_is_named_and_the_checkpoint_before_is_used(
-    which: str, damage: str, straight: tuple[list[str], Path], copy: Path, caplog: pytest.LogCaptureFixture
+    which: str, damage: str, straight: Straight, copy: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if which == "b_3.checkpoint" and damage == "gone":
-        pytest.skip("that is a snapshot without a checkpoint")
     DAMAGES[damage](copy / "snapshots" / which)
     with caplog.at_level("INFO"):
         main.run(["--resume", "snapshots/b_3.pkl"])
@@ -330,23 +353,9 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_is_used(
     assert ended(copy) == ended(straight[1])
 
 
-def test_the_end_is_the_end(copy: Path) -> None:
-    with pytest.raises(OptionError, match="epoch 3 was the last of 3"):
-        main.run(["--resume", "snapshots/b"])
-    assert not (copy / "snapshots" / "b.lock").exists()
-
-
-def test_a_checkpoint_of_another_version_is_said_to_be_one(copy: Path) -> None:
-    path = copy / "snapshots" / "b_3.checkpoint"
-    path.write_bytes(path.read_bytes().replace(b"simple_dqn checkpoint 2", b"simple_dqn checkpoint 1", 1))
-    with pytest.raises(CheckpointError, match="was written by another version of this program"):
-        read_checkpoint(path)
-
-
-def test_a_run_that_fails_before_its_first_step_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "snapshots").mkdir()
-    (tmp_path / "snapshots" / "b_0.pkl").write_bytes(b"of somebody else")
+def test_a_run_that_fails_before_its_first_step_saves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "snapshots").mkdir()
+    (folder / "snapshots" / "b_0.pkl").write_bytes(b"of somebody else")
 
     def fail(agent: Agent, steps: int) -> None:
         raise GameError("no such luck")
@@ -354,103 +363,63 @@ def test_a_run_that_fails_before_its_first_step_saves_nothing(tmp_path: Path, mo
     monkeypatch.setattr(Agent, "random", fail)
     with pytest.raises(GameError):
         main.run(RUN)
-    assert contents(tmp_path / "snapshots") == {"b.1/b_0.pkl": b"of somebody else"}
-
-
-def test_another_number_of_no_ops_is_another_option(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        main.run(["--resume", "snapshots/b", "--epochs", "4", "--random_starts", "9"])
-    assert ", with another --random_starts\n" in caplog.text
-
-
-def test_more_epochs_and_another_learning_rate(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        main.run(["--resume", "snapshots/b", "--epochs", "4", "--learning_rate", "0.001"])
-    assert "Going on from snapshots/b_3.checkpoint, with another --learning_rate\n" in caplog.text
-    _, table = ended(copy)
-    assert [row["phase"] for row in table] == ["random", *["train", "test"] * 4]
-    assert (copy / "snapshots" / "b_4.checkpoint").exists()
-    assert not (copy / "snapshots" / "b_2.checkpoint").exists()
+    assert contents(folder / "snapshots") == {"b.1/b_0.pkl": b"of somebody else"}
 
 
 @pytest.mark.parametrize(
     ("word", "value"),
-    [
-        ("--game", "pong"),
-        ("--screen_width", "44"),
-        ("--frame_skip", "3"),
-        ("--history_length", "3"),
-        ("--batch_norm", "true"),
-        ("--dueling", "other"),
-    ],
+    [("learning_rate", "0.001"), ("random_starts", "9"), ("train_steps", "20"), ("train_steps", "0")],
 )
-def test_another_task_is_refused(word: str, value: str, copy: Path, straight: tuple[list[str], Path]) -> None:
-    if word == "--dueling":
-        value = "false" if word in straight[0] else "true"
-    words = [value] if word == "--game" else [word, value]
-    with pytest.raises(OptionError, match=f"{word} {value}.*does not go with --resume.* was trained with"):
-        main.run(["--resume", "snapshots/b", "--epochs", "4", *words])
+def test_more_epochs_with_another_option(word: str, value: str, copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    main.run([*RESUME, "--epochs", "4", f"--{word}", value])
+    assert f"Going on from snapshots/b_3.checkpoint, with another --{word}\n" in caplog.text
+    trained = [] if (word, value) == ("train_steps", "0") else ["train"]
+    table = rows(copy / "results" / "b.csv")
+    assert [row["phase"] for row in table] == ["random", *["train", "test"] * 3, *trained, "test"]
+    assert int(table[-1]["replay_memory_count"]) >= int(table[-2]["replay_memory_count"])
+    checkpoints = ["b_3.checkpoint", "b_4.checkpoint"] if trained else ["b_2.checkpoint", "b_3.checkpoint"]
+    assert [name for name in files(copy) if name.endswith(".checkpoint")] == checkpoints
 
 
-def test_going_on_in_another_folder_takes_the_whole_memory_along(copy: Path, straight: tuple[list[str], Path]) -> None:
+SIZES = ["--screen_width 44", "--frame_skip 3", "--history_length 3"]
+
+
+@pytest.mark.parametrize("option", ["--game pong", *SIZES, "--batch_norm true", "--dueling other", "--random_seed 77"])
+def test_another_task_is_refused(option: str, copy: Path, straight: Straight) -> None:
+    option = option.replace("other", "false" if "--dueling" in straight[0] else "true")
+    words = option.removeprefix("--game ").split()
+    with pytest.raises(OptionError, match=f"{option}.*does not go with --resume.* was trained with"):
+        main.run([*RESUME, "--epochs", "4", *words])
+
+
+def test_a_training_continued_in_another_folder_saves_its_complete_memory_there(copy: Path, straight: Straight) -> None:
     for path in copy.glob("snapshots/b_3.*"):
         path.unlink()
-    main.run(["--resume", "snapshots/b", "--save_weights_prefix", "other/b"])
-    found = read_checkpoint(copy / "other" / "b_3.checkpoint")  # whole, its chunks too
+    main.run([*RESUME, "--save_weights_prefix", "other/b"])
+    found = read_checkpoint(copy / "other" / "b_3.checkpoint")
     assert found.chunks[0].start == [0] * len(found.chunks[0].start)
     assert (copy / "other/b_3.pkl").read_bytes() == (straight[1] / "snapshots/b_3.pkl").read_bytes()
 
 
 def test_another_number_of_games_fills_the_memory_anew(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        main.run(["--resume", "snapshots/b", "--epochs", "4", "--num_envs", "2"])
+        main.run([*RESUME, "--epochs", "4", "--num_envs", "2"])
     assert "starts empty" in caplog.text
     _, table = ended(copy)
     assert [row["phase"] for row in table[-3:]] == ["random", "train", "test"]
     assert int(table[-1]["weight_updates"]) > int(table[-4]["weight_updates"])
 
 
-def test_the_row_of_a_training_that_goes_on_with_an_empty_memory_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("words", [[], ["--max_game_seconds", "0.1"]], ids=["no state", "beyond the new limit"])
+def test_new_games_do_not_continue_the_earlier_ones(
+    words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    stop_after("train", 7, monkeypatch, [*RUN, "--epochs", "1"])
-    before = (tmp_path / "results" / "b.csv").read_text()
-    main.run(["--resume", "snapshots/b", "--num_envs", "2"])
-    assert (tmp_path / "results" / "b.csv.1").read_text() == before
-    rows = (tmp_path / "results" / "b.csv").read_text().splitlines()[1:]
-    assert [row.split(",")[:3] for row in rows] == [
-        ["0", "random", "50"], ["0", "random", "50"], ["1", "train", "53"], ["1", "test", "20"],
-    ]  # fmt: skip
-
-
-def test_a_test_that_was_broken_off_comes_after_the_memory_is_filled_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    stop_after("test", 7, monkeypatch, [*RUN, "--epochs", "1"])
-    main.run(["--resume", "snapshots/b", "--num_envs", "2"])
-    rows = (tmp_path / "results" / "b.csv").read_text().splitlines()[1:]
-    assert [row.split(",")[:2] for row in rows] == [["0", "random"], ["1", "train"], ["0", "random"], ["1", "test"]]
-
-
-@pytest.mark.parametrize("train_steps", ["20", "0"])
-def test_shorter_epochs_keep_the_memory(train_steps: str, copy: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        main.run(["--resume", "snapshots/b", "--epochs", "4", "--train_steps", train_steps])
-    assert ", with another --train_steps\n" in caplog.text
-    _, table = ended(copy)
-    assert int(table[-1]["replay_memory_count"]) >= int(table[-2]["replay_memory_count"])
-
-
-def test_what_begins_anew_does_not_follow_what_was_broken_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """An environment that cannot be brought to where it was."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ALEEnvironment, "state", lambda _: None)
-    stop_after("train", 7, monkeypatch, RUN)
-    state = read_checkpoint(tmp_path / "snapshots" / "b_1.checkpoint").state
+    """The games cannot be restored, because they have no state or are longer than the new limit."""
+    if not words:
+        monkeypatch.setattr(ALEEnvironment, "state", lambda _: None)
+    stop_after("train", 7, RUN)
+    state = read_checkpoint(folder / "snapshots" / "b_1.checkpoint").state
     assert state["memory"]["ends"][0][-1] == CONTINUES
     assert state["statistics"]["scores"]
     seen: list[Any] = []
@@ -461,25 +430,8 @@ def test_what_begins_anew_does_not_follow_what_was_broken_off(
 
     monkeypatch.setattr(Agent, "train", look)
     with pytest.raises(Interrupted), caplog.at_level("INFO"):
-        main.run(["--resume", "snapshots/b"])
+        main.run([*RESUME, *words])
     assert "new games begin" in caplog.text
-    assert seen == [(TRUNCATED, {})]
-
-
-def test_a_game_longer_than_the_limit_that_is_new_does_not_reach_into_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    stop_after("train", 7, monkeypatch, RUN)
-    seen: list[Any] = []
-
-    def look(agent: Agent, _: int) -> None:
-        seen.append((agent.memory.terminals[agent.memory.added[0] - 1], dict(agent.callbacks[0]._scores)))  # type: ignore[attr-defined]
-        agent.interrupted = True
-
-    monkeypatch.setattr(Agent, "train", look)
-    with pytest.raises(Interrupted):
-        main.run(["--resume", "snapshots/b", "--max_game_seconds", "0.1"])
     assert seen == [(TRUNCATED, {})]
 
 
@@ -536,50 +488,14 @@ def test_the_last_checkpoint_is_the_one_written_last_whatever_the_times_of_the_f
     assert not caplog.records
 
 
-def test_random_moves_that_are_stopped_again_are_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for command, stored in [(RUN, 15), (["--resume", "snapshots/b"], 30), (["--resume", "snapshots/b"], 45)]:
-        stop_after("random", 15, monkeypatch, command)
+def test_random_moves_that_are_stopped_again_are_not_lost(folder: Path) -> None:
+    for command, stored in [(RUN, 15), (RESUME, 30), (RESUME, 45)]:
+        stop_after("random", 15, command)
         assert read_checkpoint(Path("snapshots/b_0.checkpoint")).chunks[-1].stop == [stored]
 
 
-def phases(folder: Path) -> list[list[str]]:
-    """Epoch, phase and steps of every row."""
-    return [row.split(",")[:3] for row in (folder / "results" / "b.csv").read_text().splitlines()[1:]]
-
-
-def test_stopped_while_the_memory_is_filled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the epochs before is lost, and the test that was due follows."""
-    monkeypatch.chdir(tmp_path)
-    begun = [["0", "random", "50"], ["1", "train", "60"], ["1", "test", "20"]]
-    stop_after("test", 7, monkeypatch, [*RUN, "--epochs", "1"])
-    stop_after("random", 10, monkeypatch, ["--resume", "snapshots/b", "--num_envs", "2"])
-    stop_after("random", 10, monkeypatch, ["--resume", "snapshots/b"])
-    main.run(["--resume", "snapshots/b"])
-    assert phases(tmp_path) == [*begun[:2], begun[0], begun[2]]
-    assert not (tmp_path / "results" / "b.csv.1").exists()
-
-
-def test_stopped_in_the_test_after_the_memory_was_filled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    stop_after("test", 7, monkeypatch, [*RUN, "--epochs", "1"])
-    stop_after("test", 8, monkeypatch, ["--resume", "snapshots/b", "--replay_size", "90"])
-    main.run(["--resume", "snapshots/b"])
-    assert phases(tmp_path)[-1] == ["1", "test", "20"]
-
-
-def test_shorter_epochs_than_the_one_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    stop_after("train", 40, monkeypatch, [*RUN, "--epochs", "1"])
-    main.run(["--resume", "snapshots/b", "--train_steps", "30"])
-    assert phases(tmp_path) == [["0", "random", "50"], ["1", "train", "40"], ["1", "test", "20"]]
-
-
-def test_stopped_between_two_phases(
-    straight: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_between_two_phases(straight: Straight, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words, expected = straight
-    monkeypatch.chdir(tmp_path)
     train_epoch = main.train_epoch
 
     def interrupt(setup: main.Setup, epoch: int) -> None:
@@ -590,12 +506,11 @@ def test_stopped_between_two_phases(
         patch.setattr(main, "train_epoch", interrupt)
         with pytest.raises(Interrupted):
             main.run(words)
-    main.run(["--resume", "snapshots/b"])
-    assert ended(tmp_path) == ended(expected)
+    main.run(RESUME)
+    assert ended(folder) == ended(expected)
 
 
-def test_new_games_of_gymnasium_are_others_than_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_new_games_of_gymnasium_are_others_than_the_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["CartPole-v1", "--environment", "gym", *RUN[1:]]
     restart, firsts = GymEnvironment.restart, []
 
@@ -604,17 +519,11 @@ def test_new_games_of_gymnasium_are_others_than_the_first(tmp_path: Path, monkey
         firsts.append(tuple(environment._observation))
 
     monkeypatch.setattr(GymEnvironment, "restart", remember)
-    stop_after("train", 20, monkeypatch, words)
+    stop_after("train", 20, words)
     before = set(firsts)
-    stop_after("train", 20, monkeypatch, ["--resume", "snapshots/b"])
+    stop_after("train", 20, RESUME)
     assert len(set(firsts)) == len(firsts)
     assert before
-
-
-def test_another_seed_is_refused(copy: Path) -> None:
-    """The draws go on as they were."""
-    with pytest.raises(OptionError, match=r"--random_seed 77 does not go with --resume: .* was trained with 5"):
-        main.run(["--resume", "snapshots/b", "--epochs", "4", "--random_seed", "77"])
 
 
 @pytest.mark.parametrize(
@@ -640,32 +549,14 @@ def test_memory_that_runs_out_is_told_in_a_line(
         assert capsys.readouterr().err == "error: there is not enough memory: buy more\n"
 
 
-@pytest.mark.parametrize("path", [".", "/"])
-def test_a_folder_is_no_training(path: str) -> None:
-    with pytest.raises(OptionError, match="name a snapshot, or a prefix such as snapshots/pong"):
-        start_where_it_stopped(Path(path))
-
-
-def test_an_epoch_too_short_to_learn_from_is_told_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_an_epoch_too_short_to_learn_from_is_told_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     main.run([*RUN, "--epochs", "1", "--random_steps", "0", "--train_steps", "6", "--test_steps", "0"])
     assert "Nothing was learned. Too few transitions for a minibatch (6)." in caplog.text
 
 
-def test_no_checkpoints_unless_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    main.run([*RUN, "--epochs", "1", "--checkpoint", "false"])
-    assert files(tmp_path) == ["b_1.pkl"]
-
-
-def test_a_full_disk_leaves_what_there_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: tuple[list[str], Path]
-) -> None:
+def test_a_full_disk_leaves_what_there_was(folder: Path, monkeypatch: pytest.MonkeyPatch, straight: Straight) -> None:
     """The disk fills up in the third epoch, just as its checkpoint is written; later there is room again."""
     words, expected = straight
-    monkeypatch.chdir(tmp_path)
     fsync, count = os.fsync, 0
 
     def full(file: int) -> None:
@@ -678,31 +569,23 @@ def test_a_full_disk_leaves_what_there_was(
         patch.setattr(os, "fsync", full)
         with pytest.raises(OutputError, match=r"b_3.* \([\d,]+ bytes\): No space left on device"):
             main.run(words)
-    assert not [name for name in files(tmp_path) if name.endswith(".tmp")]
-    main.run(["--resume", "snapshots/b"])
-    assert ended(tmp_path) == ended(expected)
+    assert not [name for name in files(folder) if name.endswith(".tmp")]
+    main.run(RESUME)
+    assert ended(folder) == ended(expected)
 
 
 # With real processes
 
 
-def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, str(MAIN), *words]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def test_kill_9_at_random_moments(straight: tuple[list[str], Path], tmp_path: Path) -> None:
+def test_kill_9_at_random_moments(straight: Straight, tmp_path: Path) -> None:
     words, expected = straight
     rng = np.random.default_rng(len(words))
     killed = 0
     for attempt in range(40):
         begun = bool(list(tmp_path.glob("snapshots/*.checkpoint")))
-        process = start(*(["--resume", "snapshots/b"] if begun else words), cwd=tmp_path)
-        assert process.stderr
-        log = ""
-        while not re.search("(Random|Train|Test)", log) and process.poll() is None:
-            log = process.stderr.readline()
+        process = start(*(RESUME if begun else words), cwd=tmp_path)
         if attempt < 8:
+            wait_for(process, "Random", "Train", "Test", "error")
             time.sleep(rng.random() * 0.2)
             process.kill()
         process.communicate()
@@ -715,40 +598,38 @@ def test_kill_9_at_random_moments(straight: tuple[list[str], Path], tmp_path: Pa
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_stopped_in_the_middle_of_an_epoch(
-    number: signal.Signals, status: int, straight: tuple[list[str], Path], tmp_path: Path
+    number: signal.Signals, status: int, straight: Straight, tmp_path: Path
 ) -> None:
     if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("these tests run under nohup")
-    words, _ = straight
-    steps = ["--train_steps", "1500", "--train_frequency", "100", "--epochs", "1"]
-    process = start(*words, *steps, cwd=tmp_path)
-    assert process.stderr
-    while "Train 1/1" not in process.stderr.readline():
-        assert process.poll() is None
+    words = [*straight[0], "--train_steps", "1500", "--train_frequency", "100", "--epochs", "1"]
+    stopped, complete = tmp_path / "stopped", tmp_path / "complete"
+    for folder in (stopped, complete):
+        folder.mkdir()
+    process = start(*words, cwd=stopped)
+    wait_for(process, "Train 1/1")
     time.sleep(0.2)
     process.send_signal(number)
-    _, log = process.communicate(timeout=60)
-    assert process.returncode == status, log
+    out, log = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, out) == (status, ""), log
     assert "Traceback" not in log
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    one, other = start("--resume", "snapshots/b", cwd=tmp_path), start(*words, *steps, cwd=whole)
-    for process in (one, other):
-        _, log = process.communicate(timeout=60)
+    assert "Interrupted: ending after this step" in log
+    assert "Saved snapshots/b_1.pkl" in log
+    facts, (random, train) = read_snapshot(stopped / "snapshots/b_1.pkl").facts, rows(stopped / "results/b.csv")
+    assert (random["phase"], train["phase"], train["epoch"], facts["epoch"]) == ("random", "train", "1", 0)
+    assert 0 < int(train["steps"]) == facts["total_train_steps"] < 1500
+    for process in (start(*RESUME, cwd=stopped), start(*words, cwd=complete)):
+        _, log = process.communicate(timeout=DEADLINE)
         assert process.returncode == 0, log
-    assert (tmp_path / "snapshots/b_1.pkl").read_bytes() == (whole / "snapshots/b_1.pkl").read_bytes()
-    for folder in (tmp_path, whole):
-        (folder / "snapshots/b_1.pkl").rename(folder / "snapshots/b_3.pkl")
-    assert ended(tmp_path)[1] == ended(whole)[1]
+    assert (stopped / "snapshots/b_1.pkl").read_bytes() == (complete / "snapshots/b_1.pkl").read_bytes()
+    assert without_times(stopped / "results/b.csv") == without_times(complete / "results/b.csv")
 
 
 def test_two_runs_of_one_name(tmp_path: Path) -> None:
     process = start(*RUN, "--train_steps", "100000", cwd=tmp_path)
-    assert process.stderr
-    while "Train 1/" not in process.stderr.readline():
-        assert process.poll() is None
+    wait_for(process, "Train 1/")
     second = start(*RUN, cwd=tmp_path)
-    out, log = second.communicate(timeout=60)
+    out, log = second.communicate(timeout=DEADLINE)
     assert (second.returncode, out) == (2, "")
     assert f"error: another run (process {process.pid}) is writing snapshots/b_*" in log
     process.kill()
@@ -796,7 +677,7 @@ def test_chunks_hold_what_is_new_and_together_all_there_is(tmp_path: Path) -> No
     for number, added in enumerate((2500, 0, 10, 1400, 5000, 300)):
         fill(memory, added, rng)
         memory.cut(0)
-        path = writer.save(number, dict(memory=memory.state()), memory)
+        path = writer.save(number, dict(memory=memory.state(), stage=("train", 1)), memory)
         found = read_checkpoint(path)
         other = make()
         restore_memory(other, found)
@@ -816,16 +697,23 @@ def test_the_chunks_of_another_timeline_are_not_overwritten(tmp_path: Path) -> N
     for seed in (1, 2):
         memory = ReplayMemory(ReplayMemoryOptions(replay_size=100), (4, 5), 8, np.random.default_rng(1))
         fill(memory, 50, np.random.default_rng(seed))
-        path = Checkpoints(str(tmp_path / "m")).save(seed, dict(memory=memory.state()), memory)
+        path = Checkpoints(str(tmp_path / "m")).save(seed, dict(memory=memory.state(), stage=("train", 1)), memory)
         names.append(read_checkpoint(path).chunks[0].name)
     assert names == ["m_50.replay", "m_51.replay"]
     assert read_checkpoint(tmp_path / "m_1.checkpoint")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"simple_dqn checkpoint 2 00000000\n{}\n", bytes(range(100, 200))])
-def test_what_is_no_checkpoint_is_said_so(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        *((content, "is damaged") for content in (b"", b"\n\n", b"simple_dqn checkpoint 2 00000000\n{}\n", b"d" * 100)),
+        (b"simple_dqn checkpoint 2 %08x\n{}\n" % zlib.crc32(b"{}"), "is damaged"),
+        (b"simple_dqn checkpoint 1 00000000\n{}\n", "was written by another version of this program"),
+    ],
+)
+def test_what_is_no_checkpoint_is_said_so(content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "m_1.checkpoint"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with pytest.raises(CheckpointError, match=words):
         read_checkpoint(path)
     assert checkpoints.checkpoints_of(tmp_path / "m") == [path]

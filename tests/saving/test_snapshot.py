@@ -8,8 +8,8 @@ import os
 import pickle
 import pickletools
 import random
+import re
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,8 @@ def small() -> Snapshot:
         Layer("BatchNorm", {}, dict(beta=n, gamma=n + 1, gmean=n + 2, gvar=n + 3), [[n + 4], [n + 5]]),
         Layer("Linear", {"nout": 3}, {"W": w.T.copy()}, [w.T + 1]),
     ]
-    facts = {
-        "game": "pöng",
-        "epoch": 3,
-        "options": {"big": 2**70, "rate": 0.1, "none": None, "on": True, "l": [1, "a"]},
-    }
-    return Snapshot(layers, (4, 84, 84), facts)
+    options = {"big": 2**70, "rate": 0.1, "none": None, "on": True, "l": [1, "a"]}
+    return Snapshot(layers, (4, 84, 84), {"game": "pöng", "epoch": 3, "options": options})
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -171,22 +167,12 @@ def test_files_of_2015_with_batch_norm_load(tmp_path: Path) -> None:
     layers = of_2015(np.random.default_rng(1), batch_norm=True)
     (tmp_path / "x.prm").write_bytes(as_python_2(plain_bytes({"layer_params_states": layers})))
     read = read_snapshot(tmp_path / "x.prm").layers
-    assert [layer.type[:4] for layer in read] == [
-        "Conv",
-        "Batc",
-        "Conv",
-        "Batc",
-        "Conv",
-        "Batc",
-        "Line",
-        "Batc",
-        "Line",
-    ]
+    assert [layer.type for layer in read] == ["Convolution", "BatchNorm"] * 3 + ["Linear", "BatchNorm", "Linear"]
     network = make_network(batch_norm=True)
     network.load_layers(read, "x.prm")
-    for own, (beta, gamma, mean, var) in zip(network.layers()[1::2], (x["params"] for x in layers[1::2]), strict=True):
-        expected = dict(beta=beta, gamma=gamma, gmean=mean, gvar=var)
-        assert all(np.array_equal(own.params[key], expected[key]) for key in expected)
+    for layer, described in zip(network.layers()[1::2], layers[1::2], strict=True):
+        for name, array in zip(("beta", "gamma", "gmean", "gvar"), described["params"], strict=True):
+            assert np.array_equal(layer.params[name], array)
 
 
 @pytest.mark.parametrize("layers", [[], 3, [None], [{"params": [1, 2]}], {"W": 1}])
@@ -194,27 +180,6 @@ def test_damaged_files_of_2015_get_one_clear_line(tmp_path: Path, layers: Any) -
     (tmp_path / "x.prm").write_bytes(plain_bytes({"layer_params_states": layers}))
     with pytest.raises(SnapshotError, match=r"x\.prm (is not a snapshot: it holds no Neon model|does not fit)"):
         make_network().load_layers(read_snapshot(tmp_path / "x.prm").layers, "x.prm")
-
-
-NESTED = b")" + b"2\x86" * 60  # a tuple of two of the tuple before, and so on: to hash it takes 2^60 steps
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (b"\x80\x02}" + NESTED + b"Ns.", "a key that is neither a name nor a number"),
-        (b"\x80\x02}(" + NESTED + b"Nu.", "a key that is neither a name nor a number"),
-        (b"\x80\x02(" + NESTED + b"Nd.", "a key that is neither a name nor a number"),
-        (b"\x80\x02Nr\xff\xff\xff\x0f.", "no Neon model"),  # a memo of 2^28 places
-        (b"\x80\x04\x8f(" + NESTED + b"\x90.", "damaged"),  # a set
-        (b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".", "damaged"),  # an array of 2^40 bytes
-    ],
-)
-def test_a_small_file_that_would_take_all_time_or_memory(tmp_path: Path, content: bytes, why: str) -> None:
-    path = tmp_path / "evil.pkl"
-    path.write_bytes(content)
-    with pytest.raises(SnapshotError, match=why):
-        read_snapshot(path)
 
 
 def test_a_network_of_few_layers_fits_its_own_snapshot() -> None:
@@ -268,43 +233,56 @@ def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path: Path, function: 
     assert not target.exists()
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"\x80\x02cnumpy\ndtype\n(U\x02O8tR.",  # an array of objects
-        b"\x80\x02c_codecs\nencode\n(X\x01\x00\x00\x00aX\x03\x00\x00\x00zlbtR.",  # another codec
-        b"\x80\x02cbuiltins\neval\n.",
-        b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93.",
-        b"\x80\x02\x82\x01.",  # a registered extension
-    ],
-)
-def test_what_no_snapshot_needs_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "evil.pkl").write_bytes(content)
-    with pytest.raises(SnapshotError, match="is not a snapshot"):
-        read_snapshot(tmp_path / "evil.pkl")
+def endless() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
 
 
-def test_damaged_and_foreign_files_get_one_clear_line(tmp_path: Path) -> None:
-    write_snapshot(tmp_path / "whole.pkl", small())
-    whole = (tmp_path / "whole.pkl").read_bytes()
-    noise = random.Random(1).randbytes(5000)
-    foreign = [b"", b"hello", b"\x89PNG\r\n", pickle.dumps([1, 2]), pickle.dumps({"model": 3}), noise]
-    truncated = [whole[:n] for n in (1, 2, 10, 100, len(whole) // 2, len(whole) - 1)]
-    for content in foreign + truncated:
-        (tmp_path / "x.pkl").write_bytes(content)
-        with pytest.raises(SnapshotError) as error:
-            read_snapshot(tmp_path / "x.pkl")
-        assert "\n" not in str(error.value)
-        assert "x.pkl is not a snapshot" in str(error.value)
-
-
-def test_what_is_shared_is_gone_through_once(tmp_path: Path) -> None:
-    nested: Any = 1
+def shared() -> list[Any]:
+    """A list of two of a list of two and so on: it has 2^60 items, but few different ones."""
+    value: list[Any] = []
     for _ in range(60):
-        nested = [nested, nested]
-    (tmp_path / "x.pkl").write_bytes(pickle.dumps(nested, protocol=2))
-    with pytest.raises(SnapshotError, match="it holds no Neon model"):
+        value = [value, value]
+    return value
+
+
+NESTED = b")" + b"2\x86" * 60  # a tuple of two of the tuple before, and so on: to hash it takes 2^60 steps
+WHOLE = plain_bytes({"model": {"config": {"layers": []}}, "text": "x" * 200})
+ENDS_EARLY = "a damaged one: it ends early, or its content was changed"
+FOREIGN = [
+    *((WHOLE[:n], ENDS_EARLY) for n in (1, 2, 10, 100, len(WHOLE) // 2, len(WHOLE) - 1)),
+    (bytes(len(WHOLE)), ENDS_EARLY),
+    (WHOLE[:2] + b"\xff" + WHOLE[3:], ENDS_EARLY),
+    (random.Random(1).randbytes(5000), ENDS_EARLY),
+    (pickle.dumps([1, 2]), "it holds no Neon model"),
+    (pickle.dumps({"model": 3}), "it holds no Neon model"),
+    (pickle.dumps(endless()), "damaged"),
+    (pickle.dumps(shared(), protocol=2), "it holds no Neon model"),
+    (b"\x80\x02" + b"]" * 100000 + b"a" * 99999 + b".", "damaged"),  # deep
+    (b"\x80\x02X\xff\xff\xff\xff.", "damaged"),  # a string of 4 GB
+    (b"\x80\x02t.", "damaged"),  # a tuple of nothing
+    (b"\x80\x02Nr\xff\xff\xff\x0f.", "it holds no Neon model"),  # a memo of 2^28 places
+    (b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".", "damaged"),  # an array of 2^40 bytes
+    (b"\x80\x02}" + NESTED + b"Ns.", "a key that is neither a name nor a number"),
+    (b"\x80\x02}(" + NESTED + b"Nu.", "a key that is neither a name nor a number"),
+    (b"\x80\x02(" + NESTED + b"Nd.", "a key that is neither a name nor a number"),
+    (b"\x80\x04\x8f(" + NESTED + b"\x90.", "damaged"),  # a set
+    (b"\x80\x02cnumpy\ndtype\n(U\x02O8tR.", "it holds an array of 'O8', and only numbers are allowed"),
+    (b"\x80\x02c_codecs\nencode\n(X\x01\x00\x00\x00aX\x03\x00\x00\x00zlbtR.", "it wants the codec 'zlb'"),
+    (b"\x80\x02cbuiltins\neval\n.", "it wants to run builtins.eval"),
+    (b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93.", "it wants to run builtins.exec"),
+    (b"\x80\x02\x82\x01.", "damaged"),  # a registered extension
+    (plain_bytes({"a": np.zeros(3)}).replace(b"\n", b"\r\n"), "its line ends were changed on the way: copy the file"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), FOREIGN, ids=lambda value: repr(value)[:40])
+def test_damaged_foreign_and_hostile_files_get_one_clear_line(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "x.pkl").write_bytes(content)
+    with pytest.raises(SnapshotError, match=rf"x\.pkl is not a snapshot.*{re.escape(words)}") as error:
         read_snapshot(tmp_path / "x.pkl")
+    assert "\n" not in str(error.value)
 
 
 def test_flipped_bytes_never_do_worse_than_an_error(tmp_path: Path) -> None:
@@ -342,14 +320,6 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         write_snapshot(path, small())
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["x.pkl"]
-
-
-def test_reading_a_snapshot_does_not_need_torch() -> None:
-    code = "import sys, simple_dqn.saving.snapshot; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": "src"}, cwd=SRC.parent)
-
-
-SRC = Path(__file__).resolve().parents[2] / "src"
 
 
 def torch_file(**how: Any) -> bytes:
@@ -393,22 +363,3 @@ def test_the_error_says_what_a_file_is_instead_of_a_snapshot(content: bytes, kin
     with pytest.raises(SnapshotError, match=rf"x\.pkl is not a snapshot: it is {kind}") as caught:
         read_snapshot(path)
     assert "Error" not in str(caught.value)
-
-
-@pytest.mark.parametrize("damage", ["cut", "zeros", "unknown opcode"])
-def test_damage_of_a_snapshot_is_described(damage: str, tmp_path: Path) -> None:
-    path = tmp_path / "x.pkl"
-    write_snapshot(path, small())
-    content = path.read_bytes()
-    half = len(content) // 2
-    changed = {"cut": content[:half], "zeros": bytes(half), "unknown opcode": content[:2] + b"\xff" + content[3:]}
-    path.write_bytes(changed[damage])
-    with pytest.raises(SnapshotError, match=r"x\.pkl is not a snapshot, or a damaged one: it ends early"):
-        read_snapshot(path)
-
-
-def test_changed_line_ends_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "x.pkl"
-    path.write_bytes(plain_bytes({"a": np.zeros(3)}).replace(b"\n", b"\r\n"))
-    with pytest.raises(SnapshotError, match="its line ends were changed on the way: copy the file again, as binary"):
-        read_snapshot(path)

@@ -82,15 +82,9 @@ def test_paths_are_short_below_the_current_folder(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("word", "words"),
     [
-        (
-            "nosuchgame",
-            "nosuchgame: in snapshots are breakout, breakout_slow, breakout_slow_1; this program ships ",
-        ),
+        ("nosuchgame", "nosuchgame: in snapshots are breakout, breakout_slow, breakout_slow_1; this program ships "),
         ("snapshots", "snapshots is a folder, not a snapshot: in snapshots are breakout, "),
-        (
-            "snapshots/pong",
-            "there is no snapshot snapshots/pong: in snapshots are breakout_10.pkl, ",
-        ),  # no other folder
+        ("snapshots/pong", "there is no snapshot snapshots/pong: in snapshots are breakout_10.pkl, "),
         ("snapshots/pong_31.pkl", "; .*/snapshots/pretrained/pong_31.pkl ships with this program"),
         ("pong_32.pkl", "there is no snapshot pong_32.pkl"),
         ("other/folder", r"other/folder is a folder, not a snapshot: in other/folder are pong_1.pkl"),
@@ -101,17 +95,18 @@ def test_an_unknown_name_gets_the_list_of_names(word: str, words: str, folder: P
         find_snapshot(Path(word))
 
 
-def test_resuming_a_folder_lists_its_snapshots(folder: Path) -> None:
-    with pytest.raises(
-        OptionError, match=r"--resume snapshots is a folder, not a snapshot: in snapshots are breakout_10.pkl, "
-    ):
-        start_where_it_stopped(Path("snapshots/"))
-
-
-def test_resuming_an_unknown_name_lists_the_names_of_trainings(folder: Path) -> None:
-    words = r"no snapshots seaquest_1.pkl and so on: in snapshots are breakout, breakout_slow, breakout_slow_1$"
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("snapshots/", "--resume snapshots is a folder, not a snapshot: in snapshots are breakout_10.pkl, "),
+        ("seaquest", r"no snapshots seaquest_1.pkl .*: in snapshots are breakout, breakout_slow, breakout_slow_1$"),
+        (".", "--resume .: name a snapshot, or a prefix such as snapshots/pong"),
+        ("/", "--resume /: name a snapshot, or a prefix such as snapshots/pong"),
+    ],
+)
+def test_resuming_what_is_no_training_lists_the_trainings(word: str, words: str, folder: Path) -> None:
     with pytest.raises(OptionError, match=words):
-        start_where_it_stopped(Path("seaquest"))
+        start_where_it_stopped(Path(word))
 
 
 def test_an_ambiguous_name_is_refused(folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simple_dqn.errors import OutputError, reason
-from simple_dqn.saving.files import require_writable, write_whole
+from simple_dqn.saving.files import replace_file, require_writable
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class CSVFile:
             if not complete:
                 self.copy = _copy_aside(path, number)
         self.total_time = float(self.kept[-1]["total_time"]) if self.kept else 0.0  # seconds
-        write_whole(path, "".join(map(_line, [self._columns, *(row.values() for row in self.kept)])).encode())
+        replace_file(path, "".join(map(_line, [self._columns, *(row.values() for row in self.kept)])).encode())
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row, or nothing if it cannot be written completely.
@@ -179,7 +179,7 @@ def _moment(row: Row) -> tuple[int, int]:
 def _copy_aside(path: Path, number: int) -> Path:
     while (copy := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
-    write_whole(copy, path.read_bytes())
+    replace_file(copy, path.read_bytes())
     logger.info("The earlier statistics of %s are in %s now", path, copy)
     return copy
 

@@ -17,7 +17,7 @@ from simple_dqn.reports.atari_scores import REFERENCE_SCORES
 from simple_dqn.reports.curves import AXES, FRAME_SKIP, GROUPINGS, Group, frames_per_step, game_of_file, grouped, run_of
 from simple_dqn.reports.figure import FORMATS, MAX_PIXELS, FigureSpec, picture
 from simple_dqn.reports.table import RENAMED, NoRows, read_table
-from simple_dqn.saving.files import require_writable, ships, write_whole
+from simple_dqn.saving.files import replace_file, require_writable, ships
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def plot(o: PlotOptions) -> None:
     spec = FigureSpec(o.field_names, o.x, x_label, o.smooth, o.reference_scores, o.theme)
     dpi = o.dpi or (_DPI if len(paths) == 1 else _DPI_OF_SEVERAL)
     kind = o.picture.suffix[1:].lower()
-    write_whole(o.picture, picture(groups, spec, kind, o.figure_width, o.figure_height, dpi))
+    replace_file(o.picture, picture(groups, spec, kind, o.figure_width, o.figure_height, dpi))
     logger.info("The curves are in %s", o.picture)
 
 

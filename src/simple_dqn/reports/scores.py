@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from simple_dqn.agent import Callback, Step
-from simple_dqn.saving.files import write_whole
+from simple_dqn.saving.files import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +102,8 @@ def write_scores(folder: Path, games: Sequence[Game]) -> None:
         OutputError: a file could not be written.
     """
     rows = ["game,score,steps", *(f"{i},{shortest(game.score)},{game.steps}" for i, game in enumerate(games, 1))]
-    write_whole(folder / "scores.csv", ("\n".join(rows) + "\n").encode())
+    replace_file(folder / "scores.csv", ("\n".join(rows) + "\n").encode())
     scores = [game.score for game in games]
     figures = {name: f(scores) for name, f in _FIGURES.items() if len(scores) > (name == "sd")}
     content = {"games": [game._asdict() for game in games], **figures}
-    write_whole(folder / "scores.json", (json.dumps(content, indent=1) + "\n").encode())
+    replace_file(folder / "scores.json", (json.dumps(content, indent=1) + "\n").encode())

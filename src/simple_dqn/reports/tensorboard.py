@@ -12,7 +12,7 @@ from typing import Any
 from simple_dqn.agent import Callback
 from simple_dqn.errors import OptionError, OutputError, reason
 from simple_dqn.reports.csv_file import CSVFile, Row
-from simple_dqn.saving.files import require_writable, write_whole
+from simple_dqn.saving.files import replace_file, require_writable
 from simple_dqn.statistics import COLUMNS, Statistics
 
 
@@ -42,7 +42,7 @@ class TensorBoard(Callback):
         # A TensorBoard that is open drops the points of the older files when it reads this.
         start = Event(wall_time=began, step=0, session_log=SessionLog(status=SessionLog.START))
         rows = [_event(row, began + float(row["total_time"])) for row in csv.kept]
-        write_whole(self._path, _records(head, start, *rows))
+        replace_file(self._path, _records(head, start, *rows))
         for path in older:
             path.unlink()
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -24,13 +25,12 @@ import zstandard
 from simple_dqn.errors import CheckpointError, OutputError, SnapshotError, reason
 from simple_dqn.machine import num_cores
 from simple_dqn.replay_memory import ReplayMemory
-from simple_dqn.saving.files import write_whole
+from simple_dqn.saving.files import replace_file
 from simple_dqn.saving.snapshot import plain_bytes, plain_value
 
 _KIND = "simple_dqn checkpoint"
-_MAGIC = f"{_KIND} 2"  # and the version of what is in it
+_MAGIC = f"{_KIND} 2"  # with the version of the format
 _LEVEL = 3  # of compression
-_DAMAGED = 2**62
 
 
 class Chunk(NamedTuple):
@@ -38,33 +38,35 @@ class Chunk(NamedTuple):
 
     name: str
     start: list[int]  # number of transitions added to each lane before this chunk
-    stop: list[int]  # and up to its end
+    stop: list[int]  # the same at its end
     length: int  # bytes
     sha256: str
 
 
+class _Header(NamedTuple):
+    """What stands before the payload of a checkpoint."""
+
+    length: int  # of the payload, bytes
+    sha256: str
+    chunks: list[Chunk]
+    serial: int  # larger in later checkpoints. Copies of a file may lose its time, and equal runs write equal files
+
+
 class Checkpoint(NamedTuple):
-    """A checkpoint that was found whole, its chunks too."""
+    """A checkpoint, complete with all its chunks."""
 
     path: Path
     state: dict[str, Any]
     chunks: list[Chunk]
-
-    @property
-    def due(self) -> tuple[str, int]:
-        """The next phase and its epoch. During random moves: the phase that follows them."""
-        phase, epoch = self.state["stage"]
-        if phase == "random":  # because old checkpoints do not contain the phase after it
-            phase, epoch = self.state.get("then", ("train", self.state["facts"]["epoch"] + 1))
-        return phase, epoch
+    due: tuple[str, int]  # the next phase and its epoch. During random moves: the phase that follows them
 
 
 class Checkpoints:
-    """Writes the checkpoints of a training and keeps those of the last two epochs.
+    """Write the checkpoints of a training and keep those of the last two epochs.
 
     Args:
         prefix: their path, up to the epoch's number.
-        chunks: those of the checkpoint that the training goes on from.
+        chunks: those of the checkpoint from which the training continues.
     """
 
     def __init__(self, prefix: str, chunks: Sequence[Chunk] = ()) -> None:
@@ -72,24 +74,22 @@ class Checkpoints:
         self._chunks = list(chunks)
 
     def save(self, number: int, state: dict[str, Any], memory: ReplayMemory) -> Path:
-        """Writes the checkpoint of epoch `number`: first what is new in `memory`, then `state`.
+        """Write the checkpoint of epoch `number`: first the new transitions of `memory`, then `state`.
 
         Raises:
-            OutputError: it could not be written; those before are whole.
+            OutputError: it could not be written. Earlier checkpoints remain valid.
         """
         start = self._chunks[-1].stop if self._chunks else [0] * len(memory.added)
         if memory.added.tolist() != start:
             self._chunks.append(self._write_chunk(memory, start))
-        gone = memory.added - memory.counts  # overwritten since
-        self._chunks = [chunk for chunk in self._chunks if (chunk.stop > gone).any()]
+        overwritten = memory.added - memory.counts
+        self._chunks = [chunk for chunk in self._chunks if (chunk.stop > overwritten).any()]
         payload = zstandard.ZstdCompressor(level=_LEVEL).compress(plain_bytes(state))
-        # A serial number, because copies of a file may lose its time, and equal runs must write equal files.
-        serials = [_serial(path) for path in files_of(self._prefix, "checkpoint")]
-        serial = max((known for known in serials if known < _DAMAGED), default=0) + 1
-        header = dict(length=len(payload), sha256=_sha256(payload), chunks=self._chunks, serial=serial)
-        line = json.dumps(header).encode()
+        headers = map(_valid_header, files_of(self._prefix, "checkpoint"))
+        serial = max((header.serial for header in headers if header), default=0) + 1
+        line = json.dumps(_Header(len(payload), _sha256(payload), self._chunks, serial)._asdict()).encode()
         path = Path(f"{self._prefix}_{number}.checkpoint")
-        write_whole(path, b"%s %08x\n%s\n%s" % (_MAGIC.encode(), zlib.crc32(line), line, payload))
+        replace_file(path, b"%s %08x\n%s\n%s" % (_MAGIC.encode(), zlib.crc32(line), line, payload))
         self._tidy(number)
         return path
 
@@ -100,11 +100,11 @@ class Checkpoints:
             for array in memory.transitions(lane, part):
                 content += compressor.compress(np.ascontiguousarray(array).data.cast("B"))
         content += compressor.flush()
-        number, taken = sum(stop), self._needed()
-        while f"{self._prefix.name}_{number}.replay" in taken:  # by an earlier training of this name
+        number, needed = sum(stop), _chunk_names(files_of(self._prefix, "checkpoint"))
+        while f"{self._prefix.name}_{number}.replay" in needed:  # by an earlier training of this name
             number += 1
         path = Path(f"{self._prefix}_{number}.replay")
-        write_whole(path, content)
+        replace_file(path, content)
         return Chunk(path.name, list(start), stop, len(content), _sha256(content))
 
     def _tidy(self, number: int) -> None:
@@ -112,18 +112,14 @@ class Checkpoints:
         for path in checkpoints_of(self._prefix):
             if number_of(path) < number - 1:
                 path.unlink(missing_ok=True)
-        needed = self._needed()
+        needed = _chunk_names(files_of(self._prefix, "checkpoint"))
         for path in files_of(self._prefix, "replay"):
             if path.name not in needed:
                 path.unlink(missing_ok=True)
 
-    def _needed(self) -> set[str]:
-        """The chunks that a checkpoint has."""
-        return {chunk.name for path in checkpoints_of(self._prefix) for chunk in _chunks_of(path)}
-
 
 def set_aside(prefix: Path, folder: Path, after: int) -> list[Path]:
-    """Moves what an earlier run saved under `prefix` after epoch `after` into `folder`; returns what moved.
+    """Move what an earlier run saved under `prefix` after epoch `after` into `folder`. Return what moved.
 
     Links all files before it removes the first one. So a move that is interrupted leaves the run complete in one of the
     two places.
@@ -134,11 +130,11 @@ def set_aside(prefix: Path, folder: Path, after: int) -> list[Path]:
     snapshots = [path for kind in ("pkl", "prm") for path in files_of(prefix, kind) if number_of(path) > after]
     found = checkpoints_of(prefix)
     gone = [path for path in found if number_of(path) > after]
-    kept = {chunk.name for path in found if path not in gone for chunk in _chunks_of(path)}
+    kept = _chunk_names(path for path in found if path not in gone)
     chunks = [path for path in files_of(prefix, "replay") if path.name not in kept]
     best = [best_of(prefix)] if best_of(prefix).is_file() and (snapshots or gone or after < 0) else []
     moved = [*sorted(snapshots, key=number_of), *best, *gone, *chunks]
-    shared = {chunk.name for path in gone for chunk in _chunks_of(path)} & kept
+    shared = _chunk_names(gone) & kept
     try:
         if moved:
             folder.mkdir()
@@ -163,45 +159,47 @@ def _link(path: Path, target: Path) -> None:
 
 
 def restore_memory(memory: ReplayMemory, checkpoint: Checkpoint) -> None:
-    """Puts back the transitions of a checkpoint that `read_checkpoint` found whole, and the rest of its state."""
+    """Put the transitions of a checkpoint and the rest of the memory's state back into `memory`."""
     memory.restore(checkpoint.state["memory"])
     for chunk in checkpoint.chunks:
         with (checkpoint.path.parent / chunk.name).open("rb") as file:
             reader = zstandard.ZstdDecompressor().stream_reader(file)
             for lane, part in _parts(memory, chunk.start, chunk.stop):
-                kinds = memory.transitions(lane, part[:1])
-                arrays = [np.empty((len(part), *kind.shape[1:]), kind.dtype) for kind in kinds]
-                for array in arrays:
-                    _fill(array.data.cast("B"), reader)
+                arrays = []
+                for kind in memory.transitions(lane, part[:1]):
+                    shape = (len(part), *kind.shape[1:])
+                    content = bytearray(reader.read(math.prod(shape) * kind.itemsize))  # writable, for PyTorch
+                    arrays.append(np.frombuffer(content, kind.dtype).reshape(shape))
                 memory.set_transitions(lane, part, arrays)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint and makes sure that it and its chunks are whole.
+    """Read a checkpoint and check that it and its chunks are complete.
 
     Raises:
-        CheckpointError: one of them is missing or damaged; the message names it.
+        CheckpointError: one of them is missing or damaged. The message names it.
     """
     with _reading(path) as file:
-        header = _header(path, file)
+        header = _read_header(path, file)
         payload = file.read()
-    _require_whole(path, payload, header["length"], header["sha256"])
+    _require_intact(path, payload, header.length, header.sha256)
     try:
         state = plain_value(zstandard.ZstdDecompressor().decompress(payload))
-    except (zstandard.ZstdError, SnapshotError) as error:
+        phase, epoch = state["then" if state["stage"][0] == "random" else "stage"]
+    except (zstandard.ZstdError, SnapshotError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
-    chunks = [Chunk(*chunk) for chunk in header["chunks"]]
-    for chunk in chunks:
+    for chunk in header.chunks:
         with _reading(path.parent / chunk.name) as file:
-            _require_whole(path.parent / chunk.name, file.read(), chunk.length, chunk.sha256)
-    return Checkpoint(path, state, chunks)
+            _require_intact(path.parent / chunk.name, file.read(), chunk.length, chunk.sha256)
+    return Checkpoint(path, state, header.chunks, (phase, epoch))
 
 
 def checkpoints_of(prefix: Path) -> list[Path]:
-    """The checkpoints of a training, the one written last first."""
+    """The checkpoints of a training, from the last one to the first. Damaged ones come before, to be reported."""
 
-    def age(path: Path) -> tuple[int, int, int]:
-        return _serial(path), path.stat().st_mtime_ns, number_of(path)
+    def age(path: Path) -> tuple[float, int, int]:
+        header = _valid_header(path)
+        return header.serial if header else math.inf, path.stat().st_mtime_ns, number_of(path)
 
     return sorted(files_of(prefix, "checkpoint"), key=age, reverse=True)
 
@@ -237,41 +235,32 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
         raise CheckpointError(f"cannot read {path}: {reason(error)}") from None
 
 
-def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
-    """What stands before the payload: its length and checksum, and the chunks."""
+def _read_header(path: Path, file: BinaryIO) -> _Header:
     first, line = file.readline(64), file.readline()
     if first.startswith(f"{_KIND} ".encode()) and not first.startswith(f"{_MAGIC} ".encode()):
         raise CheckpointError(f"{path} was written by another version of this program, and cannot be resumed")
     try:
         if first.decode() != f"{_MAGIC} {zlib.crc32(line[:-1]):08x}\n":
             raise ValueError
-        header: dict[str, Any] = json.loads(line)
-    except ValueError:
+        header = _Header(**json.loads(line))
+        return header._replace(chunks=[Chunk(*chunk) for chunk in header.chunks])
+    except (ValueError, TypeError):
         raise CheckpointError(f"{path} is damaged: its beginning is not a checkpoint's") from None
-    return header
 
 
-def _serial(path: Path) -> int:
-    """Return the serial number of a checkpoint. Later checkpoints have larger numbers.
-
-    Old checkpoints have 0. Damaged ones have the largest number, so that they are tried first and reported.
-    """
+def _valid_header(path: Path) -> _Header | None:
     try:
         with _reading(path) as file:
-            return int(_header(path, file).get("serial", 0))
+            return _read_header(path, file)
     except CheckpointError:
-        return _DAMAGED
+        return None
 
 
-def _chunks_of(path: Path) -> list[Chunk]:
-    try:
-        with _reading(path) as file:
-            return [Chunk(*chunk) for chunk in _header(path, file)["chunks"]]
-    except CheckpointError:
-        return []
+def _chunk_names(checkpoints: Iterable[Path]) -> set[str]:
+    return {chunk.name for header in map(_valid_header, checkpoints) if header for chunk in header.chunks}
 
 
-def _require_whole(path: Path, content: bytes, length: int, sha256: str) -> None:
+def _require_intact(path: Path, content: bytes, length: int, sha256: str) -> None:
     if len(content) != length or _sha256(content) != sha256:
         raise CheckpointError(f"{path} is damaged: it does not hold what was written")
 
@@ -281,14 +270,6 @@ def _parts(memory: ReplayMemory, start: Sequence[int], stop: Sequence[int]) -> I
     for lane, (first, last) in enumerate(zip(start, stop, strict=True)):
         for begin in range(max(first, last - memory.lane_size), last, 1024):
             yield lane, range(begin, min(begin + 1024, last))
-
-
-def _fill(view: memoryview, reader: Any) -> None:
-    while len(view):
-        count = reader.readinto(view)
-        if not count:
-            raise CheckpointError("a chunk of the replay memory is shorter than it should be")
-        view = view[count:]
 
 
 def _sha256(content: bytes | bytearray) -> str:

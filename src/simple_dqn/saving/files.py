@@ -1,8 +1,9 @@
-"""Files that are whole or not there: nothing of the user's is lost or half-written."""
+"""Files are written completely or not at all: nothing of the user's is lost or half-written."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import re
@@ -18,52 +19,53 @@ ROOT = Path(__file__).resolve().parents[3]
 PRETRAINED = "pretrained"  # the folders in snapshots/, results/ and videos/ with what ships
 
 
-def write_whole(path: Path, content: bytes | bytearray) -> None:
-    """Replaces `path` by `content` in one go: written beside it, flushed to the disk, then renamed.
+def replace_file(path: Path, content: bytes | bytearray) -> None:
+    """Replace the content of `path` in one step.
 
     Raises:
-        OutputError: it could not be written; what was there before still is.
+        OutputError: it could not be written. The earlier content remains.
     """
-    growing = None
     try:
         growing = GrowingFile(path)
-        growing.file.write(content)
-        growing.complete()
+        try:
+            growing.file.write(content)
+            growing.complete()
+        finally:
+            growing.discard()
     except OSError as error:
         raise OutputError(f"cannot write {path} ({len(content):,} bytes): {reason(error)}") from error
-    finally:
-        if growing:
-            growing.discard()
 
 
 class GrowingFile:
-    """A file that grows beside `path`, and takes its place once it is complete.
+    """A file that grows beside `path` and replaces it when it is complete.
 
     Attributes:
         file: to write to, binary.
         temporary: path of the unfinished file, for programs that write by path.
 
     Raises:
-        OSError: it cannot be made; `complete` too raises it.
+        OSError: it cannot be made. `complete` also raises it.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path = path.resolve()  # a link stays one
+        self._path = path = path.resolve()  # because a link must remain a link
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, self.temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         self.file = os.fdopen(handle, "wb")
 
     def complete(self) -> None:
-        """Replaces what was at the path before."""
+        """Flush the file to the disk and move it to its path."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
-        os.chmod(self.temporary, 0o666 & ~_umask())  # because only the user can read a file of mkstemp
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(self.temporary, 0o666 & ~mask)  # because only the user can read a file of mkstemp
         os.replace(self.temporary, self._path)
 
     def discard(self) -> None:
-        """Forgets it, unless it is complete."""
-        with contextlib.suppress(OSError):  # a full disk, once more
+        """Remove the file, unless it is complete."""
+        with contextlib.suppress(OSError):  # because the disk may be full
             self.file.close()
         Path(self.temporary).unlink(missing_ok=True)
 
@@ -72,8 +74,7 @@ def require_writable(path: Path) -> None:
     """Check now that `path` can be written, because an error after hours of training is too late.
 
     Raises:
-        OutputError: its folder cannot be made or written to, or `path` itself is a folder or device. The check
-            leaves no file or folder behind.
+        OutputError: its folder cannot be made or written to, or `path` itself is a folder or device.
     """
     try:
         if ships(path):
@@ -82,7 +83,7 @@ def require_writable(path: Path) -> None:
             raise IsADirectoryError("it is a folder, name a file")
         if path.exists() and not path.is_file():  # /dev/null must not become a file
             raise OSError("it is no regular file")
-        folder = next(folder for folder in path.absolute().parents if folder.exists())  # others will be made in it
+        folder = next(folder for folder in path.absolute().parents if folder.exists())  # the others are made later
         with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".tmp", dir=folder) as file:
             file.write(b"\0")
         if path.exists() and not os.access(path, os.W_OK):
@@ -97,12 +98,12 @@ def ships(path: Path) -> bool:
 
 
 def here(path: Path) -> Path:
-    """`path` relative to the current folder, if it lies below that."""
+    """Return `path` relative to the current folder if it lies below that."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def free_number(*paths: str | None) -> int:
-    """The smallest number from 1 on for which PATH.number exists for none of `paths`."""
+    """Return the smallest number from 1 on for which PATH.number exists for none of `paths`."""
     given = [path for path in paths if path]
     return next(n for n in itertools.count(1) if not any(os.path.lexists(f"{path}.{n}") for path in given))
 
@@ -114,16 +115,10 @@ def clear_away(folder: Path, pattern: str, untouched: float = 3600) -> None:
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 class Lock:
-    """A lock: no other run can write files of this `prefix`, until `close` is called or this process ends.
+    """Keep other runs from writing files of this `prefix`, until `close` is called or this process ends.
 
-    Also clears away what a run that was killed left half-written under these names.
+    Unfinished files of this prefix, which killed runs left, are removed.
 
     Raises:
         OutputError: another run has it.
@@ -136,15 +131,13 @@ class Lock:
             self._file = self._path.open("a+")
         except OSError as error:
             raise OutputError(f"cannot write {prefix}_*: {reason(error)}") from None
-        try:
-            _lock(self._file)
-        except (BlockingIOError, PermissionError):
+        if not _locked(self._file):
             self._file.seek(0)
             owner = self._file.read().strip() or "unknown process"
             self._file.close()
             raise OutputError(
                 f"another run ({owner}) is writing {prefix}_*: wait for it, end it, or give this one a label"
-            ) from None
+            )
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()}")
         self._file.flush()
@@ -157,15 +150,12 @@ class Lock:
         self._file.close()
 
 
-def _lock(file: TextIO) -> None:
-    """Locks an open file against other processes. Does nothing if the system or its file system has no such locks."""
+def _locked(file: TextIO) -> bool:
+    """Lock an open file. Return whether no other process has it. A file system without locks never refuses."""
     try:
-        import fcntl
-
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        raise
-    except (ImportError, OSError):
-        return
-    if os.fstat(file.fileno()).st_nlink == 0:  # its owner has just removed it: the next run makes another
-        raise BlockingIOError("the lock is gone")
+        return False
+    except OSError:
+        return True
+    return os.fstat(file.fileno()).st_nlink > 0  # 0: another run has just removed the file

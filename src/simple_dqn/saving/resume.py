@@ -53,7 +53,7 @@ class Position:
         epoch_began: training steps before the epoch under way.
         under_way: whether the first phase has begun.
         broken_off: the statistics of the first phase, if a resumed run continues it.
-        facts: what the next snapshot says of itself.
+        facts: what the next snapshot records, such as options and scores.
     """
 
     left: list[Phase]
@@ -93,20 +93,20 @@ def seeds_of(seed: int, start_epoch: int, start: Start | None) -> list[np.random
 
 
 def phases_from(phase: str, epoch: int, epochs: int) -> list[Phase]:
-    """The train and test phases from one of them on. Each epoch has a train phase and then a test phase."""
+    """Return the train and test phases from this one on. Each epoch has a train phase and then a test phase."""
     if phase == "test":
         return [("test", epoch), *phases_from("train", epoch + 1, epochs)]
     return [(name, n) for n in range(epoch, epochs + 1) for name in ("train", "test")]
 
 
 def transitions_to_hold(o: MainOptions, lanes: int, start: Start | None) -> int:
-    """The most transitions that a training adds to the memory, those of the checkpoint included.
+    """Return the most transitions that a training adds to the memory, with those of the checkpoint.
 
     A resumed run with the same options gets the same number as the run before, so that its memory has the same layout.
     """
     if o.play_games:
         return 0
-    random, epoch = (-(-steps // lanes) * lanes for steps in (o.random_steps, o.train_steps))  # whole rounds of games
+    random, epoch = (-(-steps // lanes) * lanes for steps in (o.random_steps, o.train_steps))  # all games step
     left = max(0, o.epochs - o.start_epoch) * epoch
     if not (start and start.checkpoint):
         return random + left
@@ -169,7 +169,7 @@ def _continue_from(checkpoint: Checkpoint, o: MainOptions, parts: Parts, positio
         if not same_games:
             state["statistics"]["scores"].clear()
         if same_number and not same_games:
-            logger.info("This environment cannot be brought to where it was: new games begin")
+            logger.info("This environment cannot restore its state: new games begin")
         parts.statistics.restore(state["statistics"], same_phase=False)
         due = phases_from(*checkpoint.due, o.epochs)
         if not same_number or not memory.fits(state["memory"]):
@@ -194,18 +194,15 @@ def _continue_from(checkpoint: Checkpoint, o: MainOptions, parts: Parts, positio
 
 
 def _changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The options, as words, that change how a training continues."""
-    return [
-        f"--{name}"
-        for name, value in now.items()
-        if name not in ("game", "epochs") and value != before.get(name, value)
-    ]
+    """Return the options, as words, whose values differ from those of the run before."""
+    changed = [name for name, value in now.items() if value != before.get(name, value)]
+    return [f"--{name}" for name in changed if name not in ("game", "epochs")]
 
 
 def actions_of(start: Start | None, options: EnvironmentOptions) -> list[str] | None:
-    """Return the names of the actions that a snapshot's network learned; None if unknown, or for another game.
+    """Return the names of the actions that a snapshot's network learned. None: unknown, or those of another game.
 
-    The emulator may have more actions today than the one that the network was trained in.
+    The network may come from an older emulator, which had fewer actions.
     """
     if not start or options.environment != "ale":
         return None

@@ -1,4 +1,4 @@
-"""The files that a training writes: snapshots, checkpoints and statistics, never mixed with those of another run."""
+"""The files of a training: snapshots, checkpoints and statistics, never mixed with those of another run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simple_dqn.reports.csv_file import CSVFile, best_test, rows_before, rows_up
 from simple_dqn.reports.scores import mean_text
 from simple_dqn.reports.tensorboard import events_of
 from simple_dqn.saving.checkpoint import Checkpoints, Chunk, best_of, number_of, prefix_of, set_aside
-from simple_dqn.saving.files import ROOT, Lock, free_number, here, ships, write_whole
+from simple_dqn.saving.files import ROOT, Lock, free_number, here, replace_file, ships
 from simple_dqn.saving.resume import Parts, Position
 from simple_dqn.saving.settings import csv_file_of
 from simple_dqn.saving.snapshot import Snapshot, write_snapshot
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 class RunFiles:
-    """Writes a run's files, and moves those of an earlier run of the same name out of the way.
+    """Write a run's files, and move those of an earlier run of the same name away.
 
     Attributes:
-        csv: the statistics; None if none are wanted.
+        csv: the statistics, or None.
 
     Args:
         o: where the files go.
@@ -63,9 +63,9 @@ class RunFiles:
         except BaseException:
             self.close()
             raise
-        chunks: list[Chunk] = []  # of the memory, which are in this run's files already
-        if start and start.checkpoint and self._prefix and parts.memory.count:
-            chunks = start.checkpoint.chunks if _same_prefix(start.path, Path(self._prefix)) else []
+        chunks: list[Chunk] = []  # of the memory, already among this run's files
+        if start and start.checkpoint and self._continues(start) and parts.memory.count:
+            chunks = start.checkpoint.chunks
         self._checkpoints = Checkpoints(self._prefix, chunks) if self._prefix and o.checkpoint else None
 
     def save(self, number: int, checkpoint: bool = True) -> None:
@@ -73,7 +73,7 @@ class RunFiles:
 
         Args:
             number: of the epoch.
-            checkpoint: False if the run broke off within a step, so that it could not be continued exactly.
+            checkpoint: False if the run ended within a step, because it could not be continued exactly.
         """
         if not self._prefix:
             return
@@ -86,7 +86,7 @@ class RunFiles:
         }
         write_snapshot(path, Snapshot(parts.network.layers(), parts.network.state_shape, facts))
         if "test_score" in facts and facts.get("best_epoch") == number:
-            write_whole(best_of(Path(self._prefix)), path.read_bytes())
+            replace_file(best_of(Path(self._prefix)), path.read_bytes())
         self._saved += [path] if path not in self._saved else []
         self._last = path
         self._saved_transitions = int(parts.memory.added.sum())
@@ -95,7 +95,7 @@ class RunFiles:
             self._checkpoints.save(number, self._state(facts), parts.memory)
 
     def save_unsaved(self, checkpoint: bool) -> None:
-        """Save what was played and learned since the last snapshot, as that of the epoch under way."""
+        """Save a snapshot of the epoch under way, if anything was played since the last one."""
         self._parts.statistics.require_finite_loss()
         if self._parts.memory.added.sum() != self._saved_transitions:
             within_epoch = self._parts.agent.total_train_steps > self._position.epoch_began
@@ -116,9 +116,13 @@ class RunFiles:
             logger.info("Continue with: %s", resume_command(self._last, self._o.csv_file))
 
     def close(self) -> None:
-        """Let another run write files of these names."""
+        """Release the lock on the files' names."""
         if self._lock:
             self._lock.close()
+
+    def _continues(self, start: Start) -> bool:
+        """Return whether this run writes the files that it starts from."""
+        return self._prefix is not None and prefix_of(start.path).resolve() == Path(self._prefix).resolve()
 
     def _state(self, facts: dict[str, Any]) -> dict[str, Any]:
         parts, position = self._parts, self._position
@@ -154,7 +158,7 @@ class RunFiles:
         o, after = self._o, self._o.start_epoch or -1
         if start and o.resume:
             after = -1  # because the files there are another run's
-            if _same_prefix(start.path, prefix):
+            if self._continues(start):
                 after = number_of(Path(o.resume))
                 if after < 0 or prefix_of(Path(o.resume)).name != prefix.name:
                     return  # because this run continues from the last epoch
@@ -169,7 +173,7 @@ class RunFiles:
         """Copy the snapshot of the best test so far, because a later epoch's copy may be in its place, or none."""
         snapshot = Path(f"{prefix}_{self._position.facts.get('best_epoch')}.pkl")
         if snapshot.is_file():
-            write_whole(best_of(prefix), snapshot.read_bytes())
+            replace_file(best_of(prefix), snapshot.read_bytes())
 
 
 def resume_command(snapshot: Path, csv_file: str | None = None) -> str:

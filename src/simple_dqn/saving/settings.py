@@ -1,11 +1,11 @@
-"""The options of a run: those of the command line, and those that its snapshot remembers."""
+"""The options of a run, from the command line and from the snapshot that it starts from."""
 
 from __future__ import annotations
 
 import logging
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -32,7 +32,7 @@ def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start
         given: the options of the command line, by name. They come before those of the snapshot.
 
     Returns:
-        The options that are not at their default, and the snapshot or checkpoint, if there is one.
+        The options that are not at their default, and the snapshot or checkpoint, if any.
 
     Raises:
         SimpleDQNError: the snapshot is missing or damaged, or does not go with the options.
@@ -51,7 +51,8 @@ def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start
         given = given | {"resume": str(named_by_epoch(Path(path)))}
     start = start_where_it_stopped(Path(given["resume"])) if resumed else start_from_weights(Path(path))
     known = _fields_by_name(groups)
-    _require_sound_facts(groups, start)
+    for invalid in _invalid_facts(groups, start.facts):
+        raise SnapshotError(f"{start.path} is damaged: invalid {invalid}")
     recorded = start.facts.get("options", {})
     unknown = [f"--{name}" for name in recorded if name not in known]
     if unknown:
@@ -70,7 +71,7 @@ def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start
 
 
 def recorded_options(groups: Groups, values: dict[str, Any]) -> dict[str, Any]:
-    """The value of each option that a snapshot remembers, by name."""
+    """Return the value of each option that a snapshot records, by name."""
     built = [(build(group, values), fields(group)) for group in groups]
     kept = {f.name: getattr(group, f.name) for group, known in built for f in known if f.metadata["kept"] != "never"}
     logger.debug("Options: %s", kept)
@@ -96,33 +97,30 @@ def _fields_by_name(groups: Groups) -> dict[str, Field[Any]]:
 
 
 def _named_after(snapshot: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """The options with file names in which {snapshot} means pong_10, for example, and {name} means pong."""
-    words = {"{snapshot}": snapshot.stem, "{name}": prefix_of(snapshot).name}
-    named = {name: str(given[name]) for name in _NAMED_AFTER_SNAPSHOT if name in given}
-    for word, text in words.items():
-        named = {name: value.replace(word, text) for name, value in named.items()}
-    return named
+    """Return the options with file names. {snapshot} in them becomes pong_10, for example, and {name} pong."""
+    name = prefix_of(snapshot).name
+    paths = {option: str(given[option]) for option in _NAMED_AFTER_SNAPSHOT if option in given}
+    return {option: path.replace("{snapshot}", snapshot.stem).replace("{name}", name) for option, path in paths.items()}
 
 
-def _require_sound_facts(groups: Groups, start: Start) -> None:
-    """Raise SnapshotError if a snapshot's facts have wrong types, because the file may come from anywhere."""
-    known = _fields_by_name(groups)
+def _invalid_facts(groups: Groups, facts: dict[str, Any]) -> Iterator[str]:
+    """Yield the facts of a snapshot that have wrong types, because the file may come from anywhere."""
+    options, actions = facts.get("options", {}), facts.get("actions", [])
+    yield from (name for name in _COUNTERS if name in facts and (type(facts[name]) is not int or facts[name] < 0))
+    if not isinstance(facts.get("best_score", 0), int | float):
+        yield "best_score"
+    if not isinstance(actions, list) or not all(isinstance(action, str) for action in actions):
+        yield "actions"
+    if not isinstance(options, dict):
+        yield "options"
+        return
     types = {name: hint for group in groups for name, hint in get_type_hints(group).items()}
-    facts, recorded = start.facts, dict[str, Any]()
-    wrong = [
-        name for name, kind in (("options", dict), ("actions", list)) if not isinstance(facts.get(name, kind()), kind)
-    ]
-    wrong += [name for name in _COUNTERS if name in facts and (type(facts[name]) is not int or facts[name] < 0)]
-    wrong += [] if isinstance(facts.get("best_score", 0), int | float) else ["best_score"]
-    if not wrong:
-        wrong += ["actions" for action in facts.get("actions", []) if not isinstance(action, str)]
-        recorded = {name: value for name, value in facts.get("options", {}).items() if name in known}
-    for name, value in recorded.items():
-        kind, choices = types[name], known[name].metadata["choices"]
-        if not isinstance(value, int | float if kind is float else kind) or (choices and value not in (*choices, None)):
-            wrong.append(f"--{name} {value!r}")
-    if wrong:
-        raise SnapshotError(f"{start.path} is damaged: invalid {wrong[0]}")
+    for name, f in _fields_by_name(groups).items():
+        if name in options:
+            value, choices, kind = options[name], f.metadata["choices"], types[name]
+            kind = int | float if kind is float else kind
+            if not isinstance(value, kind) or (choices and value not in (*choices, None)):
+                yield f"--{name} {value!r}"
 
 
 def _require_same_task(groups: Groups, start: Start, given: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from simple_dqn.errors import SnapshotError, reason
 from simple_dqn.learning.layers import NATURE, Conv, Layers, Shape, shapes_in_files
-from simple_dqn.saving.files import write_whole
+from simple_dqn.saving.files import replace_file
 
 Array = NDArray[Any]
 _FACTS = "simple_dqn"  # Neon ignores a key that it does not know
@@ -37,15 +37,15 @@ class Layer(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What a snapshot holds."""
+    """The content of a snapshot."""
 
     layers: list[Layer]
     input_shape: tuple[int, ...]  # (history, height, width)
-    facts: dict[str, Any]  # of this program; empty in files of other programs
+    facts: dict[str, Any]  # such as options and scores; empty in files of other programs
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Writes `snapshot`, whole or not at all.
+    """Write `snapshot` completely or not at all.
 
     Raises:
         OutputError: it could not be written.
@@ -68,11 +68,11 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
         },
         _FACTS: snapshot.facts,
     }
-    write_whole(path, plain_bytes(description))
+    replace_file(path, plain_bytes(description))
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Reads a snapshot that this program, the original or Neon wrote.
+    """Read a snapshot that this program, the original or Neon wrote.
 
     Raises:
         SnapshotError: the file is missing, no snapshot, damaged or hostile.
@@ -92,14 +92,13 @@ def read_snapshot(path: Path) -> Snapshot:
         description = plain_value(content)
     except SnapshotError as error:
         raise SnapshotError(f"{path} is not a snapshot, and was not loaded: {error}") from None
-    except Exception:  # a damaged pickle fails in many ways, each with an exception of its own
+    except Exception:  # a damaged pickle can raise any exception
         raise SnapshotError(
             f"{path} is not a snapshot, or a damaged one: it ends early, or its content was changed"
         ) from None
     try:
-        layers = _layers_of(description)
-        facts = description.get(_FACTS, {})
-        return Snapshot(layers, tuple(description.get("train_input_shape", ())), dict(facts))
+        input_shape, facts = tuple(description.get("train_input_shape", ())), dict(description.get(_FACTS, {}))
+        return Snapshot(_layers_of(description), input_shape, facts)
     except (KeyError, TypeError, AttributeError, ValueError, IndexError):
         raise SnapshotError(f"{path} is not a snapshot: it holds no Neon model") from None
 
@@ -122,7 +121,7 @@ _KINDS = {
 
 
 def _kind(path: Path, content: bytes) -> str:
-    """What the file is if it is certainly not a snapshot; empty if it may be one."""
+    """Return what a file is that cannot be a snapshot. Empty if it may be one."""
     if not content:
         return "empty"
     kind = next((kind for beginning, kind in _KINDS.items() if content.startswith(beginning)), "")
@@ -160,10 +159,10 @@ def _is_rom(path: Path) -> bool:
 
 
 def require_fit(found: Sequence[Layer], layers: Layers, state_shape: Shape, name: str) -> None:
-    """Check that the layers `found` in the snapshot `name` are those of a network.
+    """Check that the layers `found` in the snapshot `name` fit a network's `layers`.
 
     Raises:
-        SnapshotError: they belong to another network, and the message says what differs; or a weight is not finite.
+        SnapshotError: they belong to another network (the message says what differs), or a weight is not finite.
     """
     differences = _differences(found, shapes_in_files(layers, state_shape), state_shape)
     if differences:
@@ -175,7 +174,7 @@ def require_fit(found: Sequence[Layer], layers: Layers, state_shape: Shape, name
 def _differences(
     found: Sequence[Layer], wanted: list[tuple[str, dict[str, tuple[int, ...]]]], state_shape: Shape
 ) -> list[str]:
-    """The differences between the layers of a snapshot and the types and shapes of a network's, in the user's words."""
+    """Return in the user's words how the layers of a snapshot differ from the types and shapes that a network needs."""
     has = [layer.params["W"].shape for layer in found if "W" in layer.params]
     needs = [shapes["W"] for _, shapes in wanted if "W" in shapes]
     if len(has) != len(needs):
@@ -220,29 +219,24 @@ def _neon_layers(layers: list[Layer]) -> Iterator[dict[str, Any]]:
             config["parallelism"] = "Disabled"
             if batch_norm and not last:
                 config["bsum"] = True
-        yield {
-            "type": f"neon.layers.layer.{layer.type}",
-            "config": config,
-            "params": layer.params,
-            "states": layer.states,
-        }
+        weights = {"params": layer.params, "states": layer.states}
+        yield {"type": f"neon.layers.layer.{layer.type}", "config": config, **weights}
         if not last and layers[i + 1].type != "BatchNorm":
-            transform = {
-                "type": "neon.transforms.activation.Rectlin",
-                "config": {"name": f"Rectlin_{sum(counts.values()) - 1}"},
-            }
+            number = {"name": f"Rectlin_{sum(counts.values()) - 1}"}
+            transform = {"type": "neon.transforms.activation.Rectlin", "config": number}
             config = {"name": f"{name}_Rectlin", "transform": transform}
             yield {"type": "neon.layers.layer.Activation", "config": config}
 
 
 def _layers_of(description: dict[str, Any]) -> list[Layer]:
     if "model" in description:
-        return [layer for described in description["model"]["config"]["layers"] for layer in _layer_of(described)]
+        described = description["model"]["config"]["layers"]
+        return [_layer_of(layer) for layer in described if "params" in layer]  # not those without, such as activations
     return list(_layers_of_2015(description["layer_params_states"]))
 
 
 def _layers_of_2015(described: list[Any]) -> Iterator[Layer]:
-    """The layers of an early Neon's file, which has arrays alone; simple_dqn's network was the Nature paper's."""
+    """Yield the layers of an early Neon's file, which has only arrays. They are those of the Nature paper."""
     kinds = iter(NATURE)
     for layer in described:
         layer = layer if isinstance(layer, dict) else {"params": layer}
@@ -263,15 +257,12 @@ def _layers_of_2015(described: list[Any]) -> Iterator[Layer]:
             yield Layer("Linear", {"nout": len(params["W"])}, params, states)
 
 
-def _layer_of(described: dict[str, Any]) -> Iterator[Layer]:
+def _layer_of(described: dict[str, Any]) -> Layer:
     kind = described["type"].rsplit(".", 1)[-1]
-    if "params" not in described:  # such as an activation
-        return
     keep = {"Convolution": ("fshape", "strides"), "Linear": ("nout",)}.get(kind, ())
     config = {key: described["config"][key] for key in keep}
-    params = _arrays(described["params"])
     states = list(described.get("states", []))
-    yield Layer(kind, config, params, states or [[], []] if kind == "BatchNorm" else states)
+    return Layer(kind, config, _arrays(described["params"]), states or [[], []] if kind == "BatchNorm" else states)
 
 
 def _arrays(params: dict[str, Any]) -> dict[str, Array]:
@@ -280,7 +271,7 @@ def _arrays(params: dict[str, Any]) -> dict[str, Array]:
 
 
 def other_snapshots_hint(path: Path) -> str:
-    """The end of an error: names of snapshots in the folder `path`, or beside the file; empty if there are none."""
+    """Return the end of an error: names of snapshots in the folder `path`, or beside the file `path`, if any."""
     folder = path if path.is_dir() else path.parent
     siblings = folder.iterdir() if folder.is_dir() else ()
     names = sorted(p.name for p in siblings if p.suffix in (".pkl", ".prm"))
@@ -292,7 +283,7 @@ def other_snapshots_hint(path: Path) -> str:
 
 
 def plain_bytes(value: Any) -> bytes:
-    """A pickle of None, numbers, text, lists, tuples, dictionaries and arrays; equal values make equal bytes."""
+    """Return a pickle of None, numbers, text, lists, tuples, dictionaries and arrays. Equal values make equal bytes."""
     out = bytearray(pickle.PROTO + b"\x02")
     _put(out, value)
     return bytes(out + pickle.STOP)
@@ -352,7 +343,7 @@ def _put_array(out: bytearray, array: Array) -> None:
 
 
 def _string(text: bytes) -> bytes:
-    """A byte string of Python 2, which Python 3 reads as text in latin1."""
+    """Return the opcodes of a byte string of Python 2. Python 3 reads it as text in latin1."""
     return pickle.SHORT_BINSTRING + bytes([len(text)]) + text
 
 
@@ -362,7 +353,7 @@ def _string(text: bytes) -> bytes:
 class _Dtype:
     def __init__(self, name: str, *_: Any) -> None:
         if name not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
-            raise SnapshotError(f"it holds an array of {_short(name)}, and numbers alone are allowed")
+            raise SnapshotError(f"it holds an array of {_short(name)}, and only numbers are allowed")
         self.name, self.order = name, "<"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -379,11 +370,10 @@ class _NoteOfArray:
         _, shape, dtype, fortran, data = state
         content = data.encode("latin1") if isinstance(data, str) else bytes(data)
         flat = np.frombuffer(content, np.dtype(dtype.order + dtype.name))
-        whole = isinstance(shape, tuple) and len(shape) <= 8 and all(type(n) is int and n >= 0 for n in shape)
-        if not whole or math.prod(shape) != len(flat):
-            raise SnapshotError(
-                f"an array of shape {str(shape)[:60] if whole else 'nonsense'} holds {len(flat)} numbers"
-            )
+        valid = isinstance(shape, tuple) and len(shape) <= 8 and all(type(n) is int and n >= 0 for n in shape)
+        if not valid or math.prod(shape) != len(flat):
+            words = str(shape)[:60] if valid else "nonsense"
+            raise SnapshotError(f"an array of shape {words} holds {len(flat)} numbers")
         self.value = flat.reshape(shape, order="F" if fortran else "C")
 
 
@@ -394,7 +384,7 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
 
 
 def _short(value: Any) -> str:
-    """What stands in a file of unknown origin, in a few words."""
+    """Return a value from a file of unknown origin in at most 60 characters."""
     return repr(value)[:60] if isinstance(value, str | int) else "nonsense"
 
 
@@ -410,7 +400,8 @@ def plain_value(content: bytes) -> Any:
     """Return the value in a pickle of `plain_bytes` or in a snapshot. No code in it runs.
 
     Raises:
-        SnapshotError: it holds something else. Damaged content raises whatever the pickle module does.
+        SnapshotError: it holds something else.
+        Exception: it is damaged. The pickle module may raise any exception.
     """
     return _plain(_SafeUnpickler(io.BytesIO(content), encoding="latin1").load())
 
@@ -448,7 +439,7 @@ class _SafeUnpickler(pickle._Unpickler):
 
 
 def _with_plain_keys(items: list[Any]) -> dict[Any, Any]:
-    """A dictionary of these keys and values in turn."""
+    """Return a dictionary of `items`: a key, its value, the next key and so on."""
     if not all(isinstance(key, str | int) for key in items[::2]):
         raise SnapshotError("it has a key that is neither a name nor a number")
     return dict(zip(items[::2], items[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""What a run starts from: a snapshot, for its weights, or a checkpoint, to go on as if nothing had happened."""
+"""Find what a run starts from: a snapshot, for its weights, or a checkpoint, to continue exactly."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Start(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What it says of itself; nothing in a snapshot of another program."""
+        """Options, counters and scores that it records. Empty in a snapshot of another program."""
         if self.checkpoint:
             return dict(self.checkpoint.state["facts"])
         return self.snapshot.facts if self.snapshot else {}
 
 
 def start_from_weights(path: Path) -> Start:
-    """The snapshot that `path` names (see `find_snapshot`).
+    """Return the snapshot that `path` names (see `find_snapshot`).
 
     Raises:
         SnapshotError, OptionError: there is none, or it is damaged.
@@ -45,33 +45,29 @@ def start_from_weights(path: Path) -> Start:
 
 
 def find_snapshot(path: Path) -> Path:
-    """The snapshot that `path` names.
+    """Return the snapshot that `path` names.
 
-    `path` is a file, or the beginning of snapshots' names (snapshots/pong), of which the newest is taken. The name of a
-    game (pong) or a training (pong_slow), a ROM file, or an environment's id means the newest snapshot of that name in
-    ./snapshots. If there is none, it means the one that ships.
+    `path` is a file, or the beginning of snapshots' names (snapshots/pong), which means the newest of them. The name of
+    a game (pong) or a training (pong_slow), a ROM file, or an environment's id means the newest snapshot of that name
+    in ./snapshots. If there is none, it means the one that ships.
 
     Raises:
-        SnapshotError, OptionError: there is none, or two things have that name.
+        SnapshotError, OptionError: there is none, or the name is ambiguous.
     """
     rom = path.suffix.lower() in _ROMS
     if path.is_file() and not rom:
         return path
     bare = rom or path.parent == Path() or not path.parent.is_dir()
-    # What train.sh makes of an environment's id: scripts/usage.sh.
-    name = (
-        path.stem if rom else str(path).removeprefix("ale_py:").removeprefix("ALE/").replace(":", ".").replace("/", "-")
-    )
+    name = path.stem
+    if not rom:  # as train.sh names the files of an environment: scripts/usage.sh
+        name = str(path).removeprefix("ale_py:").removeprefix("ALE/").replace(":", ".").replace("/", "-")
     prefixes = ([] if rom else [path]) + ([_SNAPSHOTS / name, here(_SHIPPED) / name] if bare else [])
     for prefix in prefixes:
         found = _newest(prefix)
         if found:
-            ships = found.is_relative_to(here(_SHIPPED))
-            why = (
-                f"which ships with this program ({_SNAPSHOTS} has none of that name)"
-                if ships
-                else "the newest of its name"
-            )
+            why = "the newest of its name"
+            if found.is_relative_to(here(_SHIPPED)):
+                why = f"which ships with this program ({_SNAPSHOTS} has none of that name)"
             logger.info("%s: using %s, %s", path, found, why)
             return found
     what = f"{path} is a folder, not a snapshot" if path.is_dir() else f"there is no snapshot {path}"
@@ -84,7 +80,7 @@ def _shipped_hint(path: Path) -> str:
 
 
 def _newest(prefix: Path) -> Path | None:
-    """The snapshot `prefix`, with or without .pkl, or the newest of PREFIX_1.pkl and so on."""
+    """Return the snapshot `prefix`, with or without .pkl, or the newest of PREFIX_1.pkl and so on."""
     numbered = [path for kind in ("pkl", "prm") for path in files_of(prefix, kind)]
     for path in (prefix, Path(f"{prefix}.pkl")):
         if path.is_file():
@@ -95,12 +91,12 @@ def _newest(prefix: Path) -> Path | None:
 
 
 def _names_to_choose_from(*, shipped: bool = True) -> str:
-    """The end of an error: the names that mean a snapshot; empty if there are none."""
-    own, ships = (
+    """Return the end of an error: the names that mean a snapshot. Empty if there are none."""
+    saved, ships = (
         ", ".join(sorted({prefix_of(path).name for path in folder.glob("*") if path.suffix in (".pkl", ".prm")}))
         for folder in (_SNAPSHOTS, _SHIPPED)
     )
-    words = [f"in {_SNAPSHOTS} are {own}"] if own else []
+    words = [f"in {_SNAPSHOTS} are {saved}"] if saved else []
     words += [f"this program ships {ships}"] if ships and shipped else []
     return f": {'; '.join(words)}" if words else ""
 
@@ -162,13 +158,13 @@ def named_by_epoch(path: Path) -> Path:
 
 
 def _saved(path: Path) -> bool:
-    """Whether `path` is a file, or the beginning of saved files' names."""
+    """Return whether `path` is a file, or the beginning of saved files' names."""
     numbered = (file for kind in ("pkl", "prm", "checkpoint") for file in files_of(path, kind))
     return path.is_file() or Path(f"{path}.pkl").is_file() or any(numbered)
 
 
 def _warn_of_snapshots_without_checkpoints(prefix: Path, checkpoints: Sequence[Path]) -> None:
-    """A later training of the same name may have kept no checkpoints."""
+    """Warn of a snapshot that is newer than the last checkpoint, because a later training may have kept none."""
     newest = max(files_of(prefix, "pkl"), key=lambda path: path.stat().st_mtime_ns, default=None)
     if not newest or not checkpoints or newest.with_suffix(".checkpoint") in checkpoints:
         return
