@@ -11,7 +11,7 @@ label=''
 case ${1-} in
   '' | -* | @*) ;;
   */*)
-    echo "error: $1 is no label: it must not contain /" >&2
+    echo "error: $1 is not a label: a label must not contain /" >&2
     exit 2
     ;;
   *)

@@ -62,7 +62,7 @@ def main() -> None:
     arguments = parser.parse_args()
     options = ["breakout", f"@{ROOT / 'presets' / 'online'}", "--backend", "cpu", "--epochs", "1", "--random_seed", "1"]
     options += ["--random_steps", "1200", "--train_steps", str(arguments.train_steps)]
-    options += ["--test_steps", str(arguments.test_steps), "--exploration_rate_start", "0.05"]
+    options += ["--test_games", "0", "--test_steps", str(arguments.test_steps), "--exploration_rate_start", "0.05"]
     machine = report.machine()
     speeds: dict[tuple[str, str], list[float]] = defaultdict(list)
     for _ in range(arguments.runs):

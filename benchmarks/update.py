@@ -47,7 +47,7 @@ def make_batch(rng: np.random.Generator) -> Minibatch:
 
 def parts_of(network: DeepQNetwork, batch: Minibatch) -> dict[str, Callable[[], Any]]:
     """The update and its parts; the states are interleaved within each pass forward."""
-    here = network._here(batch)
+    here = network._to_batch(batch)
     trace: list[Any] = []
     deltas = torch.randn_like(network._online.forward(here.prestates, trace)) * 1e-6
 

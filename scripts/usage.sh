@@ -2,7 +2,7 @@
 
 main() { exec "$root/scripts/python" "$root/src/main.py" "$@"; }
 
-# Shows the help, or ends with how the script is used if its first argument, WHAT, is missing.
+# Prints the help for --help. Prints the usage and exits with status 2 if the first argument, WHAT, is missing.
 require() {
   what=$1 example=$2
   shift 2

@@ -1,4 +1,4 @@
-"""Simple DQN: trains an agent from pixels, tests it, and plays. This file tells the whole story, from top to bottom.
+"""Simple DQN: trains an agent from pixels, tests it, and plays. Read this file from top to bottom.
 
 `run` parses the options, `put_together` makes the parts, `train` runs the phases: random moves that fill the replay
 memory, then epochs of training and testing. In src/simple_dqn, agent.py takes the steps of a phase, deepqnetwork.py

@@ -326,7 +326,7 @@ WRONG = [  # command line, and what the error says
     ("pong --backend cpu --datatype float16", "--datatype float16"),
     ("pong --backend gpu --datatype float64", "--datatype float64"),
     ("pong --stochastic_round", "only Neon"),
-    ("pong --csv_file file/results.csv", "cannot write file/results.csv: what should be its folder is a file"),
+    ("pong --csv_file file/results.csv", "cannot write file/results.csv: its folder is a file"),
     ("pong --csv_file folder", "--csv_file folder is a folder: .*, as in folder/pong.csv"),
     ("pong --csv_file new/", "--csv_file new/ is a folder: .*, as in new/pong.csv"),
     ("pong --video_file new/", "--video_file new/ is a folder: .*, as in new/pong.mov"),
@@ -348,10 +348,10 @@ WRONG = [  # command line, and what the error says
     ("pong --visualization_file a.html", "--visualization_file a.html .*--play_games 1"),
     ("pong --play_games 1 --visualization_file file/a.html", "cannot write file/a.html"),
     ("pong --display_screen maybe", "'maybe' is neither true, false nor terminal"),
-    ("pong --display_screen terminal", "standard input and output are no terminal"),
-    ("pong --video_file a.avi", "films are .mov, .mp4 or .gif"),
+    ("pong --display_screen terminal", "standard input and output are not a terminal"),
+    ("pong --video_file a.avi", "the name must end in .mov, .mp4 or .gif"),
     ("pong --video_file file/a.mov", "cannot write file/a.mov"),
-    ("pong --record_sound_filename a.mp3", "--record_sound_filename a.mp3: sounds are .wav"),
+    ("pong --record_sound_filename a.mp3", "--record_sound_filename a.mp3: the name must end in .wav"),
     ("file --csv_file ./file", "--csv_file ./file would replace file"),
     ("pong --csv_file a.mov --video_file ./a.mov", "--video_file ./a.mov would replace the file of --csv_file"),
     ("nogame --csv_file new/a.csv --save_weights_prefix new/a", "nogame"),
@@ -379,7 +379,7 @@ def test_a_page_does_not_replace_the_snapshot_that_it_is_of(refuse: Callable[...
 def test_only_files_are_replaced(refuse: Callable[..., str], tmp_path: Path) -> None:
     """As root, --csv_file /dev/null must not make a file of it; a link is followed, and stays one."""
     os.mkfifo(tmp_path / "pipe")
-    assert "it is no regular file" in refuse("pong", "--csv_file", "pipe")
+    assert "it is not a regular file" in refuse("pong", "--csv_file", "pipe")
     assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "link.csv").symlink_to("results/new.csv")
     assert main([*LITTLE, "pong", "--csv_file", "link.csv"]) == 0

@@ -253,7 +253,7 @@ def test_another_target_counts_in_lambda_returns_too() -> None:
     options, backend = DeepQNetworkOptions(), BackendOptions(backend="cpu")
     network = Bonus(4, (4, 42, 42), options, backend, 1)
     batch = random_batch(np.random.default_rng(1))
-    parts, one_step = network.target_arrays(batch), network.targets(network._here(batch)).numpy()
+    parts, one_step = network.target_arrays(batch), network.targets(network._to_batch(batch)).numpy()
     assert parts.returns + parts.discounts * parts.values == pytest.approx(one_step, rel=1e-6)
     assert one_step.min() > 80
 

@@ -77,12 +77,19 @@ def test_table_of_options_is_the_parsers() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_options_in_the_text_exist(page: str) -> None:
-    own = {"dev", "help", "clipped_q", "trials", "seed"}  # of scripts/python, argparse, the worked example, benchmarks
+    own = {"dev", "help", "clipped_q", "trials", "seed", "depth"}  # of scripts, the worked example, benchmarks, git
     found = {name for word in code(page) for name in re.findall(r"--(\w+)", word)}
     assert found <= NAMES | own
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        *("docs/" + name for name in ("training.md", "watching.md", "curves.md", "filters.md")),
+    ],
+)
 def test_examples_can_be_run(page: str) -> None:
     examples = commands(page)
     assert examples
@@ -185,9 +192,11 @@ def test_benchmarks_start_as_their_table_says(name: str, tmp_path: Path) -> None
     assert run.stdout.startswith(f"usage: {name}")
 
 
-def test_every_script_is_in_the_readme() -> None:
+def test_every_script_is_in_the_docs() -> None:
     scripts = {path.name for path in ROOT.glob("*.sh")} | {"scripts/python"}
-    assert scripts <= set(code("README.md"))
+    assert scripts <= {word.removeprefix("./").split()[0] for word in code("docs/training.md")}
+    shown = {word.removeprefix("./").split()[0] for word in code("README.md")}
+    assert {name for name in scripts if not name.startswith(("profile", "test_gym", "upload", "scripts/"))} <= shown
 
 
 def test_names_in_the_code_exist() -> None:
@@ -263,5 +272,5 @@ def test_clipped_double_q_learning_example(clipped: bool, monkeypatch: pytest.Mo
     assert (online < target).any()
     best = (np.minimum(online, target) if clipped else target).max(axis=1)
     expected = np.clip(batch.rewards[:, 0], -1, 1) + 0.99 * best * ~batch.terminals
-    np.testing.assert_allclose(network.targets(network._here(batch)).numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(network.targets(network._to_batch(batch)).numpy(), expected, rtol=1e-6)
     assert network.train(batch).cost > 0

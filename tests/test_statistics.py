@@ -188,7 +188,7 @@ def test_a_network_that_fell_silent_is_warned_of_once(
         stats.on_phase_end()
     messages = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(messages) == warnings
-    assert all("fell silent" in message and "smaller --learning_rate" in message for message in messages)
+    assert all("dead" in message and "smaller --learning_rate" in message for message in messages)
 
 
 def test_validation_states_are_drawn_once_and_copied() -> None:

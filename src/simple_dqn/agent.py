@@ -26,13 +26,13 @@ class AgentOptions(Options):
     exploration_rate_end: float = option(0.1, "ε after --exploration_decay_steps", at_least=0, at_most=1)
     exploration_decay_steps: int = option(1_000_000, "steps of the linear decay of ε", at_least=0, at_most=10**12)
     exploration_rate_test: float = option(0.05, "exploration rate in testing and playing", at_least=0, at_most=1)
-    train_frequency: int = option(4, "train after this many game steps", at_least=1, at_most=10**9)
+    train_frequency: int = option(4, "game steps between two trainings", at_least=1, at_most=10**9)
     train_repeat: int = option(1, "minibatches per training", at_least=1, at_most=10**6)
     target_steps: int = option(
         10_000, "game steps between updates of the target network; 0: no target network", at_least=0, at_most=10**12
     )
     num_envs: int = option(
-        1, "games played side by side; from 2 on, an update uses only earlier steps and can run while they play",
+        1, "games played side by side. With 2 or more, updates use only earlier steps and can run while the games play",
         at_least=1, at_most=1024,
     )  # fmt: skip
     random_starts: int = option(
@@ -156,7 +156,7 @@ class Agent:
     def play(self, games: int) -> None:
         """Play `games` new games to their end; nothing is stored or learned.
 
-        Each place plays a fixed share, because the first games to end would be the short ones.
+        Each of the parallel games plays a fixed share, because otherwise short games would end first and count more.
         """
         self._begin("test")
         places = len(self.games)

@@ -32,7 +32,7 @@ DESCRIPTION = (
 EPILOG = """\
 examples:
   ./train.sh roms/breakout.bin                    train on Breakout
-  ./train.sh pong fast --learning_rate 0.0005     train on Pong, results under the name pong_fast
+  ./train.sh pong slow --learning_rate 0.0001     train on Pong, with the label slow: results/pong_slow.csv
   ./resume.sh breakout                            continue where that training stopped
   ./resume.sh snapshots/breakout_10.pkl           continue from epoch 10
   ./test.sh breakout                              score the newest snapshot of Breakout, or the one that ships
@@ -54,7 +54,7 @@ class MainOptions(Options):
     train_steps: int = option(250_000, "training steps per epoch", **_STEPS)
     test_steps: int = option(125_000, "test steps after each epoch", **_STEPS)
     test_games: int = option(0, "test for N whole games, not for --test_steps; 0: use --test_steps", **_STEPS)
-    epochs: int = option(200, "epochs to run", **_STEPS)
+    epochs: int = option(200, "number of the last epoch", **_STEPS)
     start_epoch: int = option(
         0, "epochs already run: sets the exploration rate and the snapshots' numbers", kept="never", **_STEPS
     )
@@ -107,7 +107,9 @@ def require_sense(o: MainOptions, values: Mapping[str, Any], start: Start | None
     _require_different_files(values, start)
     test_is_next = start and start.checkpoint and start.checkpoint.due[0] == "test"
     if o.resume and o.start_epoch >= o.epochs and not test_is_next:
-        raise OptionError(f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}; --epochs N goes on")
+        raise OptionError(
+            f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}. Use a larger --epochs to continue"
+        )
     page = values.get("visualization_file")
     if o.scores_path and not o.play_games:
         raise OptionError(f"--scores_path {o.scores_path} is for the scores of games played: add --play_games 1")

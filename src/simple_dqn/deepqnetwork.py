@@ -44,7 +44,7 @@ class DeepQNetworkOptions(Options):
     )
     discount_rate: float = option(0.99, "discount: weight of a reward one step later", at_least=0, at_most=1)
     batch_size: int = option(32, "transitions in a minibatch", at_least=1, at_most=10**6)
-    optimizer: str = option("rmsprop", "how gradients change the weights", choices=("rmsprop", "adam", "adadelta"))
+    optimizer: str = option("rmsprop", "rule that updates the weights", choices=("rmsprop", "adam", "adadelta"))
     decay_rate: float = option(0.95, "decay of the averages in RMSProp and Adadelta", at_least=0, at_most=1)
     clip_error: float = option(1.0, "clip TD errors to ± this; 0: no clipping", at_least=0, at_most=1e30)
     min_reward: float = option(-1.0, "rewards are clipped to at least this", at_least=-1e30, at_most=1e30)
@@ -58,9 +58,12 @@ class DeepQNetworkOptions(Options):
         0.0, "probability with which targets assume a random next action", at_least=0, at_most=1
     )
     target_rate: float = option(
-        1.0, "every --target_steps the target network moves this share of the way to the online one. 1: copy. Below 1: "
-        "an average and also selects the actions", above=0, at_most=1,
-    )  # fmt: skip
+        1.0,
+        "share τ of the way that the target network moves to the online one every --target_steps. 1: copy. Below 1: "
+        "the target network is an average and selects the actions",
+        above=0,
+        at_most=1,
+    )
     dueling: bool = option(
         False, "dueling network: one stream for the state value, one for the action advantages", kept="network"
     )
@@ -183,7 +186,7 @@ class QLearning:
         """The Q-value of one action in each state, (n,), of Q-values (n, num_actions)."""
         raise NotImplementedError
 
-    def _here(self, batch: Minibatch) -> Batch:
+    def _to_batch(self, batch: Minibatch) -> Batch:
         returns, discounts = n_step_returns(batch, self.options, self._dtype)
         return Batch(batch.prestates, batch.actions, returns, discounts, batch.poststates, batch.weights)
 
@@ -263,11 +266,11 @@ class DeepQNetwork(QLearning):
 
     def target_arrays(self, batch: Minibatch) -> TargetParts:
         """The `target_parts` of `batch` as arrays."""
-        return TargetParts(*(part.cpu().numpy() for part in self.target_parts(self._here(batch))))
+        return TargetParts(*(part.cpu().numpy() for part in self.target_parts(self._to_batch(batch))))
 
     def train(self, batch: Minibatch) -> TrainResult:
         """One step of Q-learning on `batch`."""
-        cost, errors = self._update(*self._here(batch))
+        cost, errors = self._update(*self._to_batch(batch))
         self.train_iterations += 1
         if self.device.type == "cpu":
             return TrainResult(float(cost), errors.numpy())
@@ -316,9 +319,10 @@ class DeepQNetwork(QLearning):
     def update_target_network(self) -> None:
         """Copy weights and averages of the online network to the target network.
 
-        With `target_rate` τ the target network moves only that share of the way. So it is an average over the last 1/τ
-        times (Polyak and Juditsky 1992, doi:10.1137/0330046; as a target: Lillicrap et al. 2016, arXiv:1509.02971). It
-        also acts and is saved in snapshots, because averages play better than the network that every minibatch moves.
+        With `target_rate` τ the target network moves only that share of the way. So its weights are roughly the mean
+        over the last 1/τ times (Polyak and Juditsky 1992, doi:10.1137/0330046; as a target: Lillicrap et al. 2016,
+        arXiv:1509.02971). It also acts and is saved in snapshots, because averages play better than the network that
+        every minibatch moves.
         """
         if self._target is not self._online:
             self._target.approach(self._online, self.options.target_rate)
@@ -376,8 +380,8 @@ class DeepQNetwork(QLearning):
             memory.screens = cuda.DeviceScreens(memory.screens.shape, self.device)
             logger.info("The replay memory's screens are on the GPU")
 
-    def _here(self, batch: Minibatch) -> Batch:
-        return Batch(*map(self._tensor, super()._here(batch)))
+    def _to_batch(self, batch: Minibatch) -> Batch:
+        return Batch(*map(self._tensor, super()._to_batch(batch)))
 
     def _tensor(self, array: Any) -> Tensor:
         return array if isinstance(array, torch.Tensor) else torch.from_numpy(array).to(self.device)

@@ -36,7 +36,7 @@ class EnvironmentOptions(Options):
     )
     frame_skip: int = option(4, "frames for which each action is repeated", at_least=1, at_most=1000, kept="task")
     repeat_action_probability: float = option(
-        0.0, "sticky actions: probability at each frame that the last action is repeated instead",
+        0.0, "sticky actions: probability at each frame that the last action is repeated instead of the chosen one",
         at_least=0, at_most=1, kept="task",
     )  # fmt: skip
     minimal_action_set: bool = option(True, "only the actions that do something in this game, not all 18", kept="task")
@@ -48,7 +48,7 @@ class EnvironmentOptions(Options):
         84, "height of a screen after resizing, in pixels", at_least=1, at_most=4096, kept="network"
     )
     max_game_seconds: float = option(
-        1800.0, "time limit of a game in seconds; a second is 60 frames, or 60 Gymnasium steps; 0: no limit",
+        1800.0, "time limit of a game in seconds of 60 frames (in Gymnasium, except Atari, 60 steps). 0: no limit",
         at_least=0, at_most=10**6,
     )  # fmt: skip
 

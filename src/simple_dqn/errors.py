@@ -22,7 +22,7 @@ class GameError(SimpleDQNError):
 
 
 class SnapshotError(SimpleDQNError):
-    """A snapshot is missing, damaged, hostile, or made for another network."""
+    """A snapshot is missing, damaged, unsafe, or made for another network."""
 
 
 class CheckpointError(SimpleDQNError):
@@ -40,7 +40,7 @@ class OutputError(SimpleDQNError):
 def reason(error: Exception) -> str:
     """Return the message of an error of the operating system, without its number and path."""
     if isinstance(error, FileExistsError | NotADirectoryError):
-        return "what should be its folder is a file"
+        return "its folder is a file"
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 

@@ -58,7 +58,7 @@ def _control_groups(controller: str, root: Path) -> Iterator[Path]:
 
 
 def _quota(folder: Path) -> float:
-    """Return how many cores a control group may keep busy; inf: no limit."""
+    """Return the number of cores that a control group may use; inf: no limit."""
     words = _words(folder / "cpu.max") or _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
     try:
         quota, period = map(int, words)

@@ -5,7 +5,7 @@ A class that has options keeps them in a frozen dataclass right above itself:
     @dataclass(frozen=True)
     class ReplayMemoryOptions(Options):
         title = "Replay memory"
-        replay_size: int = option(1_000_000, "transitions kept; the oldest make way", at_least=1)
+        replay_size: int = option(1_000_000, "transitions kept; new ones overwrite the oldest", at_least=1)
 
 `main` lists these dataclasses. `parse` reads their options from the command line. `build` makes the instances.
 """

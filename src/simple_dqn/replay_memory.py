@@ -37,7 +37,7 @@ class ReplayMemoryOptions(Options):
         "training: use a small --replay_size. 0: n-step returns", at_least=0, at_most=1,
     )  # fmt: skip
     terminal_on_reward: bool = option(
-        False, "a reward ends the targets, like the end of an episode: in Pong each point counts alone"
+        False, "targets treat a reward as the end of the episode, so that in Pong each point counts alone"
     )
     prioritized_replay: bool = option(False, "sample transitions in proportion to their TD errors, not uniformly")
     priority_exponent: float = option(

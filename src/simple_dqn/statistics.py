@@ -41,7 +41,7 @@ COLUMNS: dict[str, Callable[[Any], Any]] = {  # Any stands for Statistics, whose
 _NEW_GAMES = ("play", "test")  # phases that begin with new games
 _CHECK_INTERVAL = 100  # updates between checks of a loss on the GPU, because each check waits for the GPU
 _SILENT = (
-    "The network fell silent: all units of a layer are 0, so its Q-values are the same for every screen. It cannot "
+    "All units of a layer are dead (always 0), so the Q-values are the same for every state. The network cannot "
     "recover. Start again, or resume an earlier snapshot, with a smaller --learning_rate or another --random_seed."
 )
 
@@ -61,7 +61,7 @@ class Statistics(Callback):
         self._start_time = time.monotonic()
         self.write_to(csv)
         self._validation_states: NDArray[np.uint8] | None = None
-        self._silent = False  # whether the log warned that the network fell silent
+        self._silent = False  # whether the log warned that all units of a layer are dead
         self.phase = ""
         self._scores: dict[int, float] = {}  # so far, of each game; nan if it does not count
         self.on_phase_start("", 0, None)

@@ -273,7 +273,7 @@ def test_gym_pictures_that_are_none_are_refused_at_once(
     where: str, source: str, returns: Any, words: str, odd: Any
 ) -> None:
     with pytest.raises(
-        GameError, match=rf"^The {source} of Odd-v0 are no pictures but {words}.*\. Pictures are uint8 of shape"
+        GameError, match=rf"^The {source} of Odd-v0 must be pictures, not {words}.*\. Pictures are uint8 of shape"
     ):
         odd(where, returns)
 

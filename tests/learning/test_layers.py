@@ -95,7 +95,7 @@ def test_gradients_equal_finite_differences(layers: list[BaseLayer], batch: int)
     trace: list[Pass] = []
     network.forward(states, trace)
     network.backward(trace, g)
-    for part in layout.parts:
+    for part in layout.places:
         for i in rng.choice(range(part.start, part.stop), min(4, part.stop - part.start), replace=False):
             value = float(network.master[i])
             sides = []
@@ -199,7 +199,7 @@ def test_the_gradient_of_the_loss_is_the_clipped_error_times_the_weight(clip: fl
     rng = np.random.default_rng(1)
     backend = BackendOptions(backend="cpu")
     network = DeepQNetwork(4, (4, 42, 42), DeepQNetworkOptions(clip_error=clip), backend, 1)
-    batch = network._here(random_batch(rng)._replace(weights=rng.random(32).astype(np.float32)))
+    batch = network._to_batch(random_batch(rng)._replace(weights=rng.random(32).astype(np.float32)))
     q = torch.from_numpy(rng.normal(size=(32, 4)).astype(np.float32)).requires_grad_()
     y = torch.from_numpy(rng.normal(size=32).astype(np.float32))
     loss, errors = network.loss(q, y, batch)
@@ -232,11 +232,11 @@ def test_targets_are_the_same_with_numpy_as_with_torch(double_dqn: bool) -> None
 
     arrays, tensors = Arrays(), Tensors(*arguments, 1)
     batch = random_batch(rng, multi_step=3)
-    y = arrays.targets(arrays._here(batch))
+    y = arrays.targets(arrays._to_batch(batch))
     assert y.dtype == np.float32
-    assert y == pytest.approx(tensors.targets(tensors._here(batch)).numpy(), rel=1e-6)
+    assert y == pytest.approx(tensors.targets(tensors._to_batch(batch)).numpy(), rel=1e-6)
     formed = batch._replace(targets=y, poststates=batch.poststates[:, :0])
-    assert np.array_equal(arrays.targets(arrays._here(formed)), y)
+    assert np.array_equal(arrays.targets(arrays._to_batch(formed)), y)
 
 
 def test_nothing_below_the_network_imports_it() -> None:

@@ -249,7 +249,7 @@ def test_train_resume_test_and_look_inside(
     assert "Backend: Neon's NervanaCPU, float32" in caplog.text
     main.run(["--resume", "snapshots/pong", "--epochs", "2", "--backend", "cpu"])
     assert caplog.text.count("Backend: Neon's NervanaCPU") == 2  # as before, though not said
-    assert "Going on from snapshots/pong_1.checkpoint, as if nothing had happened" in caplog.text
+    assert "Continuing from snapshots/pong_1.checkpoint, exactly where it stopped" in caplog.text
     with pytest.raises(
         OptionError, match=r"--library torch does not go with --resume: .*pong_2.checkpoint was trained"
     ):

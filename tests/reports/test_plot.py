@@ -157,7 +157,7 @@ WRONG = {
     "binary": (["binary.csv"], "cannot read binary.csv: it is no text"),
     "semicolons": (["semicolons.csv"], "semicolons.csv: its values are not separated by ','; add --delimiter ';'"),
     "empty": (["empty.csv"], "empty.csv holds no rows yet"),
-    "broken row": (["broken.csv"], "broken.csv, line 3: 3 values in place of 16"),
+    "broken row": (["broken.csv"], "broken.csv, line 3: 3 values instead of 16"),
     "second file": (["results/pong.csv", "broken.csv"], "broken.csv, line 3"),
     "header as row": (["results/pong.csv", "--skiprows", "0"], "results/pong.csv, line 1: phase is 'phase'"),
     "unknown field": (

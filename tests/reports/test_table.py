@@ -148,8 +148,8 @@ def test_file_without_rows(lines: list[str], tmp_path: Path) -> None:
         (TRAIN.replace("train", "trian"), "line 3: phase is 'trian', which is none of random, play, train, test"),
         (TRAIN.replace("1,train", "nan,train"), "line 3: epoch is nan"),
         (TRAIN.replace("1,train", "1e300,train"), "line 3: epoch is 1e+300"),
-        (TRAIN[:30], "line 3: 8 values in place of 16"),
-        (TRAIN + ",7", "line 3: 17 values in place of 16"),
+        (TRAIN[:30], "line 3: 8 values instead of 16"),
+        (TRAIN + ",7", "line 3: 17 values instead of 16"),
         ("\0" * 40, "line 3: "),
     ],
 )

@@ -349,7 +349,7 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_is_used(
     (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert f"snapshots/{which}" in warning
     assert "looking for the one before" in warning
-    assert "Going on from snapshots/b_2.checkpoint" in caplog.text
+    assert "Continuing from snapshots/b_2.checkpoint" in caplog.text
     assert ended(copy) == ended(straight[1])
 
 
@@ -373,7 +373,7 @@ def test_a_run_that_fails_before_its_first_step_saves_nothing(folder: Path, monk
 def test_more_epochs_with_another_option(word: str, value: str, copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     main.run([*RESUME, "--epochs", "4", f"--{word}", value])
-    assert f"Going on from snapshots/b_3.checkpoint, with another --{word}\n" in caplog.text
+    assert f"Continuing from snapshots/b_3.checkpoint, with another --{word}\n" in caplog.text
     trained = [] if (word, value) == ("train_steps", "0") else ["train"]
     table = rows(copy / "results" / "b.csv")
     assert [row["phase"] for row in table] == ["random", *["train", "test"] * 3, *trained, "test"]

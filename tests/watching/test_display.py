@@ -73,7 +73,7 @@ def test_the_terminal_shows_games_if_there_is_no_display(
     ("display_screen", "text"),
     [
         (True, r"no display here \(neither DISPLAY nor WAYLAND_DISPLAY is set\), and no text terminal either"),
-        ("terminal", "standard input and output are no terminal"),
+        ("terminal", "standard input and output are not a terminal"),
     ],
 )
 def test_nowhere_to_show_games(display_screen: Any, text: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ class GymEnvironment(Environment):
         self._sees_observation = _is_image(env.observation_space)
         if not self._sees_observation and env.render_mode != "rgb_array":
             raise GameError(
-                f"{options.game} has no pixels to learn from: its observations are no images "
+                f"{options.game} has no pixels to learn from: its observations are not images "
                 f"({env.observation_space}), and it has no rgb_array rendering. Choose another environment."
             )
         self._actions = _actions(env, options.game)

@@ -69,7 +69,7 @@ class CheckedEnv:
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or channels not in (1, 3, 4) or not picture.size:
             found = f"{picture.dtype} of shape {picture.shape}" if isinstance(raw, np.ndarray) else type(raw).__name__
             raise GameError(
-                f"The {source} of {self._game} are no pictures but {found}. Pictures are uint8 of shape "
+                f"The {source} of {self._game} must be pictures, not {found}. Pictures are uint8 of shape "
                 "(height, width) or (height, width, 1, 3 or 4)."
             )
         if picture.ndim == 3:

@@ -43,7 +43,7 @@ def find_rom(game: str) -> Path:
     name = _name(game)
     shadowed = path.is_dir() and game == name and name in names  # a folder called breakout is not meant
     if path.exists() and not path.is_file() and not shadowed:
-        kind = "a folder" if path.is_dir() else "no file"
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
         raise GameError(f"{game} is {kind}, not a ROM: name a file such as roms/breakout.bin, or a game")
     if shadowed or not path.exists():
         if name in names:

@@ -32,27 +32,27 @@ class Parameter(NamedTuple):
     """An array that training changes: its shape and its first values."""
 
     shape: tuple[int, ...]  # filters are (filters, height, width, channels) here; `forward` gets channels second
-    fill: float | None = None  # None: random numbers (Glorot and Bengio 2010), by the inputs of one output
+    fill: float | None = None  # None: random numbers, scaled by fan-in (Glorot and Bengio 2010)
 
 
 @dataclass(frozen=True)
 class BaseLayer:
     """A layer. It holds no arrays: each method receives the network's arrays p."""
 
-    def output_shape(self, seen: Shape) -> Shape:
-        """The shape of one output, for inputs of the shape `seen`."""
-        return seen
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The shape of one output, for inputs of the shape `input_shape`."""
+        return input_shape
 
-    def parameters(self, seen: Shape) -> dict[str, Parameter]:
+    def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
         """The arrays that training changes."""
         return {}
 
-    def averages(self, seen: Shape) -> dict[str, tuple[int, ...]]:
+    def averages(self, input_shape: Shape) -> dict[str, tuple[int, ...]]:
         """The shapes of arrays that `forward` itself changes. They begin with zeros, in float32 or float64."""
         return {}
 
     def forward(self, p: Tensors, x: Tensor, training: bool) -> Tensor:
-        """The outputs y, (batch, *output_shape), for inputs x, (batch, *seen) or (batch, units)."""
+        """The outputs y, (batch, *output_shape), for inputs x, (batch, *input_shape) or (batch, units)."""
         raise NotImplementedError
 
     def backward(self, p: Tensors, x: Tensor, y: Tensor, g: Tensor, into: Tensors, first: bool) -> Tensor:
@@ -76,21 +76,21 @@ class BaseLayer:
         """The type and configuration of the layer."""
         return type(self).__name__, {}
 
-    def to_neon(self, array: Array, seen: Shape) -> Array:
+    def to_neon(self, array: Array, input_shape: Shape) -> Array:
         """A parameter, or an array of the optimizer for it, in the layout of Neon, where channels come first."""
         if array.ndim == 4:
             return array.transpose(3, 1, 2, 0).reshape(-1, len(array))  # (channels · height · width, filters)
         if array.ndim == 2:  # (outputs, height · width · channels)
-            return array.reshape(len(array), *seen[1:], -1).transpose(0, 3, 1, 2).reshape(array.shape)
+            return array.reshape(len(array), *input_shape[1:], -1).transpose(0, 3, 1, 2).reshape(array.shape)
         return array[:, None] if array.ndim == 1 else array
 
-    def from_neon(self, array: Array, seen: Shape, shape: tuple[int, ...]) -> Array:
+    def from_neon(self, array: Array, input_shape: Shape, shape: tuple[int, ...]) -> Array:
         """The array of this `shape` that `to_neon` turned into `array`."""
         if len(shape) == 4:
             filters, *size, channels = shape
             return array.reshape(channels, *size, filters).transpose(3, 1, 2, 0)
         if len(shape) == 2:
-            return array.reshape(len(array), -1, *seen[1:]).transpose(0, 2, 3, 1).reshape(shape)
+            return array.reshape(len(array), -1, *input_shape[1:]).transpose(0, 2, 3, 1).reshape(shape)
         return array.reshape(shape)
 
     def weights_to_neon(self, weights: Array) -> Array:
@@ -115,12 +115,12 @@ class Conv(BaseLayer):
     stride: int
     pixels: bool = False
 
-    def output_shape(self, seen: Shape) -> Shape:
-        height, width = ((n - self.size) // self.stride + 1 for n in seen[1:])
+    def output_shape(self, input_shape: Shape) -> Shape:
+        height, width = ((n - self.size) // self.stride + 1 for n in input_shape[1:])
         return self.filters, height, width
 
-    def parameters(self, seen: Shape) -> dict[str, Parameter]:
-        return {"W": Parameter((self.filters, self.size, self.size, seen[0]))}
+    def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
+        return {"W": Parameter((self.filters, self.size, self.size, input_shape[0]))}
 
     def forward(self, p: Tensors, x: Tensor, training: bool) -> Tensor:
         from torch.nn import functional
@@ -143,11 +143,11 @@ class Linear(BaseLayer):
 
     outputs: int
 
-    def output_shape(self, seen: Shape) -> Shape:
+    def output_shape(self, input_shape: Shape) -> Shape:
         return self.outputs, 1, 1
 
-    def parameters(self, seen: Shape) -> dict[str, Parameter]:
-        return {"W": Parameter((self.outputs, math.prod(seen)))}
+    def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
+        return {"W": Parameter((self.outputs, math.prod(input_shape)))}
 
     def forward(self, p: Tensors, x: Tensor, training: bool) -> Tensor:
         from torch.nn import functional
@@ -179,11 +179,11 @@ class Dueling(BaseLayer):
 
     outputs: int
 
-    def output_shape(self, seen: Shape) -> Shape:
+    def output_shape(self, input_shape: Shape) -> Shape:
         return self.outputs, 1, 1
 
-    def parameters(self, seen: Shape) -> dict[str, Parameter]:
-        return {"W": Parameter((1 + self.outputs, math.prod(seen) // 2))}  # V's row comes first
+    def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
+        return {"W": Parameter((1 + self.outputs, math.prod(input_shape) // 2))}  # V's row comes first
 
     def forward(self, p: Tensors, x: Tensor, training: bool) -> Tensor:
         from torch.nn import functional
@@ -215,11 +215,11 @@ class Dueling(BaseLayer):
 class BatchNorm(BaseLayer):
     """Batch normalization (Ioffe and Szegedy 2015) with the constants of Neon: ε is 1e-3, averages move by 0.1."""
 
-    def parameters(self, seen: Shape) -> dict[str, Parameter]:
-        return {"beta": Parameter(seen[:1], fill=0), "gamma": Parameter(seen[:1], fill=1)}
+    def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
+        return {"beta": Parameter(input_shape[:1], fill=0), "gamma": Parameter(input_shape[:1], fill=1)}
 
-    def averages(self, seen: Shape) -> dict[str, tuple[int, ...]]:
-        return {"gmean": seen[:1], "gvar": seen[:1]}
+    def averages(self, input_shape: Shape) -> dict[str, tuple[int, ...]]:
+        return {"gmean": input_shape[:1], "gvar": input_shape[:1]}
 
     def forward(self, p: Tensors, x: Tensor, training: bool) -> Tensor:
         import torch
@@ -295,12 +295,12 @@ def shapes(layers: Layers, state_shape: Shape) -> list[Shape]:
 def shapes_in_files(layers: Layers, state_shape: Shape) -> list[tuple[str, dict[str, tuple[int, ...]]]]:
     """For each layer that Neon's files hold, its type and the shapes of its arrays there."""
     found = []
-    for layer, seen in zip(layers, shapes(layers, state_shape), strict=False):
+    for layer, input_shape in zip(layers, shapes(layers, state_shape), strict=False):
         arrays = {
-            name: layer.weights_to_neon(layer.to_neon(np.zeros(parameter.shape, np.float32), seen)).shape
-            for name, parameter in layer.parameters(seen).items()
+            name: layer.weights_to_neon(layer.to_neon(np.zeros(parameter.shape, np.float32), input_shape)).shape
+            for name, parameter in layer.parameters(input_shape).items()
         }
-        arrays |= {name: (*shape, 1) for name, shape in layer.averages(seen).items()}
+        arrays |= {name: (*shape, 1) for name, shape in layer.averages(input_shape).items()}
         if arrays:
             found.append((layer.neon()[0], arrays))
     return found
@@ -308,13 +308,13 @@ def shapes_in_files(layers: Layers, state_shape: Shape) -> list[tuple[str, dict[
 
 def require_memory(layers: Layers, state_shape: Shape, batch_size: int) -> None:
     """Raise OptionError if weights, gradients and activations do not fit in memory."""
-    seen = shapes(layers, state_shape)
+    all_shapes = shapes(layers, state_shape)
     weights = sum(
         math.prod(parameter.shape)
-        for layer, shape in zip(layers, seen, strict=False)
+        for layer, shape in zip(layers, all_shapes, strict=False)
         for parameter in layer.parameters(shape).values()
     )
-    need = 4 * (6 * weights + 4 * sum(map(math.prod, seen)) * batch_size)
+    need = 4 * (6 * weights + 4 * sum(map(math.prod, all_shapes)) * batch_size)
     if need > available_memory():
         raise OptionError(
             f"--batch_size {batch_size} with screens of {state_shape[2]}x{state_shape[1]} needs about "
@@ -322,7 +322,7 @@ def require_memory(layers: Layers, state_shape: Shape, batch_size: int) -> None:
         )
 
 
-_MANY = 8  # images from which on a convolution over all of each beats a matrix product
+_MANY = 8  # batch size from which one convolution is faster than a matrix product
 
 
 def _as_filters(weight: Tensor, images: Tensor) -> Tensor:

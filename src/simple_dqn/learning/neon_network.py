@@ -1,7 +1,7 @@
 """The Q-network on Nervana's Neon 2.6, on which the original simple_dqn ran. Only this module knows Neon.
 
 `NeonNetwork` learns what `DeepQNetwork` learns: Neon computes the layers (`Model.fprop` and `bprop`), the cost and the
-optimizer's steps. docs/neon.md tells how to install Neon, and how far apart the two are.
+optimizer's steps. docs/neon.md explains how to install Neon, and how much the two differ.
 Neon: https://github.com/NervanaSystems/neon
 """
 
@@ -83,7 +83,7 @@ class NeonNetwork(QLearning):
     def target_arrays(self, batch: Minibatch) -> TargetParts:
         """The `target_parts` of `batch`, of at most `batch_size` transitions."""
         with self._at_work():
-            return TargetParts(*self.target_parts(self._here(batch)))
+            return TargetParts(*self.target_parts(self._to_batch(batch)))
 
     def train(self, batch: Minibatch) -> TrainResult:
         """One step of Q-learning on `batch`, of at most `batch_size` transitions.
@@ -95,7 +95,7 @@ class NeonNetwork(QLearning):
         if n > size or (n < size and self.options.batch_norm):
             raise ValueError(f"the minibatch has {n} transitions, but Neon's layers need {size}")
         with self._at_work():
-            targets = self.targets(self._here(batch))  # (n,)
+            targets = self.targets(self._to_batch(batch))  # (n,)
             q = self._forward(self._online, batch.prestates, training=True)  # (num_actions, batch_size)
             wanted = q.get()
             taken = (batch.actions, np.arange(n))
@@ -192,7 +192,7 @@ class NeonNetwork(QLearning):
             ) from error
         logger.info("Backend: Neon's %s, %s", type(made).__name__, backend.datatype)
         if backend.stochastic_round is not False and name != "gpu":
-            logger.warning("--stochastic_round does nothing here: Neon rounds stochastically on the GPU alone")
+            logger.warning("--stochastic_round does nothing here: Neon rounds stochastically only on the GPU")
         if backend.datatype == "float16" and name != "gpu":
             logger.warning("--datatype float16 is for the GPU: here it takes dozens of times as long as float32")
         return made
@@ -343,7 +343,7 @@ def load_neon() -> Any:
 
 def _missing(what: str) -> str:
     return (
-        f"--library neon: Neon, Nervana's deep learning library of 2015 to 2018, {what}: docs/neon.md tells how to get "
+        f"--library neon: Neon {what}. docs/neon.md explains how to install "
         "it from https://github.com/NervanaSystems/neon; --library torch does the same without it"
     )
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-class Chunk(NamedTuple):
+class WeightChunk(NamedTuple):
     """A part of the weights and what an optimizer keeps for it: 1-D tensors of one length."""
 
     weights: Tensor
@@ -52,7 +52,7 @@ class Optimizer:
         size = len(weights) if weights.is_cuda else self.chunk_size
         gradient, buffer = torch.empty_like(weights[:size]), torch.empty_like(weights[:size])
         self._chunks = [
-            Chunk(w, [state[i : i + size] for state in self.states], gradient[: len(w)], buffer[: len(w)], low)
+            WeightChunk(w, [state[i : i + size] for state in self.states], gradient[: len(w)], buffer[: len(w)], low)
             for i, w, low in zip(
                 range(0, len(weights), size), torch.split(weights, size), torch.split(computed, size), strict=True
             )
@@ -74,7 +74,7 @@ class Optimizer:
         else:
             self.learning_rate = rate
 
-    def _move(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
+    def _move(self, chunk: WeightChunk, gradient: Tensor, scale: float) -> None:
         """Move the weights of a chunk, and change its states."""
         raise NotImplementedError
 
@@ -100,11 +100,11 @@ def _average(state: Tensor, value: Tensor, scale: float, decay: float) -> None:
 
 
 class RMSProp(Optimizer):
-    """s ← ρ·s + (1−ρ)·g²; w ← w − α·g / (sqrt(s + ε) + ε), ε = 1e-6 (Tieleman and Hinton 2012, as Neon has it)."""
+    """s ← ρ·s + (1−ρ)·g²; w ← w − α·g / (sqrt(s + ε) + ε), ε = 1e-6 (Tieleman and Hinton 2012, as in Neon)."""
 
     num_states = 1
 
-    def _move(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
+    def _move(self, chunk: WeightChunk, gradient: Tensor, scale: float) -> None:
         (s,) = chunk.states
         _average(s, gradient, scale, self.decay_rate)
         root = torch.add(s, 1e-6, out=chunk.buffer).sqrt_().add_(1e-6)
@@ -135,18 +135,18 @@ class Adam(Optimizer):
         super().restore(state)
         self._steps.fill_(state["steps"])
 
-    def _move(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
+    def _move(self, chunk: WeightChunk, gradient: Tensor, scale: float) -> None:
         move = self._move_by_formula if gradient.is_cuda else self._move_at_once
         move(chunk, gradient, scale)
 
-    def _move_by_formula(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
+    def _move_by_formula(self, chunk: WeightChunk, gradient: Tensor, scale: float) -> None:
         m, v = chunk.states
         m.mul_(0.9).add_(gradient, alpha=0.1 * scale)
         _average(v, gradient, scale, 0.999)
         rate = self.learning_rate * torch.sqrt(1 - 0.999**self._steps) / (1 - 0.9**self._steps)
         chunk.weights.sub_(rate * m / torch.sqrt(v, out=chunk.buffer).add_(self.epsilon))
 
-    def _move_at_once(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
+    def _move_at_once(self, chunk: WeightChunk, gradient: Tensor, scale: float) -> None:
         """In one pass over memory: 0.7 ms a step, not 1.3 ms. PyTorch adds ε to sqrt(v) / sqrt(1 − β2^t)."""
         m, v = chunk.states
         epsilon = self.epsilon / math.sqrt(1 - 0.999 ** self._steps.item())
@@ -162,7 +162,7 @@ class Adadelta(Optimizer):
 
     num_states = 3
 
-    def _move(self, chunk: Chunk, gradient: Tensor, scale: float) -> None:
+    def _move(self, chunk: WeightChunk, gradient: Tensor, scale: float) -> None:
         s, u, d = chunk.states
         _average(s, gradient, scale, self.decay_rate)
         torch.add(u, 1e-6, out=d).div_(torch.add(s, 1e-6, out=chunk.buffer)).sqrt_().mul_(gradient).mul_(scale)

@@ -8,7 +8,7 @@ from simple_dqn.replay_memory import HasTargets, ReplayMemory
 
 
 def refresh_targets(memory: ReplayMemory, network: HasTargets) -> None:
-    """Set the target of every valid transition to its λ-return by today's `network`; nothing if return_lambda is 0.
+    """Set the target of every valid transition to its λ-return by `network`. Do nothing if return_lambda is 0.
 
     G_t = r_t + γ · ((1 − λ) · V(s_t+1) + λ · G_t+1), where V is the bootstrap value. At the end of an episode
     G_t = r_t, and if the next transition is not valid G_t = r_t + γ · V(s_t+1). Peng and Williams 1994,

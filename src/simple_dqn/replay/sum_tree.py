@@ -1,4 +1,4 @@
-"""A sum tree: samples an index with probability in proportion to its number, in O(log n) time."""
+"""A sum tree: samples an index with probability in proportion to its value, in O(log n) time."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 Row = dict[str | int, str]  # cells by column name, or by position if the name is empty or a duplicate
 _PHASES = ("play", "random", "train", "test")  # in their order within an epoch
-_NEEDED = ("epoch", "phase", "total_train_steps", "total_time")  # columns without which no training continues a file
+_NEEDED = ("epoch", "phase", "total_train_steps", "total_time")  # columns that a file needs to be continued
 
 
 class CSVFile:
@@ -152,7 +152,7 @@ def decoded(content: bytes) -> str:
     except UnicodeDecodeError:
         if b"phase" not in content:
             raise
-        return content.decode("latin-1")  # because spreadsheets save comments with umlauts so
+        return content.decode("latin-1")  # because some spreadsheets save umlauts in Latin-1
 
 
 def _finished(names: list[str], line: list[str]) -> bool:

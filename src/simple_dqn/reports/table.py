@@ -86,7 +86,7 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError:
         raise NoRows(f"there is no file {path}") from None
     except (OSError, ValueError) as error:
-        why = "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else reason(error)
+        why = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else reason(error)
         raise StatisticsError(f"cannot read {path}: {why}") from None
 
 
@@ -127,7 +127,7 @@ def _row(values: list[str], names: Sequence[str], wanted: Sequence[str]) -> dict
         values = values[: len(names)]
     if len(values) != len(names):
         hint = "; --delimiter says what stands between them" if len(values) == 1 else ""
-        raise ValueError(f"{len(values)} values in place of {len(names)}{hint}")
+        raise ValueError(f"{len(values)} values instead of {len(names)}{hint}")
     cells = dict(zip(names, values, strict=True))
     if cells["phase"] not in PHASES:
         raise ValueError(f"phase is {cells['phase'][:40]!r}, which is none of {', '.join(PHASES)}")

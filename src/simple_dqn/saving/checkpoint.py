@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on as if it had never stopped.
+"""Checkpoints: everything that a training needs to continue as if it had never stopped.
 
 PREFIX_EPOCH.checkpoint is a small file with everything but the replay memory. The memory is in chunks,
 PREFIX_TRANSITIONS.replay. A new chunk holds only the transitions since the chunk before, so saving is fast. Every
@@ -245,7 +245,7 @@ def _read_header(path: Path, file: BinaryIO) -> _Header:
         header = _Header(**json.loads(line))
         return header._replace(chunks=[Chunk(*chunk) for chunk in header.chunks])
     except (ValueError, TypeError):
-        raise CheckpointError(f"{path} is damaged: its beginning is not a checkpoint's") from None
+        raise CheckpointError(f"{path} is damaged: it does not begin like a checkpoint") from None
 
 
 def _valid_header(path: Path) -> _Header | None:
@@ -262,7 +262,7 @@ def _chunk_names(checkpoints: Iterable[Path]) -> set[str]:
 
 def _require_intact(path: Path, content: bytes, length: int, sha256: str) -> None:
     if len(content) != length or _sha256(content) != sha256:
-        raise CheckpointError(f"{path} is damaged: it does not hold what was written")
+        raise CheckpointError(f"{path} is damaged: its content has changed")
 
 
 def _parts(memory: ReplayMemory, start: Sequence[int], stop: Sequence[int]) -> Iterator[tuple[int, range]]:

@@ -82,7 +82,7 @@ def require_writable(path: Path) -> None:
         if path.is_dir():
             raise IsADirectoryError("it is a folder, name a file")
         if path.exists() and not path.is_file():  # /dev/null must not become a file
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         folder = next(folder for folder in path.absolute().parents if folder.exists())  # the others are made later
         with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".tmp", dir=folder) as file:
             file.write(b"\0")

@@ -125,7 +125,7 @@ def start_from(start: Start, o: MainOptions, parts: Parts, position: Position) -
     if start.snapshot:
         _load_weights(start, start.snapshot, o, parts, position)
     if o.resume and o.csv_file and not Path(o.csv_file).exists():
-        logger.warning("There are no statistics in %s: a new file begins; --csv_file names another", o.csv_file)
+        logger.warning("There is no file %s, so a new one begins. Use --csv_file to continue another", o.csv_file)
     if start.checkpoint:
         _continue_from(start.checkpoint, o, parts, position)
     if o.resume and not parts.memory.count:
@@ -153,7 +153,7 @@ def _load_weights(start: Start, snapshot: Snapshot, o: MainOptions, parts: Parts
         agent.total_train_steps = facts.get("total_train_steps", agent.total_train_steps)
         position.epoch_began = facts.get("epoch_began", agent.total_train_steps)
         parts.network.train_iterations = facts.get("weight_updates", 0)
-        logger.info("No checkpoint: going on with the weights of epoch %d and an empty memory", position.epoch)
+        logger.info("No checkpoint: continuing with the weights of epoch %d and an empty replay memory", position.epoch)
 
 
 def _continue_from(checkpoint: Checkpoint, o: MainOptions, parts: Parts, position: Position) -> None:
@@ -189,8 +189,8 @@ def _continue_from(checkpoint: Checkpoint, o: MainOptions, parts: Parts, positio
     if under_way and phase != "test":  # because a test begins again with new games
         position.broken_off = state["statistics"]
     changed = _changed_options(state["facts"]["options"], position.facts["options"])
-    same = ", as if nothing had happened" if same_games else ""
-    logger.info("Going on from %s%s", checkpoint.path, f", with another {', '.join(changed)}" if changed else same)
+    same = ", exactly where it stopped" if same_games else ""
+    logger.info("Continuing from %s%s", checkpoint.path, f", with another {', '.join(changed)}" if changed else same)
 
 
 def _changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -116,7 +116,7 @@ _KINDS = {
     b"GIF8": "a picture",
     b"\x93NUMPY": "a NumPy array",
     b"\x89HDF": "an HDF5 file",
-    b"version https://git-lfs": "what Git LFS has in place of a large file: git lfs pull fetches that",
+    b"version https://git-lfs": "a Git LFS pointer: fetch the file with git lfs pull",
 }
 
 
@@ -420,7 +420,7 @@ class _SafeUnpickler(pickle._Unpickler):
         if module.endswith("\r"):
             raise SnapshotError("its line ends were changed on the way: copy the file again, as binary")
         if (module, name) not in _ALLOWED:
-            raise SnapshotError(f"it wants to run {module}.{name}, which no snapshot needs")
+            raise SnapshotError(f"it would run {module}.{name}, which no snapshot needs")
         return _ALLOWED[module, name]
 
     def _dictionary(self) -> None:

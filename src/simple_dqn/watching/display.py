@@ -23,7 +23,7 @@ HELP = (  # keys, and what they do
     ("p", "pause"),
     ("n", "one step"),
     ("r", "restart the game"),
-    ("v", "what the agent thinks"),
+    ("v", "Q-values, and what the agent sees"),
     ("f", "full screen"),
     ("h", "this help"),
     ("q, Esc", "quit"),

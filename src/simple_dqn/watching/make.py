@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 class ViewerOptions(Options):
     title = "Viewer"
     display_screen: bool | str = option(
-        False, "show the game in a window; terminal, or true without a display: show it as text",
+        False, "true: show the game in a window, or as text if there is no display. terminal: show it as text",
         choices=("true", "false", "terminal"), kept="never",
     )  # fmt: skip
 
@@ -35,7 +35,7 @@ def make_display(options: ViewerOptions) -> Display | None:
 
     if options.display_screen == "terminal":
         if not Terminal.is_possible():
-            raise GameError("--display_screen terminal: standard input and output are no terminal")
+            raise GameError("--display_screen terminal: standard input and output are not a terminal")
         return Terminal()
     why = "neither DISPLAY nor WAYLAND_DISPLAY is set"
     named = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))

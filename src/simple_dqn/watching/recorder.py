@@ -193,7 +193,7 @@ class SoundTrack(_FileRecorder):
 
     def __init__(self, target: Path) -> None:
         if target.suffix.lower() != ".wav":
-            raise OptionError(f"--record_sound_filename {target}: sounds are .wav")
+            raise OptionError(f"--record_sound_filename {target}: the name must end in .wav")
         super().__init__(target)
 
     def meet(self, environment: Environment) -> None:
@@ -227,7 +227,7 @@ class Film(_FileRecorder):
     def __init__(self, target: Path) -> None:
         self._kind = target.suffix.lower()[1:]
         if self._kind not in ("mov", "mp4", "gif"):
-            raise OptionError(f"--video_file {target}: films are .mov, .mp4 or .gif")
+            raise OptionError(f"--video_file {target}: the name must end in .mov, .mp4 or .gif")
         super().__init__(target)
 
     def _begin(self, environment: Environment) -> None:

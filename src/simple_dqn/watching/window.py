@@ -152,7 +152,7 @@ class Window:
 
     def _check_connection(self) -> None:
         if self._connection and self._connection.lost:
-            raise GameError("the display has gone: the window cannot show the game any more")
+            raise GameError("the connection to the display is lost")
 
     def _max_size(self) -> tuple[int, int]:
         """Largest width and height of a window that fits on each screen, with its frame and the desktop's bars."""
@@ -357,7 +357,7 @@ def fitted_size(rows: int, columns: int, pixel_width: float, width: int, height:
 
 
 class _ConnectionGuard:
-    """Notices that the connection to the X server is lost. Without it Xlib would end the program, and training is lost.
+    """Notices that the connection to the X server is lost. Xlib alone would end the program.
 
     Args:
         display: the X display, as a capsule of pygame.
