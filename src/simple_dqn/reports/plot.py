@@ -22,7 +22,6 @@ from simple_dqn.saving.files import replace_file, require_writable, ships
 logger = logging.getLogger(__name__)
 
 _PAUSE = 1.0  # seconds between checks of the files
-_DPI, _DPI_OF_SEVERAL = 80, 120  # pixels per inch; the original's for its one file
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,7 @@ class PlotOptions(Options):
     png_file: str | None = option(
         None, "picture to write: .png, .svg, .pdf, .jpg or .webp", default_text="the first CSV file's name, with .png"
     )
-    dpi: int | None = option(
-        None, "pixels per inch", at_least=10, at_most=2400, default_text=f"{_DPI}, of several files {_DPI_OF_SEVERAL}"
-    )
+    dpi: int = option(120, "pixels per inch", at_least=10, at_most=2400)
     skiprows: int = option(1, "header lines to skip; the last one names the columns", at_least=0, at_most=10**6)
     delimiter: str = option(",", "separator between values")
     fields: str = option("average_reward,meanq,nr_games,meancost", "columns to draw, one panel each")
@@ -74,9 +71,8 @@ class PlotOptions(Options):
             raise OptionError(f"--png_file {self.picture}: its name must end in .{', .'.join(FORMATS[:-1])} or .webp")
         if any(self.picture.resolve() == Path(name).resolve() for name in self.csv_file):
             raise OptionError(f"--png_file {self.picture} would replace the CSV file of that name")
-        dpi = self.dpi or _DPI_OF_SEVERAL
-        if dpi * max(self.figure_width, self.figure_height or 9) > MAX_PIXELS:
-            raise OptionError(f"--dpi {dpi}: a side of the picture would have more than {MAX_PIXELS + 1:,} pixels")
+        if self.dpi * max(self.figure_width, self.figure_height or 9) > MAX_PIXELS:
+            raise OptionError(f"--dpi {self.dpi}: a side of the picture would have more than {MAX_PIXELS + 1:,} pixels")
         if self.game is not None and self.game not in REFERENCE_SCORES:
             close = difflib.get_close_matches(self.game.lower(), REFERENCE_SCORES, n=1)
             hint = f"did you mean {close[0]}?" if close else "the names are those of ale-py, such as breakout"
@@ -136,9 +132,8 @@ def plot(o: PlotOptions) -> None:
     paths = list(dict.fromkeys(map(Path, o.csv_file)))  # without duplicates
     groups, x_label = read_groups(paths, o)
     spec = FigureSpec(o.field_names, o.x, x_label, o.smooth, o.reference_scores, o.theme)
-    dpi = o.dpi or (_DPI if len(paths) == 1 else _DPI_OF_SEVERAL)
     kind = o.picture.suffix[1:].lower()
-    replace_file(o.picture, picture(groups, spec, kind, o.figure_width, o.figure_height, dpi))
+    replace_file(o.picture, picture(groups, spec, kind, o.figure_width, o.figure_height, o.dpi))
     logger.info("The curves are in %s", o.picture)
 
 
