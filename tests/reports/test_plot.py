@@ -154,7 +154,7 @@ WRONG = {
     "folder": (["results"], "results is a folder: name a CSV file in it, such as results/pong.csv"),
     "this folder": (["."], ". is a folder: name a CSV file in it, such as binary.csv"),
     "folder above": ([".."], ".. is a folder: name a CSV file"),
-    "binary": (["binary.csv"], "cannot read binary.csv: it is no text"),
+    "binary": (["binary.csv"], "cannot read binary.csv: it is not text"),
     "semicolons": (["semicolons.csv"], "semicolons.csv: its values are not separated by ','; add --delimiter ';'"),
     "empty": (["empty.csv"], "empty.csv holds no rows yet"),
     "broken row": (["broken.csv"], "broken.csv, line 3: 3 values instead of 16"),
