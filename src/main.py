@@ -40,7 +40,7 @@ from simple_dqn.reports.scores import Scores
 from simple_dqn.reports.tensorboard import TensorBoard
 from simple_dqn.saving.resume import Parts, Position, actions_of, phases_from, seeds_of, start_from, transitions_to_hold
 from simple_dqn.saving.run_files import RunFiles
-from simple_dqn.saving.settings import recorded_options, settle
+from simple_dqn.saving.settings import log_options, recorded_options, settle
 from simple_dqn.saving.start import Start
 from simple_dqn.statistics import Statistics
 from simple_dqn.watching.make import ViewerOptions, make_display
@@ -89,6 +89,7 @@ def run(argv: Sequence[str]) -> None:
     require_sense(o, values, start)
     with ExitStack() as stack:
         setup = put_together(o, values, start, stack)
+        log_options(GROUPS, given, values, start)
         stack.callback(setup.files.log_names)
         close_viewer = setup.viewer.close if setup.viewer else None
         with stop_on_interrupt(setup.parts.agent.stop, close_viewer), stack.pop_all():  # closes the parts first

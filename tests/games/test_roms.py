@@ -85,7 +85,7 @@ def test_folder_or_pipe_is_no_rom(tmp_path: Path) -> None:
     with pytest.raises(GameError, match="is a folder"):
         find_rom(str(tmp_path))
     os.mkfifo(tmp_path / "breakout.bin")
-    with pytest.raises(GameError, match="is no file"):
+    with pytest.raises(GameError, match="is a device or a pipe"):
         find_rom(str(tmp_path / "breakout.bin"))
 
 

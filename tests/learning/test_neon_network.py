@@ -198,7 +198,7 @@ def test_the_log_warns_of_float16_where_it_takes_long(datatype: str, caplog: pyt
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "Neon, Nervana's deep learning library of 2015 to 2018, is not installed: docs/neon.md tells how"),
+        (None, "Neon is not installed. docs/neon.md explains how"),
         ("", r"cannot be loaded \(No module named 'neon.backends'\)"),  # another package of that name
         ("import no_such_package", r"cannot be loaded \(No module named 'no_such_package'\)"),
         ("print('ERROR: Version information not found.'); raise SystemExit(1)", r"cannot be loaded \(ERROR: Version"),

@@ -44,7 +44,7 @@ def test_picture_lies_beside_the_csv_file(folder: Path, caplog: pytest.LogCaptur
     caplog.set_level("INFO")
     assert main(["results/pong.csv"]) == 0
     assert sorted(path.name for path in folder.glob("results/*")) == ["pong.csv", "pong.png", "pong_double.csv"]
-    assert size(folder / "results/pong.png") == (1280, 720)
+    assert size(folder / "results/pong.png") == (1920, 1080)
     assert "The curves are in results/pong.png" in caplog.text
 
 

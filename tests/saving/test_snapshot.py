@@ -228,7 +228,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path: Path, function: 
         argument = f"__import__('os').mkdir({str(target)!r})"
     path = tmp_path / "evil.pkl"
     path.write_bytes(pickle.dumps({"model": Bomb(function, argument)}, protocol=protocol))
-    with pytest.raises(SnapshotError, match=r"evil\.pkl is not a snapshot, and was not loaded: it wants to run"):
+    with pytest.raises(SnapshotError, match=r"evil\.pkl is not a snapshot, and was not loaded: it would run"):
         read_snapshot(path)
     assert not target.exists()
 
@@ -270,8 +270,8 @@ FOREIGN = [
     (b"\x80\x04\x8f(" + NESTED + b"\x90.", "damaged"),  # a set
     (b"\x80\x02cnumpy\ndtype\n(U\x02O8tR.", "it holds an array of 'O8', and only numbers are allowed"),
     (b"\x80\x02c_codecs\nencode\n(X\x01\x00\x00\x00aX\x03\x00\x00\x00zlbtR.", "it wants the codec 'zlb'"),
-    (b"\x80\x02cbuiltins\neval\n.", "it wants to run builtins.eval"),
-    (b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93.", "it wants to run builtins.exec"),
+    (b"\x80\x02cbuiltins\neval\n.", "it would run builtins.eval"),
+    (b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93.", "it would run builtins.exec"),
     (b"\x80\x02\x82\x01.", "damaged"),  # a registered extension
     (plain_bytes({"a": np.zeros(3)}).replace(b"\n", b"\r\n"), "its line ends were changed on the way: copy the file"),
 ]

@@ -11,7 +11,7 @@ from main import GROUPS
 from simple_dqn.errors import OptionError, SnapshotError
 from simple_dqn.options import parse
 from simple_dqn.saving.files import here
-from simple_dqn.saving.settings import settle
+from simple_dqn.saving.settings import log_options, settle
 from simple_dqn.saving.snapshot import Snapshot, write_snapshot
 from simple_dqn.saving.start import find_snapshot, start_where_it_stopped
 
@@ -130,7 +130,8 @@ def test_what_is_recorded_is_named_after_the_snapshot_that_was_found(folder: Pat
 
 def options_line(words: list[str], caplog: pytest.LogCaptureFixture) -> str:
     caplog.set_level("INFO")
-    settle(GROUPS, parse(GROUPS, words, usage="", description="", epilog=""))
+    given = parse(GROUPS, words, usage="", description="", epilog="")
+    log_options(GROUPS, given, *settle(GROUPS, given))
     (line,) = [line for line in caplog.messages if line.startswith("Options: ")]
     return line.removeprefix("Options: ")
 

@@ -169,7 +169,7 @@ def test_recording_that_cannot_be_written(option: str, name: str, tmp_path: Path
 
 
 def test_films_are_of_few_kinds_and_mute_games_have_no_sound_to_record(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"films are \.mov, \.mp4 or \.gif"):
+    with pytest.raises(OptionError, match=r"the name must end in \.mov, \.mp4 or \.gif"):
         make_recorders(RecorderOptions(video_file=str(tmp_path / "film.avi")))
     recorders = make_recorders(RecorderOptions(record_sound_filename=str(tmp_path / "a.wav")))
     with pytest.raises(OptionError, match="no sound to record"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -45,7 +45,6 @@ def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start
     if not path:
         if not given.get("game"):
             raise OptionError("no game given: name a ROM file such as roms/breakout.bin, or a game such as breakout")
-        _log_options(_fields_by_name(groups), given)
         return given, None
     if resumed:
         given = given | {"resume": str(named_by_epoch(Path(path)))}
@@ -66,29 +65,26 @@ def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start
         _require_same_task(groups, start, given)
     taken.setdefault("game", game_of(start.path.stem))
     given = given | _named_after(start.path, given)
-    _log_options(known, given, {name: value for name, value in taken.items() if name not in given}, start.path)
     return {**taken, **given}, start
 
 
 def recorded_options(groups: Groups, values: dict[str, Any]) -> dict[str, Any]:
     """Return the value of each option that a snapshot records, by name."""
     built = [(build(group, values), fields(group)) for group in groups]
-    kept = {f.name: getattr(group, f.name) for group, known in built for f in known if f.metadata["kept"] != "never"}
-    logger.debug("Options: %s", kept)
-    return kept
+    return {f.name: getattr(group, f.name) for group, known in built for f in known if f.metadata["kept"] != "never"}
 
 
-def _log_options(
-    known: Mapping[str, Field[Any]], given: dict[str, Any], taken: dict[str, Any] | None = None, path: Path = Path()
-) -> None:
-    """Log the options that are not at their default: those given, and those taken from the snapshot `path`."""
+def log_options(groups: Groups, given: dict[str, Any], values: dict[str, Any], start: Start | None) -> None:
+    """Log the options that are not at their default: those `given`, and those of `values` from the snapshot."""
+    known = _fields_by_name(groups)
 
     def words(values: dict[str, Any]) -> str:
         changed = {name: as_word(value) for name, value in values.items() if value != known[name].default}
         flags = ([] if known[name].metadata["positional"] else [f"--{name}"] for name in changed)
         return shlex.join(word for flag, value in zip(flags, changed.values(), strict=True) for word in (*flag, value))
 
-    parts = [words(given), f"from {path}: {words(taken)}" if taken and words(taken) else ""]
+    taken = words({name: value for name, value in values.items() if name not in given})
+    parts = [words(given), f"from {start.path}: {taken}" if start and taken else ""]
     logger.info("Options: %s", "; ".join(filter(None, parts)) or "all at their defaults")
 
 
