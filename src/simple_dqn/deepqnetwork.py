@@ -234,7 +234,8 @@ class DeepQNetwork(QLearning):
         if most < torch.get_num_threads():
             torch.set_num_threads(most)
         self.device = find_device(backend)
-        where = f"{torch.get_num_threads()} threads"
+        n = torch.get_num_threads()
+        where = "1 thread" if n == 1 else f"{n} threads"
         if self.device.type == "cuda":
             where = torch.cuda.get_device_name(self.device)
         logger.info("Backend: %s (%s), %s", self.device, where, backend.datatype)

@@ -286,6 +286,14 @@ def test_reference_scores_are_labelled_lines(tmp_path: Path) -> None:
     assert (len(q.texts), len(q.lines)) == (0, 3)
 
 
+def test_labels_of_reference_scores_far_away_do_not_overlap(tmp_path: Path) -> None:
+    table = training(tmp_path / "space_invaders.csv", [1, 2, 3])
+    (panel,) = drawn(table, fields=["average_reward"], games=["space_invaders"], references=True).axes
+    assert [text.get_text() for text in panel.texts] == ["random 148 ↑", "human 1,669 ↑"]
+    boxes = [text.get_window_extent() for text in panel.texts]
+    assert not boxes[0].overlaps(boxes[1])
+
+
 def test_reference_scores_far_away_leave_the_scale_to_the_curves(tmp_path: Path) -> None:
     table = training(tmp_path / "seaquest.csv", [60, 100, 200])
     (panel,) = drawn(table, fields=["average_reward"], games=["seaquest"], references=True).axes

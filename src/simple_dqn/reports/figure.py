@@ -288,12 +288,15 @@ def _draw_references(panel: Axes, game: str, theme: Theme) -> None:
     """
     low, high = panel.get_ylim()
     scores = REFERENCE_SCORES[game]
+    far = {True: 0, False: 0}  # labels above the panel and below it so far
     for name, score in zip(scores._fields, scores, strict=True):
         text = f"{name} {score:,.0f}" if abs(score) >= 1000 else f"{name} {score:g}"
         place: dict[str, Any] = dict(xytext=(4, 0), textcoords="offset points", annotation_clip=False, fontsize=10)
         if abs(score - (low + high) / 2) > _FAR * (high - low):
             above = score > high
-            place |= dict(xycoords="axes fraction", va="top" if above else "bottom")
+            offset = 14 * far[above] * (-1 if above else 1)  # points
+            far[above] += 1
+            place |= dict(xycoords="axes fraction", va="top" if above else "bottom", xytext=(4, offset))
             panel.annotate(f"{text} {'↑' if above else '↓'}", (1, float(above)), **place)
             continue
         panel.axhline(score, color=theme.ink, linewidth=1, linestyle=(0, (8, 3)))

@@ -105,7 +105,7 @@ class RunFiles:
         """Log where the files are."""
         if self._saved:
             more = f" … {self._saved[-1].name} ({len(self._saved)} snapshots)" if len(self._saved) > 1 else ""
-            logger.info("Snapshots are in %s%s", self._saved[0], more)
+            logger.info("Snapshots are in %s%s" if more else "The snapshot is %s%s", self._saved[0], more)
         facts = self._position.facts
         if self._prefix and "best_epoch" in facts:
             best, score = best_of(Path(self._prefix)), mean_text(facts["best_score"])
