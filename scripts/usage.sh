@@ -31,7 +31,9 @@ name_of_game() {
     name=${game#ale_py:}
     printf '%s\n' "${name#ALE/}" | tr ':/' '.-' # all of it, because other modules and namespaces have games of that name
   else
-    name=${game##*/}              # without its folder
-    printf '%s\n' "${name%.*}" # and without .bin
+    name=${game##*/} # without its folder
+    name=${name%.*}  # and without .bin
+    [ -f "$game" ] || name=$(printf '%s' "$name" | tr 'A-Z -' 'a-z__') # as ale-py spells its games
+    printf '%s\n' "$name"
   fi
 }

@@ -232,6 +232,8 @@ SCRIPTS = {  # and what each puts before its arguments
     ("arguments", "expected"),
     [
         (["train.sh", "pong"], train("pong", "pong")),
+        (["train.sh", "Space Invaders"], train("space_invaders", "Space Invaders")),
+        (["train.sh", "Space-Invaders"], train("space_invaders", "Space-Invaders")),
         (["train.sh", "roms/pong.bin", "--epochs", "3"], train("pong", "roms/pong.bin", "--epochs", "3")),
         (["train.sh", "ALE/Breakout-v5"], train("Breakout-v5", "ALE/Breakout-v5")),
         (["train.sh", "my roms/space_invaders.bin"], train("space_invaders", "my roms/space_invaders.bin")),

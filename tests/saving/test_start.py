@@ -63,7 +63,7 @@ def test_an_environment_s_id_stands_for_its_newest_snapshot(word: str, name: str
     assert find_snapshot(Path(word)) == Path(f"snapshots/{name}_1.pkl")
 
 
-@pytest.mark.parametrize("word", ["pong", "roms/pong.bin", "pong_31", "pong_31.pkl"])
+@pytest.mark.parametrize("word", ["pong", "Pong", "roms/pong.bin", "roms/PONG.BIN", "pong_31", "pong_31.pkl"])
 def test_a_game_without_own_snapshots_is_played_by_the_network_that_ships(
     word: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

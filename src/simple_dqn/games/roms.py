@@ -23,10 +23,10 @@ def game_of(stem: str) -> str:
 
 def same_game(environment: str, one: str, other: str) -> bool:
     """Whether two values of `game` mean the same game. For ROMs only the stem counts, for ids the whole text."""
-    return one == other or (environment == "ale" and _name(one) == _name(other))
+    return one == other or (environment == "ale" and name_of_game(one) == name_of_game(other))
 
 
-def _name(game: str) -> str:
+def name_of_game(game: str) -> str:
     """The name that ale-py has for a game, from the game's name or its ROM file."""
     return Path(game).stem.lower().replace("-", "_").replace(" ", "_")
 
@@ -40,7 +40,7 @@ def find_rom(game: str) -> Path:
     from ale_py import ALEInterface, roms
 
     path, names = Path(game), roms.get_all_rom_ids()
-    name = _name(game)
+    name = name_of_game(game)
     shadowed = path.is_dir() and game == name and name in names  # a folder called breakout is not meant
     if path.exists() and not path.is_file() and not shadowed:
         kind = "a folder" if path.is_dir() else "a device or a pipe"

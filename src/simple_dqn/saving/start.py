@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from simple_dqn.errors import CheckpointError, OptionError, SnapshotError
+from simple_dqn.games.roms import name_of_game
 from simple_dqn.saving.checkpoint import Checkpoint, checkpoints_of, files_of, number_of, prefix_of, read_checkpoint
 from simple_dqn.saving.files import PRETRAINED, ROOT, here
 from simple_dqn.saving.snapshot import Snapshot, other_snapshots_hint, read_snapshot
@@ -61,7 +62,8 @@ def find_snapshot(path: Path) -> Path:
     name = path.stem
     if not rom:  # as train.sh names the files of an environment: scripts/usage.sh
         name = str(path).removeprefix("ale_py:").removeprefix("ALE/").replace(":", ".").replace("/", "-")
-    prefixes = ([] if rom else [path]) + ([_SNAPSHOTS / name, here(_SHIPPED) / name] if bare else [])
+    names = dict.fromkeys((name, name_of_game(name))) if bare else ()  # also Pong for pong
+    prefixes = ([] if rom else [path]) + [folder / name for folder in (_SNAPSHOTS, here(_SHIPPED)) for name in names]
     for prefix in prefixes:
         found = _newest(prefix)
         if found:
