@@ -43,29 +43,31 @@ class ExplainedPeak(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A layer and its filters."""
+    """A convolutional layer and its filters."""
 
-    name: str
+    number: int  # counted from 1
+    neon_name: str
     filters: int
     channels: int
     size: tuple[int, int]  # height and width of a filter
     stride: int
+    field: tuple[int, int]  # height and width of the receptive field, pixels of a screen
     peaks: list[ExplainedPeak | None]  # of the first filters; None: never active
 
 
 def page(header: Header, sections: Sequence[Section], film: str) -> str:
-    """The HTML of the page. `film` is the HTML of its last section."""
-    title = f"Filters of {escape(header.game)}"
+    """The HTML of the page. `film` is the HTML of its first section."""
+    title = f"{escape(header.game)}: the game and the filters"
     games = len(header.scores) + (header.unfinished_score is not None)
-    links = "".join(f'<li><a href="#layer-{s.name}">Layer {s.name}</a></li>' for s in sections)
-    links += '<li><a href="#film-title">The game</a></li>' if film else ""
+    links = '<li><a href="#film-title">The game</a></li>' if film else ""
+    links += "".join(f'<li><a href="#layer-{s.number}">Filters of conv {s.number}</a></li>' for s in sections)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+ content="default-src 'none'; img-src data:; media-src blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>{title}</title>
 <style>{_STYLE}</style>
 </head>
@@ -73,6 +75,11 @@ def page(header: Header, sections: Sequence[Section], film: str) -> str:
 <header>
 <h1>{title}</h1>
 <dl class="facts">{_facts(_about(header))}</dl>
+<nav aria-label="Sections"><ul>{links}</ul></nav>
+</header>
+<main>
+{film}<section aria-labelledby="filters">
+<h2 id="filters">The filters</h2>
 <p>Each filter is shown at the moment of the game at which it was most active. The right picture is what the network saw
 then: the last three screens as red, green and blue. Blue is the newest; what does not move is grey. The left picture
 shows the pixels that activated the filter (guided back-propagation). Brighter pixels increase the activation, darker
@@ -80,10 +87,8 @@ pixels decrease it, mid grey has no effect. Each left picture has its own contra
 <p id="keys">Both pictures of a filter zoom and move together. <kbd>wheel</kbd> or <kbd>+</kbd> <kbd>−</kbd> zooms,
 <kbd>drag</kbd> or <kbd>arrow keys</kbd> move, <kbd>double click</kbd> or <kbd>0</kbd> shows the whole picture.
 <label><input type="checkbox" id="boxes" checked> Show the boxes</label></p>
-<nav aria-label="Layers"><ul>{links}</ul></nav>
-</header>
-<main>
-{"".join(_section(section, games) for section in sections)}{film}</main>
+</section>
+{"".join(_section(section, games) for section in sections)}</main>
 <script>{_SCRIPT}</script>
 <script>{_FILM_SCRIPT}</script>
 </body>
@@ -103,13 +108,17 @@ def _about(header: Header) -> list[tuple[str, str]]:
 
 
 def _section(section: Section, games: int) -> str:
-    height, width = section.size
+    (height, width), (rows, columns) = section.size, section.field
     shown, dead = len(section.peaks), section.peaks.count(None)
-    text = f"{section.filters} filters of {width}×{height} with stride {section.stride}, on {section.channels} channels"
-    text += "" if shown == section.filters else f"; the first {shown if shown > 1 else 'one'} of them"
+    below = f"the {section.channels} channels of conv {section.number - 1}"
+    if section.number == 1:
+        below = f"the last {section.channels} screens" if section.channels > 1 else "the screen"
+    text = f"{section.filters} filters of {width}×{height} with stride {section.stride}, on {below}. "
+    text += f"Receptive field: {columns}×{rows} pixels of a screen. "
+    text += f"Shown: {'all' if shown == section.filters else f'the first {shown}' if shown > 1 else 'the first'}"
     text += f"; {dead} of these {'was' if dead == 1 else 'were'} never active" if dead else ""
-    return f"""<section aria-labelledby="layer-{section.name}">
-<h2 id="layer-{section.name}">Layer {section.name}</h2>
+    return f"""<section aria-labelledby="layer-{section.number}">
+<h2 id="layer-{section.number}">conv {section.number} <span class="of">Neon’s name: {section.neon_name}</span></h2>
 <p>{text}.</p>
 <div class="filters">
 {"".join(_filter(section, i, games) for i in range(shown))}</div>
@@ -120,8 +129,8 @@ def _section(section: Section, games: int) -> str:
 def _filter(section: Section, index: int, games: int) -> str:
     peak = section.peaks[index]
     content = _pair(section, index, peak, games) if peak else "<p>It was never active.</p>\n"
-    return f"""<article class="filter" aria-labelledby="filter-{section.name}-{index}">
-<h3 id="filter-{section.name}-{index}">Filter {index}<span class="of"> of layer {section.name}</span></h3>
+    return f"""<article class="filter" aria-labelledby="filter-{section.number}-{index}">
+<h3 id="filter-{section.number}-{index}">Filter {index}<span class="of"> of conv {section.number}</span></h3>
 {content}</article>
 """
 
@@ -131,7 +140,7 @@ def _pair(section: Section, index: int, peak: ExplainedPeak, games: int) -> str:
     box, (height, width) = peak.box, peak.state.shape[1:]
     when = f"step {peak.step}" if games == 1 else f"game {peak.game}, step {peak.step}"
     where = f"columns {box.left}–{box.left + box.width - 1}, rows {box.top}–{box.top + box.height - 1}"
-    name = f"filter {index} of layer {section.name}"
+    name = f"filter {index} of conv {section.number}"
     shown = width * (_WIDTH // width) or _WIDTH  # an integer scale, if the screen is small enough
     pictures = (
         ("what activated it", f"Guided back-propagation from {name} to {where}", _grey(peak.pixels)),

@@ -22,7 +22,7 @@ if __name__ == "__main__":
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from nvis.visualization import Visualization, VisualizationOptions
+from nvis.visualization import VisualizationOptions, make_page
 from simple_dqn import options
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.command_line import DESCRIPTION, EPILOG, USAGE, CommonOptions, MainOptions, require_sense
@@ -112,11 +112,11 @@ def put_together(o: MainOptions, values: dict[str, Any], start: Start | None, st
     values = values | {"random_seed": options.build(CommonOptions, values).seed()}
     recorded = recorded_options(GROUPS, values)  # before anything opens, because it checks all options
     env_options = options.build(EnvironmentOptions, values)
-    page_options = options.build(VisualizationOptions, values)
 
     display = make_display(options.build(ViewerOptions, values))
     viewer = Viewer(display) if display else None
-    watchers = [*make_recorders(options.build(RecorderOptions, values)), *([viewer] if viewer else [])]
+    page = make_page(options.build(VisualizationOptions, values), env_options, start and start.path)
+    watchers = [*make_recorders(options.build(RecorderOptions, values)), *filter(None, (viewer, page))]
     group = WatcherGroup(watchers, o.play_games)
     stack.callback(group.close)
 
@@ -138,8 +138,9 @@ def put_together(o: MainOptions, values: dict[str, Any], start: Start | None, st
     if viewer:
         viewer.attach(agent, Saliency(network.layers, lambda: network.train_iterations))
         agent.callbacks.append(viewer)
-    if page_options.visualization_file:
-        agent.callbacks.append(Visualization(agent, network.layers(), page_options, env_options, start and start.path))
+    if page:
+        page.attach(agent, network.layers())
+        agent.callbacks.append(page)
     return Setup(o, parts, position, files, progress, viewer, group)
 
 
@@ -157,8 +158,7 @@ def make_parts(
     game_seed, memory_seed, agent_seed = seeds_of(seed, o.start_epoch, start)
     num_games = agent_options.num_envs
     if o.play_games:  # one after the other if they are watched
-        watched = watchers or options.build(VisualizationOptions, values).visualization_file
-        num_games = 1 if watched else min(num_games, o.play_games)
+        num_games = 1 if watchers else min(num_games, o.play_games)
     in_turn = agent_options.learns_in_bursts or not o.trains
     if in_turn and num_games > 1 and not watchers:
         leave_cores_to_games()

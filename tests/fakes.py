@@ -26,7 +26,7 @@ from simple_dqn.replay_memory import Minibatch, ReplayMemory, ReplayMemoryOption
 from simple_dqn.saving.snapshot import Layer
 from simple_dqn.state_buffer import StateBuffer
 from simple_dqn.statistics import Statistics
-from simple_dqn.watching.display import Decision, Scene
+from simple_dqn.watching.display import Decision, QScale, Scene
 from simple_dqn.watching.watcher import Watcher
 
 HEADER = (
@@ -208,7 +208,7 @@ SEAQUEST = ["NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPRIGHTFI
 def make_decision(names: Sequence[str] = PONG, action: int = 5, worst: float = 0.0) -> Decision:
     """A decision for `action`, with the Q-values `worst`, 1, 2 and so on; all screens of its state are 77."""
     q_values = np.array([worst, *range(1, len(names))])
-    return Decision(names, q_values, action, np.full((4, 84, 84), 77, np.uint8))
+    return Decision(names, q_values, action, np.full((4, 84, 84), 77, np.uint8), QScale().including(q_values))
 
 
 def make_scene(picture: Picture | None = None, **parts: Any) -> Scene:

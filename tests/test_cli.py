@@ -190,9 +190,12 @@ def test_filter_page(snapshot: Path, tmp_path: Path) -> None:
     log = run("--load_weights", str(snapshot), *game, *pages, "results/pong.html", cwd=tmp_path)
     assert "The filters are in results/pong.html" in log
     page = (tmp_path / "results" / "pong.html").read_text()
-    assert "<h1>Filters of pong</h1>" in page
+    assert "<h1>pong: the game and the filters</h1>" in page
     assert re.search(rf"<dd>{re.escape(str(snapshot))}</dd>.*<dt>Score</dt><dd>-?\d+</dd>", page)
-    assert re.findall("<h2.*>(.*)</h2>", page) == ["Layer 0000", "Layer 0002", "Layer 0004", "The game"]
+    assert re.findall(r"<h2[^>]*>([\w ]+)", page) == ["The game", "The filters", "conv 1 ", "conv 2 ", "conv 3 "]
+    fields = ("last 4 screens. Receptive field: 8×8", "32 channels of conv 1. Receptive field: 20×20")
+    for text in (*fields, "64 channels of conv 2. Receptive field: 36×36", "3.75 steps a second"):
+        assert text in page
     assert page.count("<h3") == 6
     assert len(page) < 2e6
     run("--load_weights", str(snapshot), *game, *pages, "again.html", cwd=tmp_path)

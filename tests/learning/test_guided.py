@@ -157,8 +157,7 @@ def test_q_values_are_those_of_the_network_that_the_layers_are_from(batch_norm: 
     for _ in range(3):  # moves the running averages of batch norm
         q_network.train(batch := random_batch(rng, size=52, batch=8))
     network = read_network(q_network.layers())
-    step = 3 if batch_norm else 2
-    assert [layer.name for layer in network.convolutions] == [f"{i * step:04d}" for i in range(3)]
+    assert [layer.name for layer in network.convolutions] == ["Convolution_0", "Convolution_1", "Convolution_2"]
     found = guided_q_value(network, batch.prestates, np.zeros(8, np.intp))
     np.testing.assert_allclose(found.q_values, q_network.predict(batch.prestates), rtol=1e-3, atol=1e-4)
 

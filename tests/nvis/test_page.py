@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nvis.film import Moment, Scene, film_section
+from nvis.film import Film, Moment, Scene, film_section, packed
 from nvis.page import ExplainedPeak, Header, Section, page
 from simple_dqn.learning.guided import Box
 
@@ -39,33 +39,44 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def film_scenes(n: int, height: int = 5, width: int = 6, q: Sequence[float] = (0.5, -1.25)) -> list[Scene]:
-    """n scenes. The screens of scene i are filled with 10·i. One pixel is salient, a different one in each scene."""
+def film_scenes(
+    n: int, shape: tuple[int, int] = (5, 6), picture: tuple[int, int] = (8, 6), q: Sequence[float] = (0.5, -1.25)
+) -> list[Scene]:
+    """n scenes. The pictures of scene i are green of strength 10·i. The left half of every second scene is salient."""
     found = []
     for i in range(n):
-        state = np.full((4, height, width), 10 * i % 256, np.uint8)
-        heat = np.zeros((height, width), np.float32)
-        heat[i % height, i % width] = 1
-        found.append(Scene(Moment(1, 4 * i + 1, -i, i % len(q), state), np.array(q, np.float32), heat))
+        green = np.zeros((*picture, 3), np.uint8)
+        green[..., 1] = 10 * i % 256
+        heat = np.zeros(shape, np.uint8)
+        heat[:, : shape[1] // 2] = 255 * (i % 2)
+        moment = Moment(1, 4 * i + 1, -i, i % len(q), np.zeros((4, *shape), np.uint8), packed(green))
+        found.append(Scene(moment, np.array(q, np.float32), heat))
     return found
+
+
+def film_html(scenes: Sequence[Scene], names: Sequence[str] = ("NOOP", "FIRE")) -> str:
+    return film_section(scenes, names, Film(), steps_per_second=15, pixel_width=1.75)
 
 
 def make_page(state: NDArray[np.uint8], pixels: NDArray[np.float32], snapshot: str = "snapshots/pong_1.pkl") -> str:
     peak = ExplainedPeak(1.5, 1, 42, "LEFTFIRE", Box(1, 2, 3, 2), pixels, state)
     header = Header("pong", snapshot, [-21.0], None)
-    sections = [Section("0000", 32, 4, (8, 8), 4, [peak, None]), Section("0002", 1, 32, (4, 4), 2, [None])]
-    return page(header, sections, film_section(film_scenes(2), 4, ["NOOP", "<FIRE>"]))
+    sections = [
+        Section(1, "Convolution_0", 32, 4, (8, 8), 4, (8, 8), [peak, None]),
+        Section(2, "Convolution_1", 1, 32, (4, 3), 2, (20, 16), [None]),
+    ]
+    return page(header, sections, film_html(film_scenes(2), ["NOOP", "<FIRE>"]))
 
 
-def pictures(text: str, kind: str = "png") -> list[NDArray[np.uint8]]:
-    """The pictures of a type, (height, width, 3)."""
+def pictures(text: str) -> list[NDArray[np.uint8]]:
+    """The pictures, (height, width, 3)."""
     found = []
     for image in Page(text).all("img"):
         start, data = (image["src"] or "").split(",")
-        if start == f"data:image/{kind};base64":
-            picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
-            assert picture is not None
-            found.append(picture[..., ::-1].astype(np.uint8))
+        assert start == "data:image/png;base64"
+        picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        assert picture is not None
+        found.append(picture[..., ::-1].astype(np.uint8))
     return found
 
 
@@ -73,16 +84,25 @@ def test_page_is_complete_and_needs_no_other_file() -> None:
     text = make_page(np.zeros((4, 5, 6), np.uint8), np.zeros((4, 5, 6), np.float32), snapshot="<b>\"&'.pkl")
     assert "&lt;b&gt;&quot;&amp;&#x27;.pkl" in text
     tree = Page(text)
-    assert not re.search(r"https?:|//[a-z]|url\(|@import", re.sub(r'src="data:[^"]*"', "", text))
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", re.sub(r'src="data:[^"]*"|"video":"[^"]*"', "", text))
     linking = [name for name, attributes in tree.tags if {"src", "href"} & set(attributes)]
-    assert linking == ["a", "a", "a", "img", "img", "img", "img"]
+    assert linking == ["a", "a", "a", "img", "img"]
     ids = [attributes["id"] for _, attributes in tree.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for _, attributes in tree.tags:
         assert attributes.get("aria-labelledby") in (None, *ids)
         assert (attributes.get("href") or "#keys")[1:] in ids
-    headings = [int(tag[1]) for tag, _ in tree.tags if re.fullmatch("h[1-6]", tag)]
-    assert headings == [1, 2, 3, 3, 2, 3, 2]
+    headings = re.findall("<h([1-6]).*?>(.*?)</h", re.sub("</?span.*?>", "", text))
+    assert headings == [
+        ("1", "pong: the game and the filters"), ("2", "The game"), ("2", "The filters"),
+        ("2", "conv 1 Neon’s name: Convolution_0"), ("3", "Filter 0 of conv 1"), ("3", "Filter 1 of conv 1"),
+        ("2", "conv 2 Neon’s name: Convolution_1"), ("3", "Filter 0 of conv 2"),
+    ]  # fmt: skip
+    assert (
+        "32 filters of 8×8 with stride 4, on the last 4 screens. Receptive field: 8×8 pixels of a screen. "
+        "Shown: the first 2; 1 of these was never active." in text
+    )
+    assert "1 filters of 3×4 with stride 2, on the 32 channels of conv 1. Receptive field: 16×20 pixels" in text
     assert all(image["alt"] for image in tree.all("img"))
     assert [pair["tabindex"] for pair in tree.all("div") if pair.get("role") == "group"] == ["0", "0"]
     for fact in ("1.5", "step 42", "LEFTFIRE", "columns 2–3, rows 1–3", "-21"):

@@ -10,21 +10,24 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_film import film_data
+from test_film import film_data, video_of
 
 from fakes import FakeEnvironment, FakeNetwork, conv, linear, make_agent, random_states
 from nvis.visualization import Visualization, VisualizationOptions
 from simple_dqn.agent import Agent, Step
-from simple_dqn.environment import EnvironmentOptions, Screen
+from simple_dqn.environment import EnvironmentOptions, Picture, Screen
 from simple_dqn.learning.guided import activations, read_network
 from simple_dqn.saving.snapshot import Layer
 
 
 class NoiseEnvironment(FakeEnvironment):
-    """A fake environment in which each screen is different."""
+    """A fake environment in which each screen is different. Its pictures are red."""
 
     def screen(self) -> Screen:
         return random_states(np.random.default_rng(self.frame), 4, 5)
+
+    def picture(self) -> Picture:
+        return np.full((8, 10, 3), (200, 0, 0), np.uint8)
 
 
 class Witness(FakeNetwork):
@@ -47,12 +50,15 @@ def watched(
     game: str = "noise",
     environment: str = "ale",
 ) -> tuple[Visualization, Agent]:
-    agent = make_agent([NoiseEnvironment(episode)], Witness(), history=3, exploration_rate_test=0, random_starts=3)
+    noise = NoiseEnvironment(episode)
+    agent = make_agent([noise], Witness(), history=3, exploration_rate_test=0, random_starts=3)
     top = activations(read_network(layers).convolutions, np.zeros((1, 3, 4, 5), np.uint8))[-1]
     whole = [*layers, linear(np.random.default_rng(1).normal(size=(3, top.size)))]
     options = VisualizationOptions(visualization_filters=filters, visualization_file=str(path))
     env_options = EnvironmentOptions(game=game, environment=environment)
-    visualization = Visualization(agent, whole, options, env_options, Path("snapshots/noise_1.pkl"))
+    visualization = Visualization(options, env_options, Path("snapshots/noise_1.pkl"))
+    visualization.meet(noise)
+    visualization.attach(agent, whole)
     agent.callbacks = [visualization]
     return visualization, agent
 
@@ -110,7 +116,8 @@ def test_filters_that_are_never_active_and_weights_that_are_not_finite(tmp_path:
     text = (tmp_path / "noise.html").read_text()
     assert text.count("It was never active") == 2
     assert film_data(text)["moments"][0][4] == [None] * 3
-    assert "3 filters of 2×2 with stride 1, on 3 channels; 2 of these were never active." in text
+    assert "3 filters of 2×2 with stride 1, on the last 3 screens. Receptive field: 2×2 pixels of a screen." in text
+    assert "Shown: all; 2 of these were never active." in text
 
 
 def test_interrupted_game(tmp_path: Path) -> None:
@@ -119,6 +126,20 @@ def test_interrupted_game(tmp_path: Path) -> None:
     agent.play(1)
     visualization.on_phase_end()
     assert "<dt>Score</dt><dd>1 when it was interrupted</dd>" in (tmp_path / "noise.html").read_text()
+
+
+@pytest.mark.parametrize(("environment", "rate"), [("ale", 15), ("gym", 60)])
+def test_film_has_the_colours_and_the_speed_of_the_game(tmp_path: Path, environment: str, rate: float) -> None:
+    """An action lasts four frames of 60 a second in an Atari game, one in Gymnasium."""
+    layers = [conv(np.ones((1, 3, 2, 2)))]
+    visualization, agent = watched(tmp_path / "noise.html", layers, episode=20, environment=environment)
+    agent.play(1)
+    visualization.on_phase_end()
+    text = (tmp_path / "noise.html").read_text()
+    assert film_data(text)["rate"] == rate
+    assert text.index('id="film"') < text.index("The filters")
+    for picture in video_of(text):
+        assert abs(picture[:16, :20].mean(axis=(0, 1)) - [200, 0, 0]).max() < 8
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 from simple_dqn.errors import GameError
-from simple_dqn.watching.display import block, least_height, shortened
+from simple_dqn.watching.display import QScale, block, least_height, shortened
 from simple_dqn.watching.make import ViewerOptions, make_display
 from simple_dqn.watching.terminal import Terminal
 
@@ -25,6 +26,14 @@ from simple_dqn.watching.terminal import Terminal
 )
 def test_a_short_line_still_shows_how_to_quit(room: int, line: str) -> None:
     assert shortened(("PAUSED", "agent", "score 7", "h: help  q: quit"), lambda line: len(line) <= room) == line
+
+
+def test_bars_are_as_long_as_q_values_are_large() -> None:
+    scale = QScale().including(np.array([-1.0, 3.0, np.nan, np.inf])).including(np.array([2.0]))
+    assert scale == (-1, 3)
+    assert [scale.bar(q) for q in (0, 1, 2, 3, -1)] == [(0.25, 0.25), (0.25, 0.5), (0.25, 0.75), (0.25, 1), (0, 0.25)]
+    assert [scale.bar(q) for q in (np.nan, np.inf)] == [(0.25, 0.25)] * 2
+    assert QScale().bar(0) == (0, 0)
 
 
 @pytest.mark.parametrize(("height", "size"), [(1, (2, 1)), (2, (4, 2)), (3, (5, 3)), (4, (7, 4))])

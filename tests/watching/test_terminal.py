@@ -21,7 +21,7 @@ import pytest
 
 from fakes import make_decision, make_scene
 from simple_dqn.watching import terminal
-from simple_dqn.watching.display import HELP
+from simple_dqn.watching.display import HELP, QScale
 from simple_dqn.watching.terminal import Terminal, blocks, changes, keys
 
 SMALL = make_scene(np.zeros((4, 8, 3), np.uint8), pixel_width=1.0)
@@ -236,9 +236,12 @@ def test_what_follows_a_game_in_a_terminal_has_a_line_of_its_own(tty: int) -> No
 
 
 def test_q_values_in_a_terminal() -> None:
-    decision = make_decision(["NOOP", "RIGHTFIRE"], 1)._replace(q_values=np.array([-1.0, 0.25]))
-    assert terminal.q_value_lines(decision, 2) == [" NOOP       -1.000 █    ", ">RIGHTFIRE   0.250 █████"]
-    assert terminal.q_value_lines(decision, 1) == [">RIGHTFIRE   0.250 █████"]  # the chosen action
+    """Bars start at 0, and their scale is that of the decision, not of its Q-values."""
+    decision = make_decision(["NOOP", "RIGHTFIRE"], 1)._replace(q_values=np.array([-1.0, 2.0]), scale=QScale(-3, 2))
+    lines = [" NOOP       -1.000   █  ", ">RIGHTFIRE   2.000    ██", " bars: -3 to 2"]
+    assert terminal.q_value_lines(decision, 3) == lines
+    assert terminal.q_value_lines(decision, 2) == lines[:2]
+    assert terminal.q_value_lines(decision, 1) == lines[1:2]  # the chosen action
 
 
 @pytest.mark.parametrize("worst", [np.nan, np.inf, -np.inf])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from simple_dqn.agent import Agent
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.environment import Sound
 from simple_dqn.saving.snapshot import Layer
-from simple_dqn.watching.display import HELP, Decision, Scene
+from simple_dqn.watching.display import HELP, Decision, QScale, Scene
 from simple_dqn.watching.viewer import Explain, Saliency, Viewer, joystick, overlaid
 
 
@@ -243,11 +244,29 @@ def test_decision() -> None:
     display.viewer.steer(1)
     scene = display.show()
     assert scene.decision
-    names, q_values, action, state = scene.decision
+    names, q_values, action, state, scale = scene.decision
     assert (names, q_values.tolist(), action, state.shape) == (["NOOP", "RIGHT", "LEFT"], [0, 1, 2], 1, (2, 4, 5))
+    assert scale == (0, 2)
     assert scene.picture[0, 0].tolist() == [255, 140, 0]  # all of it counts
     scene = display.show("v")
     assert (scene.decision, scene.picture[0, 0].tolist()) == (None, [200, 200, 200])
+
+
+def test_scale_of_the_bars_is_that_of_all_q_values_since_v() -> None:
+    """A scale for each state would exaggerate small differences."""
+    display = FakeDisplay()
+    network = Mock()
+    display.attach().network = network
+    display.show("v")
+    scales = []
+    for q_values, keys in (([-1, 4], ""), ([1, 1.01], ""), ([2, np.nan], ""), ([1, 1.01], "vv")):
+        network.predict.return_value = np.array([q_values])
+        display.show(*keys)
+        display.viewer.steer(1)
+        decision = display.show().decision
+        assert decision
+        scales.append(decision.scale)
+    assert scales == [(-1, 4), (-1, 4), (-1, 4), (0, 1.01)]
 
 
 def test_decision_is_shown_at_once_during_a_pause() -> None:
@@ -268,7 +287,7 @@ def test_saliency_is_that_of_the_chosen_action_and_of_the_current_network() -> N
     state = np.random.default_rng(0).integers(256, size=(4, 84, 84), dtype=np.uint8)
     heats = []
     for version[0], action in ((0, 0), (0, 1), (1, 0)):
-        heats.append(explain(Decision(["a", "b", "c"], np.zeros(3), action, state)))
+        heats.append(explain(Decision(["a", "b", "c"], np.zeros(3), action, state, QScale())))
         assert (heats[-1].shape, heats[-1].max()) == ((84, 84), 1)
         assert heats[-1].min() >= 0
     assert not np.array_equal(heats[0], heats[1])

@@ -28,7 +28,7 @@ _EPSILON = 1e-3  # of batch normalization, Neon's
 class Convolution(NamedTuple):
     """A convolutional layer and its batch normalization; without one, scale is 1 and shift 0."""
 
-    name: str  # its place among Neon's layers, such as 0002
+    name: str  # Neon's, such as Convolution_1
     weights: Floats  # (filters, channels, height, width)
     stride: int
     scale: Floats  # (filters, 1, 1)
@@ -81,7 +81,6 @@ def read_network(layers: Sequence[Layer]) -> Network:
         SnapshotError: a layer is of another kind, or has other parameters, than those of Neon.
     """
     network = Network([], [])
-    place = 0  # Neon counts rectifiers and batch normalizations as separate layers
     for layer in layers:
         known: list[Any] = network.dense if network.dense or layer.type == "Linear" else network.convolutions
         if layer.type == "BatchNorm" and known:
@@ -95,7 +94,8 @@ def read_network(layers: Sequence[Layer]) -> Network:
             weights = np.asarray(layer.params["W"], np.float32).reshape(-1, height, width, filters)
             one = np.ones((filters, 1, 1), np.float32)
             stride = int(layer.config["strides"])
-            known.append(Convolution(f"{place:04d}", weights.transpose(3, 0, 1, 2), stride, one, one * 0))
+            name = f"Convolution_{len(known)}"
+            known.append(Convolution(name, weights.transpose(3, 0, 1, 2), stride, one, one * 0))
         elif layer.type != "Linear" or [*layer.params] != ["W"]:
             raise SnapshotError(
                 f"guided back-propagation cannot explain a {layer.type} with {', '.join(layer.params)} here: remove "
@@ -105,7 +105,6 @@ def read_network(layers: Sequence[Layer]) -> Network:
             weights = np.asarray(layer.params["W"], np.float32)
             one = np.ones(len(weights), np.float32)
             known.append(Dense(weights, one, one * 0))
-        place += 1 if layer.type == "BatchNorm" else 2
     if not network.convolutions:
         raise SnapshotError("guided back-propagation needs a convolutional layer, and this network has none")
     return network

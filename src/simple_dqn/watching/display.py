@@ -30,6 +30,34 @@ HELP = (  # keys, and what they do
 )
 
 
+class QScale(NamedTuple):
+    """The scale on which bars of Q-values are drawn, the same for many states. Each bar starts at 0.
+
+    So bars are as long as their Q-values are large. A scale for each state would exaggerate small differences.
+    """
+
+    low: float = 0.0  # at the left end, at most 0
+    high: float = 0.0  # at the right end, at least 0
+
+    def including(self, q_values: NDArray[np.floating[Any]]) -> QScale:
+        """The scale, made larger for `q_values` if necessary. NaN and infinity do not count."""
+        finite = q_values[np.isfinite(q_values)].tolist()
+        return QScale(min([self.low, *finite]), max([self.high, *finite]))
+
+    def position(self, q: float) -> float:
+        """Where `q` is on the scale, from 0 to 1. NaN and infinity are at Q-value 0."""
+        q = q if math.isfinite(q) else 0.0
+        return (q - self.low) / ((self.high - self.low) or 1)
+
+    def bar(self, q: float) -> tuple[float, float]:
+        """Left and right end of the bar of `q`, from 0 to 1."""
+        left, right = sorted((self.position(0), self.position(q)))
+        return left, right
+
+    def __str__(self) -> str:
+        return f"{self.low:.3g} to {self.high:.3g}"
+
+
 class Decision(NamedTuple):
     """What the agent chose in a state, and why."""
 
@@ -37,13 +65,7 @@ class Decision(NamedTuple):
     q_values: NDArray[np.floating[Any]]  # (num_actions,)
     action: int  # that the agent chose, possibly at random
     state: NDArray[np.uint8]  # (history, height, width)
-
-    def bar_lengths(self) -> list[float]:
-        """Length of each Q-value's bar: 0 for the lowest, 1 for the highest. All 1 if they are equal or not finite."""
-        low, high = float(np.min(self.q_values)), float(np.max(self.q_values))
-        if not 0 < high - low < np.inf:
-            return [1.0] * len(self.q_values)
-        return [(q - low) / (high - low) for q in self.q_values.tolist()]
+    scale: QScale  # of the bars of the Q-values
 
 
 class Scene(NamedTuple):

@@ -27,6 +27,7 @@ for _prefix in (b"\x1b[", b"\x1bO"):
     _KEYS |= {_prefix + b"A": "up", _prefix + b"B": "down", _prefix + b"C": "right", _prefix + b"D": "left"}
 _KEY_COLUMNS = 13  # width of the longest keys in the help
 _PANEL_COLUMNS = 24  # width of the Q-values
+_BAR_COLUMNS = 5  # width of their bars
 
 
 class Terminal:
@@ -196,12 +197,16 @@ def help_lines(keys: str, text: str, columns: int) -> list[str]:
 
 
 def q_value_lines(decision: Decision, rows: int) -> list[str]:
-    """At most `rows` lines: each action's name, Q-value and bar. The chosen action is marked, and always included."""
+    """At most `rows` lines: each action's name, Q-value and bar, then the scale of the bars.
+
+    The chosen action is marked, and always included.
+    """
     lines = []
-    columns = zip(decision.action_names, decision.q_values.tolist(), decision.bar_lengths(), strict=True)
-    for i, (name, q, length) in enumerate(columns):
-        bar = "█" * (1 + round(4 * length))
-        lines.append(f"{'>' if i == decision.action else ' '}{name[:9]:<9} {q:7.3f} {bar:<5}")
+    for i, (name, q) in enumerate(zip(decision.action_names, decision.q_values.tolist(), strict=True)):
+        left, right = (round(_BAR_COLUMNS * end) for end in decision.scale.bar(q))
+        bar = " " * left + "█" * (right - left)
+        lines.append(f"{'>' if i == decision.action else ' '}{name[:9]:<9} {q:7.3f} {bar:<{_BAR_COLUMNS}}")
+    lines.append(f" bars: {decision.scale}")
     return lines[max(0, decision.action + 1 - rows) :][:rows]
 
 

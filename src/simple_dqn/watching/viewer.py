@@ -19,7 +19,7 @@ from simple_dqn.errors import SnapshotError
 from simple_dqn.learning.guided import guided_q_value, read_network, saliency
 from simple_dqn.reports.scores import score_text
 from simple_dqn.saving.snapshot import Layer
-from simple_dqn.watching.display import HELP, Decision, Display, Scene
+from simple_dqn.watching.display import HELP, Decision, Display, QScale, Scene
 from simple_dqn.watching.watcher import Watcher
 
 logger = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class Viewer(Watcher, Callback):
         self._score, self._rate = 0.0, float("nan")
         self._action: int | None = None  # the last one that the agent chose
         self._decision: Decision | None = None
+        self._q_scale = QScale()  # of all Q-values since the user pressed `v`
         self._heat: Heat | None = None
         self._note = ""  # why there is no heat
         self._next_frame = self._last_drawn = float("-inf")  # times
@@ -155,6 +156,7 @@ class Viewer(Watcher, Callback):
         elif key == "v":
             self._show_decision = not self._show_decision
             self._decision = self._heat = None
+            self._q_scale = QScale()
             self._note = ""
             self._update_decision()  # because a paused game has no next step
         elif key == "f":
@@ -238,7 +240,8 @@ class Viewer(Watcher, Callback):
         if not self._show_decision or not agent or self._action is None:
             return
         q_values = agent.network.predict(agent.state[None])[0]
-        self._decision = Decision(agent.games.action_names, q_values, self._action, agent.state.copy())
+        self._q_scale = self._q_scale.including(q_values)
+        self._decision = Decision(agent.games.action_names, q_values, self._action, agent.state.copy(), self._q_scale)
         if not self._explain or self._note:
             return
         try:

@@ -259,26 +259,30 @@ class Window:
         return bar
 
     def _draw_decision(self, decision: Decision, left: int, width: int, height: int) -> None:
-        """Draw the Q-values as bars, relative to the lowest and highest, and the screens of the state, the newest last.
+        """Draw the scale of the bars, the Q-values with their bars, and the screens of the state, the newest last.
 
         If not all actions fit, draw the chosen one and those before it.
         """
-        names, q_values = decision.action_names, decision.q_values.tolist()
+        names, q_values, scale = decision.action_names, decision.q_values.tolist(), decision.scale
+        header = f"Q-values since v: {scale}"
         bar, gap = (5, 3) if len(names) <= 9 else (3, 0)  # so that the screens fit below 18 actions
         for size in range(_TEXT, _MIN_TEXT - 1, -2):
             font = self._get_font(size)
             line = font.get_linesize()
-            text_width = max(font.size(f"{name} {q:.3f}")[0] for name, q in zip(names, q_values, strict=True))
+            entries = [f"{name} {q:.3f}" for name, q in zip(names, q_values, strict=True)]
+            text_width = max(font.size(text)[0] for text in (header, *entries))
             count = max(1, (height - 12 - line) // (line + bar + gap))
             if text_width <= width and (count >= len(names) or size <= _SMALL_TEXT):
                 break
-        self._text("Q-values", (left, 8), _DIM, font)
+        self._text(header, (left, 8), _DIM, font)
         top = 8 + line + 4
         first = max(0, decision.action + 1 - count)
-        entries = list(enumerate(zip(names, q_values, decision.bar_lengths(), strict=True)))
-        for i, (name, q, length) in entries[first : first + count]:
+        zero = left + int((width - 1) * scale.position(0))
+        for i, (name, q) in list(enumerate(zip(names, q_values, strict=True)))[first : first + count]:
             colour = _ACCENT if i == decision.action else _DIM
-            self._pygame.draw.rect(self._screen, colour, (left, top + line - 4, max(2, int(width * length)), bar))
+            start, end = (left + int(width * share) for share in scale.bar(q))
+            self._pygame.draw.rect(self._screen, colour, (start, top + line - 4, end - start, bar))
+            self._pygame.draw.line(self._screen, _INK, (zero, top + line - 5), (zero, top + line - 4 + bar))
             self._text(name, (left, top - 4), _INK if i == decision.action else _DIM, font)
             number = font.render(f"{q:.3f}", True, _INK)
             self._screen.blit(number, (left + width - number.get_width(), top - 4))
