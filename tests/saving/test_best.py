@@ -220,11 +220,11 @@ def test_a_resumed_training_that_is_stopped_at_once_names_what_it_began_with(
     monkeypatch.setattr(Agent, "train", lambda agent, steps: agent.stop())
     with pytest.raises(Interrupted):
         main.run(["--resume", "snapshots/b", "--epochs", "5"])
-    assert caplog.messages[-1].endswith("/resume.sh snapshots/b_4.pkl")
+    assert caplog.messages[-1] == f"Continue with: {shlex.quote(str(ROOT / 'resume.sh'))} snapshots/b_4.pkl"
 
 
 def test_in_the_folder_of_the_program_the_command_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     assert resume_command(Path("snapshots/it's.pkl")) == """./resume.sh 'snapshots/it'"'"'s.pkl'"""
     monkeypatch.chdir(ROOT.parent)
-    assert resume_command(Path("a_1.pkl"), "a.csv") == f"./{ROOT.name}/resume.sh a_1.pkl"
+    assert resume_command(Path("a_1.pkl"), "a.csv") == f"{shlex.quote(f'./{ROOT.name}/resume.sh')} a_1.pkl"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import signal
 import time
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 import main
-from runs import DEADLINE, MAIN, contents, rows, start, wait_for, without_times
+from runs import DEADLINE, ROOT, contents, rows, start, wait_for, without_times
 from simple_dqn.agent import Agent
 from simple_dqn.environment import CONTINUES, TRUNCATED
 from simple_dqn.errors import CheckpointError, GameError, OptionError, OutputError, SimpleDQNError, exit_status
@@ -216,7 +217,7 @@ def test_a_new_run_over_an_older_one_s_name_keeps_them_apart(
     assert after["results/b.csv.2"] == before["results/b.csv"]
     assert {name: after[f"snapshots/{name}"] for name in neighbours} == neighbours
     told = f"Moved an earlier run's b_1.pkl … ({len(old)} files) to snapshots/b.2. Continue that run with "
-    assert f"{told}{MAIN.parents[1] / 'resume.sh'} snapshots/b.2/b\n" in caplog.text
+    assert f"{told}{shlex.quote(str(ROOT / 'resume.sh'))} snapshots/b.2/b\n" in caplog.text
     new = [name for name in below("snapshots", after) if name not in neighbours and "/" not in name]
     assert {name for name in new if name.endswith(".pkl")} == {"b_1.pkl"}
     with pytest.raises(OptionError, match=r"epoch 3 was the last of 3"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,7 @@ def test_a_line_tells_the_options_that_are_not_at_their_defaults(
 def test_the_options_of_a_snapshot_are_in_that_line(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = SHIPPED / "pong_31.pkl"
     line = options_line(["--load_weights", str(path), "--test_steps", "5"], caplog)
-    assert line.startswith(f"--load_weights {path} --test_steps 5; from {path}: ")
+    assert line.startswith(f"--load_weights {shlex.quote(str(path))} --test_steps 5; from {path}: ")
     assert line.endswith("pong")
 
 
