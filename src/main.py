@@ -1,8 +1,8 @@
 """Simple DQN: trains an agent from pixels, tests it, and plays. Read this file from top to bottom.
 
-`run` parses the options, `put_together` makes the parts, `train` runs the phases: random moves that fill the replay
-memory, then epochs of training and testing. In src/simple_dqn, agent.py takes the steps of a phase, deepqnetwork.py
-learns from minibatches.
+`run` parses the options. `make_parts` makes what plays and learns, `put_together` adds what saves and watches. `train`
+runs the phases: random moves that fill the replay memory, then epochs of training and testing. In src/simple_dqn,
+agent.py takes the steps of a phase, deepqnetwork.py learns from minibatches.
 """
 
 from __future__ import annotations

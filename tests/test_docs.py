@@ -218,6 +218,12 @@ def test_names_in_the_code_exist() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_rows_of_a_table_have_as_many_cells_as_its_head(page: str) -> None:
+    for table in re.findall(r"(?:^\|.*\n)+", text(page), re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, table
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_no_host_of_a_package_registry(page: str) -> None:
     assert not re.search(r"pypi|pythonhosted|conda|download\.pytorch|index-url", text(page), re.IGNORECASE)
 

@@ -219,11 +219,12 @@ class Agent:
     def _finish(self, actions: Sequence[int | None], exploration_rate: float) -> list[Step]:
         self.games.finish()
         arrays = self.games.arrays
+        ends = arrays.ends.tolist()
         steps = []
         for game, action in enumerate(actions):
             if action is None:
                 continue
-            end = arrays.ends[game]
+            end = ends[game]
             terminal, truncated = end in (TERMINATED, TRUNCATED), end in (TRUNCATED, ABANDONED)
             reward, screen = float(arrays.rewards[game]), arrays.screens[game]
             steps.append(Step(action, reward, screen, terminal, truncated, exploration_rate, game))

@@ -193,7 +193,3 @@ def _move_events(csv_file: Path, copy: Path) -> None:
             folder.rename(target)
     except OSError as error:
         raise OutputError(f"cannot move {folder} to {target}: {reason(error)}") from error
-
-
-def _same_prefix(path: Path, prefix: Path) -> bool:
-    return prefix_of(path).resolve() == prefix.resolve()
