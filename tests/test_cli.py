@@ -629,7 +629,9 @@ def test_no_library_for_windows_or_films_unless_asked_for(tmp_path: Path) -> Non
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
 
 
-@pytest.mark.parametrize("script", ["src/main.py", "src/plot.py", "benchmarks/faults.py", "benchmarks/peers.py"])
+@pytest.mark.parametrize(
+    "script", ["src/main.py", "src/plot.py", "src/experiment_report.py", "benchmarks/faults.py", "benchmarks/peers.py"]
+)
 def test_python_settings_do_not_keep_a_script_from_its_modules(script: str, tmp_path: Path) -> None:
     (tmp_path / "math.py").write_text("raise SystemExit('the wrong one')")
     command = [sys.executable, str(MAIN.parents[1] / script), "--help"]

@@ -20,13 +20,19 @@ import main
 from simple_dqn import options
 from simple_dqn.command_line import EPILOG
 from simple_dqn.deepqnetwork import BackendOptions
+from simple_dqn.experiments.command import ExperimentOptions
 from simple_dqn.reports import plot
+from simple_dqn.reports.experiment import report
 from test_deepqnetwork import random_batch
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "roms/README.md"]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
-ALL_GROUPS = (*main.GROUPS, plot.PlotOptions)
+ALL_GROUPS = (*main.GROUPS, plot.PlotOptions, ExperimentOptions, report.ReportOptions)
+OTHER_PROGRAMS: dict[str, list[type[options.Options]]] = {
+    "./plot.sh": [plot.PlotOptions],
+    "./report.sh": [report.ReportOptions],
+}
 NAMES = {f.name for group in ALL_GROUPS for f in dataclasses.fields(group)}
 
 
@@ -77,7 +83,15 @@ def test_table_of_options_is_the_parsers() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_options_in_the_text_exist(page: str) -> None:
-    own = {"dev", "help", "clipped_q", "trials", "seed", "depth"}  # of scripts, the worked example, benchmarks, git
+    own = {
+        "dev",
+        "cluster",
+        "help",
+        "clipped_q",
+        "trials",
+        "seed",
+        "depth",
+    }  # of scripts, the worked example, benchmarks, git
     found = {name for word in code(page) for name in re.findall(r"--(\w+)", word)}
     assert found <= NAMES | own
 
@@ -87,7 +101,7 @@ def test_options_in_the_text_exist(page: str) -> None:
     [
         "README.md",
         "CONTRIBUTING.md",
-        *("docs/" + name for name in ("training.md", "watching.md", "curves.md", "filters.md")),
+        *("docs/" + name for name in ("training.md", "watching.md", "curves.md", "filters.md", "reports.md")),
     ],
 )
 def test_examples_can_be_run(page: str) -> None:
@@ -101,10 +115,11 @@ def test_examples_can_be_run(page: str) -> None:
             continue
         if script == "./train.sh" and arguments[1:] and not arguments[1].startswith("-"):
             del arguments[1]  # the label
-        prefix = {"./resume.sh": ["--resume"], "./train.sh": [], "./plot.sh": []}.get(script, ["--load_weights"])
+        prefix = {"./resume.sh": ["--resume"], "./train.sh": []}.get(script, ["--load_weights"])
+        prefix = [] if script in OTHER_PROGRAMS else prefix
         if arguments == ["--help"]:
             continue
-        groups = [plot.PlotOptions] if script == "./plot.sh" else main.GROUPS
+        groups = OTHER_PROGRAMS.get(script, main.GROUPS)
         values = options.parse(groups, [*prefix, *arguments], usage="", description="", epilog="")
         assert all(word[2:] in values for word in arguments if word.startswith("--")), "an option is shortened"
         for group in groups:
@@ -228,7 +243,10 @@ def test_no_host_of_a_package_registry(page: str) -> None:
     assert not re.search(r"pypi|pythonhosted|conda|download\.pytorch|index-url", text(page), re.IGNORECASE)
 
 
-@pytest.mark.parametrize(("program", "groups"), [(main.main, main.GROUPS), (plot.main, [plot.PlotOptions])])
+@pytest.mark.parametrize(
+    ("program", "groups"),
+    [(main.main, main.GROUPS), (plot.main, [plot.PlotOptions]), (report.main, [report.ReportOptions])],
+)
 def test_help_names_every_group_and_option(
     program: Callable[[list[str]], int], groups: Sequence[type[options.Options]], capsys: pytest.CaptureFixture[str]
 ) -> None:

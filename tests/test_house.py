@@ -40,7 +40,15 @@ def test_the_filter_page_is_not_imported_by_the_package() -> None:
         assert not name.startswith("simple_dqn.") or not {n for n in imports(path) if n.startswith("nvis")}, name
 
 
-@pytest.mark.parametrize("module", ["simple_dqn.agent", "simple_dqn.saving.snapshot", "simple_dqn.reports.plot"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "simple_dqn.agent",
+        "simple_dqn.saving.snapshot",
+        "simple_dqn.reports.plot",
+        "simple_dqn.reports.experiment.report",
+    ],
+)
 def test_these_modules_need_no_library_for_networks_or_games(module: str) -> None:
     libraries = "{'torch', 'cv2', 'ale_py', 'pygame', 'av', 'matplotlib'}"
     code = f"import sys; sys.path.insert(0, 'src'); import {module}; print(sorted({libraries} & set(sys.modules)))"

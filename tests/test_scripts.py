@@ -104,6 +104,19 @@ def test_development_packages(project: Path) -> None:
         assert run(python, *arguments, cwd=project).stderr == ""
 
 
+def test_packages_for_clusters_remain_when_those_for_development_come(project: Path) -> None:
+    python = project / "scripts/python"
+    (project / "requirements-cluster.txt").write_text("dummy>=1\n")
+    assert "installing" in run(python, "--cluster", "-V", cwd=project).stderr
+    replace(project / "requirements-dev.txt", "# nothing", "dummy<3")
+    assert "installing" in run(python, "--dev", "-V", cwd=project).stderr
+    for arguments in (["--cluster", "-V"], ["--dev", "-V"], ["-V"]):
+        assert run(python, *arguments, cwd=project).stderr == ""
+    (project / "requirements-cluster.txt").write_text("dummy>0\n")
+    assert "installing" in run(python, "--cluster", "-V", cwd=project).stderr
+    assert run(python, "--cluster", "-V", cwd=project).stderr == ""
+
+
 def test_failed_installation_is_clear_and_undone(project: Path) -> None:
     replace(project / "requirements.txt", "dummy==1", "dummy==3")
     result = run(project / "scripts/python", "-V", cwd=project)
@@ -268,12 +281,20 @@ def test_arguments(arguments: list[str], expected: list[str], echo_project: Path
     assert list(tmp_path.iterdir()) == []  # whatever is written is for main.py to write
 
 
-@pytest.mark.parametrize("script", ["train.sh", "test_gym.sh", "plot.sh", "profile_train.sh"])
+@pytest.mark.parametrize("script", ["train.sh", "test_gym.sh", "plot.sh", "report.sh", "profile_train.sh"])
 def test_scripts_may_be_called_by_a_link(script: str, echo_project: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(echo_project / script)
     result = run("./link", "pong", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    assert f"{echo_project}/src/{'plot' if script == 'plot.sh' else 'main'}.py" in result.stdout.splitlines()
+    program = {"plot.sh": "plot", "report.sh": "experiment_report"}.get(script, "main")
+    assert f"{echo_project}/src/{program}.py" in result.stdout.splitlines()
+
+
+@pytest.mark.parametrize("arguments", [["try", "--games", "pong", "--variant", "double --double_dqn true"], ["--help"]])
+def test_experiments(arguments: list[str], echo_project: Path, tmp_path: Path) -> None:
+    result = run(echo_project / "experiment.sh", *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == ["--cluster", f"{echo_project}/src/experiment.py", *arguments]
 
 
 @pytest.mark.parametrize("arguments", [["my results/pong.csv", "--watch"], ["-csv_file", "a.csv"], ["--help"]])
@@ -285,7 +306,12 @@ def test_plotting(arguments: list[str], echo_project: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("plot", []), *((name, words) for name in ("train", *SCRIPTS) for words in ([], ["--epochs", "1"], ["@options"]))],
+    [
+        ("plot", []),
+        ("experiment", []),
+        ("report", []),
+        *((name, words) for name in ("train", *SCRIPTS) for words in ([], ["--epochs", "1"], ["@options"])),
+    ],
 )
 def test_usage(name: str, arguments: list[str], echo_project: Path, tmp_path: Path) -> None:
     result = run(echo_project / f"{name}.sh", *arguments, cwd=tmp_path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +15,16 @@ import psutil
 def num_cores(root: Path = Path("/")) -> int:
     """Return the number of cores that the process may run on, or the CPU quota of its control groups if less.
 
-    A quota of 1.5 cores counts as 2, because one thread would leave a part of it unused.
+    A quota of 1.5 cores counts as 2, because one thread would leave a part of it unused. SIMPLE_DQN_CORES sets a lower
+    limit. experiment.sh sets it, because several runs share the machine.
 
     Args:
         root: folder with proc/ and sys/.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = min(map(_quota, _control_groups("cpu", root)), default=math.inf)
-    return math.ceil(min(cores, quota))
+    limit = os.environ.get("SIMPLE_DQN_CORES", "")
+    return math.ceil(min(cores, quota, int(limit) if limit.isdigit() and int(limit) else math.inf))
 
 
 def available_memory(root: Path = Path("/")) -> int:
@@ -31,6 +35,18 @@ def available_memory(root: Path = Path("/")) -> int:
     """
     free = min(map(_free, _control_groups("memory", root)), default=math.inf)
     return int(max(0, min(psutil.virtual_memory().available, free)))
+
+
+def cpu_name() -> str:
+    """Return the processor's name, or its architecture if the name is unknown."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]  # macOS
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return platform.processor() or platform.machine()
 
 
 def _control_groups(controller: str, root: Path) -> Iterator[Path]:

@@ -51,8 +51,8 @@ def option(
 ) -> Any:
     """Declare a dataclass field that is also a command-line option.
 
-    A positional option of type `tuple[str, ...]` takes any number of words, before, between and after the flags. It is
-    also a flag.
+    An option of type `tuple[str, ...]` takes one or more words, and may be given several times. If it is positional,
+    its words may stand before, between and after the flags. It is also a flag.
 
     Args:
         default: its value if the command line does not give one.
@@ -115,7 +115,9 @@ def parse(
     words = _with_true(_with_values(_with_two_dashes(word, names) for word in given), flags)
     known, unknown = parser.parse_known_args(words)
     values = vars(known)
-    for name in (f.name for f in known_fields if f.default == ()):  # parse_known_intermixed_args would change the order
+    for name in (
+        f.name for f in known_fields if f.default == () and f.metadata["positional"]
+    ):  # parse_known_intermixed_args would change the order
         more = [word for word in unknown if not word.startswith("-")]
         unknown = [word for word in unknown if word.startswith("-")]
         if more or name in values:
@@ -170,6 +172,7 @@ def _add_argument(arguments: argparse._ArgumentGroup, f: Field[Any], hint: Any) 
         return
     shown = meta["default_text"] or as_word(f.default)
     extra: dict[str, Any] = dict(nargs="?", const=True) if meta["optional_value"] else {}
+    extra |= dict(nargs="+", action="extend") if hint == tuple[str, ...] else {}
     if hint == bool | str:
         extra |= dict(type=partial(_read_bool_or_word, meta["choices"]), metavar="|".join(meta["choices"]))
     elif meta["choices"]:

@@ -176,7 +176,7 @@ def seen(colour: str, lacking: str) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("lacking", ["nothing", "red", "green", "blue"])
 def test_colours_can_be_told_apart(theme: str, lacking: str) -> None:
-    colours = module._THEMES[theme]
+    colours = module.THEMES[theme]
     for group in (tuple(colours.phases.values()), colours.experiments):
         all_seen = [seen(colour, lacking) for colour in group]
         for i, one in enumerate(all_seen):

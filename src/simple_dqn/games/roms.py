@@ -31,6 +31,17 @@ def name_of_game(game: str) -> str:
     return Path(game).stem.lower().replace("-", "_").replace(" ", "_")
 
 
+def stem_of(game: str, environment: str = "ale") -> str:
+    """What the names of a game's files begin with: pong for roms/pong.bin, Pong-v5 for ALE/Pong-v5.
+
+    scripts/usage.sh has the same rule.
+    """
+    is_file = Path(game).is_file()
+    if environment == "gym" or (re.fullmatch(r".*-v\d\d?", game) and not is_file):
+        return game.removeprefix("ale_py:").removeprefix("ALE/").replace(":", ".").replace("/", "-")
+    return Path(game).stem if is_file else name_of_game(game)
+
+
 def find_rom(game: str) -> Path:
     """The ROM file that `game` names: a path, else the ROM that ale-py ships under the path's stem.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,19 +80,26 @@ def _hours(seconds: Floats) -> Floats:
 
 
 def frames_per_step(path: Path) -> int:
-    """Return the frames of a step, as the last snapshot of results/NAME.csv, snapshots/NAME_N.pkl, says; if none, 4."""
+    """Return the frames of a step of the training in results/NAME.csv, by its last snapshot; if none, 4."""
+    return frames_of(recorded_options(path))
+
+
+def frames_of(recorded: Mapping[str, Any]) -> int:
+    """Return the frames of a step by the options of a run; 4 if they do not tell."""
+    return 1 if recorded.get("environment") == "gym" else int(recorded.get("frame_skip", FRAME_SKIP))
+
+
+def recorded_options(path: Path) -> dict[str, Any]:
+    """Return the options that the last snapshot of results/NAME.csv, snapshots/NAME_N.pkl, records; {} if none."""
     from simple_dqn.saving.checkpoint import files_of, number_of  # not needed for other axes
     from simple_dqn.saving.snapshot import read_snapshot
 
     folder = Path(re.sub(r"(.*/)results(?=/|$)", r"\1snapshots", str(path.absolute().parent)))
     snapshots = files_of(folder / path.stem, "pkl")
-    if not snapshots:
-        return FRAME_SKIP
     try:
-        recorded = read_snapshot(max(snapshots, key=number_of)).facts.get("options", {})
+        return read_snapshot(max(snapshots, key=number_of)).facts.get("options", {}) if snapshots else {}
     except SnapshotError:  # it does not matter to the curves
-        return FRAME_SKIP
-    return 1 if recorded.get("environment") == "gym" else int(recorded.get("frame_skip", FRAME_SKIP))
+        return {}
 
 
 # Games and seeds
@@ -173,19 +180,25 @@ def curve_of(group: Group, field: str, phase: str, smooth: int = 1) -> Curve:
         phase: one of the table's.
         smooth: number of epochs, around its own, of which each value is the mean.
     """
-    parts = [_values(run, field, phase) for run in group.runs]
-    if len(parts) == 1:
-        _, x, raw = parts[0]
+    if len(group.runs) == 1:
+        _, x, raw = _values(group.runs[0], field, phase)
         y = _smoothed(raw, smooth)
         return Curve(x, y, raw, np.full(len(y), np.nan))
+    all_x, all_raw = by_epoch(group.runs, field, phase)
+    all_y = np.array([_smoothed(raw, smooth) for raw in all_raw])
+    return Curve(mean_of(all_x), mean_of(all_y), mean_of(all_raw), _standard_error(all_y))
+
+
+def by_epoch(runs: Sequence[Run], field: str, phase: str) -> tuple[Floats, Floats]:
+    """Return x and values of a phase, (runs, epochs). nan stands for epochs that a run lacks."""
+    parts = [_values(run, field, phase) for run in runs]
     epochs = np.unique(np.concatenate([part[0] for part in parts]))
     shape = (len(parts), len(epochs))
     all_x, all_raw = np.full(shape, np.nan), np.full(shape, np.nan)
     for i, (when, x, raw) in enumerate(parts):
         places = np.searchsorted(epochs, when)
         all_x[i, places], all_raw[i, places] = x, raw
-    all_y = np.array([_smoothed(raw, smooth) for raw in all_raw])
-    return Curve(_mean(all_x), _mean(all_y), _mean(all_raw), _standard_error(all_y))
+    return all_x, all_raw
 
 
 def _values(run: Run, field: str, phase: str) -> tuple[Floats, Floats, Floats]:
@@ -203,11 +216,11 @@ def _smoothed(values: Floats, n: int) -> Floats:
     """Return the mean of the n values around each, or of those that are there; nan stays."""
     starts = range(-(n // 2), len(values) - n // 2)
     windows = [values[max(0, start) : start + n] for start in starts]
-    means = [_mean(window[:, None])[0] for window in windows] if n > 1 else values
+    means = [mean_of(window[:, None])[0] for window in windows] if n > 1 else values
     return np.where(np.isnan(values), np.nan, means)
 
 
-def _mean(values: Floats) -> Floats:
+def mean_of(values: Floats) -> Floats:
     """Return the means over the first axis of what is not nan."""
     counts = np.isfinite(values).sum(axis=0)
     return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
@@ -216,7 +229,7 @@ def _mean(values: Floats) -> Floats:
 def _standard_error(values: Floats) -> Floats:
     """Return the standard errors of these means: s / √n, nan where n is 1."""
     counts = np.isfinite(values).sum(axis=0)
-    squares = np.nansum((values - _mean(values)) ** 2, axis=0)
+    squares = np.nansum((values - mean_of(values)) ** 2, axis=0)
     return np.where(counts > 1, np.sqrt(squares / np.maximum(counts - 1, 1) / np.maximum(counts, 1)), np.nan)
 
 

@@ -1,10 +1,11 @@
-"""The picture of learning curves. Only this module imports matplotlib.
+"""The picture of learning curves, and the settings of all pictures.
 
 A figure has a panel per game and field, and a panel has a curve per phase and experiment.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import logging
@@ -13,7 +14,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -100,7 +101,7 @@ class Theme(NamedTuple):
 
 # The first two follow Okabe and Ito (https://jfly.uni-koeln.de/color/). A search chose the others, with the greatest
 # distance for people without red, green or blue cones. A test simulates these.
-_THEMES = {
+THEMES = {
     "light": Theme(
         "#ffffff", "#1c1c1e", "#dcdce0",
         {"random": "#6b6b70", "play": "#661166", "train": "#c75000", "test": "#0072b2"},
@@ -128,16 +129,11 @@ def picture(
         width, height: inches. None: 9, or more if there are many rows of panels.
         dpi: pixels per inch.
     """
-    matplotlib = _import_matplotlib()
-    from matplotlib.figure import Figure
-
     if height is None:
         height = min(max(9, _ROW * _grid(len(_games(groups)), len(spec.fields))[0]), MAX_PIXELS / dpi)
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_settings(_THEMES[spec.theme]))
-        # No warnings: the user sees that a figure is too small, or that the font lacks a letter.
-        warnings.simplefilter("ignore", UserWarning)
+    with drawing(spec.theme):
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
         draw(figure, groups, spec)
         # No date, because equal files make equal pictures.
@@ -145,6 +141,18 @@ def picture(
         data = io.BytesIO()
         figure.savefig(data, format=kind, metadata=metadata)
     return data.getvalue()
+
+
+@contextlib.contextmanager
+def drawing(theme: str) -> Iterator[None]:
+    """Draw with the settings of a theme. Import matplotlib only inside."""
+    matplotlib = _import_matplotlib()
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_settings(THEMES[theme]))
+        # No warnings: the user sees that a figure is too small, or that the font lacks a letter.
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _import_matplotlib() -> Any:
@@ -241,7 +249,7 @@ def _draw_panel(
 ) -> None:  # fmt: skip
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    theme = _THEMES[spec.theme]
+    theme = THEMES[spec.theme]
     title, unit = _FIELDS.get(field, Field(field, ""))
     panel.set_title(title)
     panel.set_xlabel(spec.x_label)
@@ -256,9 +264,9 @@ def _draw_panel(
             curve = curve_of(group, field, name, 1 if phase.baseline else spec.smooth)
             if np.isfinite(curve.y).any():
                 empty = False
-                look = _look(name, number, len(looks), theme)
+                style = look(name, number, len(looks), theme)
                 marked = _marked(curve.y, len(looks) > 1, 2 * _MANY // max(2, columns))
-                _draw_curve(panel, curve, phase, look | {"markevery": marked})
+                _draw_curve(panel, curve, phase, style | {"markevery": marked})
         colour = theme.experiments[number % len(theme.experiments)] if len(looks) > 1 else theme.ink
         for x in seams_of(group):  # those of several experiments would hide the curves
             panel.axvline(x, ymax=0.08 if len(looks) > 1 else 1, color=colour, zorder=1, **_SEAM)
@@ -318,7 +326,7 @@ def _marked(values: Floats, several: bool, many: int) -> list[int]:
     return list(np.flatnonzero(there[1:-1] & (some | alone)))
 
 
-def _look(phase: str, number: int, looks: int, theme: Theme) -> dict[str, Any]:
+def look(phase: str, number: int, looks: int, theme: Theme) -> dict[str, Any]:
     """Return line style, colour and marker. The colour stands for the phase, or for one of several experiments."""
     several = looks > 1
     colours = theme.experiments
@@ -344,17 +352,17 @@ def _legend(groups: Sequence[Group], labels: Sequence[str], spec: FigureSpec) ->
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    theme, several = _THEMES[spec.theme], list(dict.fromkeys(labels))
+    theme, several = THEMES[spec.theme], list(dict.fromkeys(labels))
     entries: list[tuple[Artist, str]] = []
     there = {name: phase for group in groups for name, phase in _phases(group)}
     if len(several) == 1:
         for name, phase in there.items():
-            line = Line2D([], [], **_look(name, 0, 1, theme) | {"marker": ""})
+            line = Line2D([], [], **look(name, 0, 1, theme) | {"marker": ""})
             entries.append((line, phase.label + _length(groups, name)))
     else:
         for i, label in enumerate(several):
             members = [group for group, its in zip(groups, labels, strict=True) if its == label]
-            entries.append((Line2D([], [], **_look("test", i, len(several), theme)), label + _seeds(members)))
+            entries.append((Line2D([], [], **look("test", i, len(several), theme)), label + _seeds(members)))
         for phase in there.values():
             line = Line2D([], [], color=theme.ink, linestyle=phase.style, linewidth=phase.width)
             entries.append((line, phase.label))
@@ -401,12 +409,12 @@ def _labels(groups: Sequence[Group]) -> list[str]:
     labels = [names[group.path] for group in groups]
     if len(_games(groups)) == 1:
         return labels
-    short = [_without_game(label, group.game) for label, group in zip(labels, groups, strict=True)]
+    short = [without_game(label, group.game) for label, group in zip(labels, groups, strict=True)]
     pairs = {(group.game, label) for group, label in zip(groups, short, strict=True)}
     return short if len(pairs) == len(groups) else labels
 
 
-def _without_game(name: str, game: str) -> str:
+def without_game(name: str, game: str) -> str:
     """Return the label of a training: slow for pong_slow and Pong-v5_slow."""
     label = re.sub(rf"^({re.escape(game)}(?=[_-]|$)|.+?-v\d+(?=_|$))", "", name) if game else name
     return label.lstrip("_-") or "no label"

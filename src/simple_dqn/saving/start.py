@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from simple_dqn.errors import CheckpointError, OptionError, SnapshotError
-from simple_dqn.games.roms import name_of_game
+from simple_dqn.games.roms import name_of_game, stem_of
 from simple_dqn.saving.checkpoint import Checkpoint, checkpoints_of, files_of, number_of, prefix_of, read_checkpoint
 from simple_dqn.saving.files import PRETRAINED, ROOT, here
 from simple_dqn.saving.snapshot import Snapshot, other_snapshots_hint, read_snapshot
@@ -59,9 +59,7 @@ def find_snapshot(path: Path) -> Path:
     if path.is_file() and not rom:
         return path
     bare = rom or path.parent == Path() or not path.parent.is_dir()
-    name = path.stem
-    if not rom:  # as train.sh names the files of an environment: scripts/usage.sh
-        name = str(path).removeprefix("ale_py:").removeprefix("ALE/").replace(":", ".").replace("/", "-")
+    name = path.stem if rom else stem_of(str(path), "gym")
     names = dict.fromkeys((name, name_of_game(name))) if bare else ()  # also Pong for pong
     prefixes = ([] if rom else [path]) + [folder / name for folder in (_SNAPSHOTS, here(_SHIPPED)) for name in names]
     for prefix in prefixes:

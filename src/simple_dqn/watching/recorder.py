@@ -6,6 +6,7 @@ A recording is written to a hidden temporary file or folder. It replaces an earl
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -259,6 +260,33 @@ class Film(_FileRecorder):
         with contextlib.suppress(Exception):  # because the film is deleted anyway
             self._container.close()
         super()._discard()
+
+
+def small_film(path: Path) -> bytes:
+    """Return a film with a third of the height, half of the pictures and no sound, as MP4.
+
+    Raises:
+        OutputError: the file cannot be read.
+    """
+    import av
+
+    data = io.BytesIO()
+    try:
+        with av.open(str(path)) as source, av.open(data, "w", format="mp4") as target:
+            pictures = source.streams.video[0]
+            rate = Fraction(pictures.average_rate or 60) / 2
+            width, height = (max(2, side // 3 // 2 * 2) for side in (pictures.width, pictures.height))
+            how: Any = dict(width=width, height=height, pix_fmt="yuv420p", options={"crf": "28"})
+            stream: Any = target.add_stream("libx264", rate=rate.limit_denominator(1001), **how)
+            for number, picture in enumerate(source.decode(pictures)):
+                if number % 2 == 0:
+                    frame = picture.reformat(width, height)
+                    frame.pts, frame.time_base = number // 2, 1 / rate
+                    target.mux(stream.encode(frame))
+            target.mux(stream.encode(None))
+    except (OSError, av.FFmpegError, IndexError) as error:
+        raise OutputError(f"cannot read the film {path}: {reason(error)}. Delete it") from None
+    return data.getvalue()
 
 
 def _film_scale(environment: Environment) -> int:

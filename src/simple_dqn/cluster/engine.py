@@ -1,0 +1,195 @@
+"""Runs on Ray, on this machine or on a cluster. Ray says where a run goes, and starts it again where it is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from simple_dqn.errors import OptionError, OutputError, reason
+from simple_dqn.experiments.plan import PlannedRun
+from simple_dqn.machine import num_cores
+from simple_dqn.saving.files import ROOT
+
+_GPU_SHARE = 0.25  # of a run, if the cluster has GPUs
+_OBJECT_STORE = 80 * 2**20  # bytes; little more than the least, because runs exchange files, not objects
+_SOURCE = str(ROOT / "src")
+
+
+class Engine:
+    """Starts runs, and tells which have ended.
+
+    Args:
+        address: of a Ray cluster: auto or HOST:PORT. None: Ray starts here, on loopback only.
+        folder: where all machines see the files.
+        cores: of a run.
+        gpus: of a run; None: a quarter, if there are any.
+
+    Raises:
+        OptionError: Ray is missing or cannot start, or the cluster does not fit.
+    """
+
+    def __init__(self, address: str | None, folder: Path, cores: int, gpus: float | None) -> None:
+        self._ray = _connect(address)
+        self._folder, self._cores = folder, cores
+        self._runs: dict[Any, PlannedRun] = {}  # by the reference of their task
+        try:
+            nodes = [node for node in self._ray.nodes() if node["Alive"]]
+            if gpus is None:
+                gpus = _GPU_SHARE if any(node["Resources"].get("GPU") for node in nodes) else 0
+            fitting = _fitting(nodes, cores, gpus)
+            self._gpus = gpus
+            self._require_same_files(fitting)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, run: PlannedRun) -> None:
+        """Start a run as soon as there is room for it."""
+        task = self._ray.remote(_task()).options(
+            num_cpus=self._cores,
+            num_gpus=self._gpus,
+            max_retries=-1,  # because each attempt continues from a checkpoint
+            scheduling_strategy="SPREAD",
+            name=run.name,
+        )
+        self._runs[task.remote(_SOURCE, run, str(self._folder), self._cores)] = run
+
+    def ended(self, seconds: float) -> Iterator[tuple[PlannedRun, str]]:
+        """Wait for at most this time. Yield the runs that have ended, and "" or why they failed."""
+        done, _ = self._ray.wait(list(self._runs), num_returns=len(self._runs), timeout=seconds)
+        for task in done:
+            yield self._runs.pop(task), self._error_of(task)
+
+    def stop(self) -> None:
+        """Let every run save and end. Wait for it."""
+        for task in self._runs:
+            self._ray.cancel(task)
+        while self._runs:
+            list(self.ended(1))
+
+    def close(self) -> None:
+        """End Ray, or leave the cluster."""
+        self._ray.shutdown()
+
+    def _error_of(self, task: Any) -> str:
+        try:
+            return str(self._ray.get(task))
+        except self._ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None) or error
+            return (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
+
+    def _require_same_files(self, nodes: Sequence[dict[str, Any]]) -> None:
+        """Check that every machine sees the folder and the program.
+
+        Raises:
+            OptionError: one does not. The message names it.
+        """
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        mark = self._folder / f".{uuid.uuid4().hex}.tmp"
+        try:
+            mark.touch()
+            probe = self._ray.remote(_probe())
+            tasks = [
+                probe.options(
+                    num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                ).remote(str(mark), _SOURCE)
+                for node in nodes
+            ]
+            for task in tasks:
+                try:
+                    error = self._ray.get(task)
+                except self._ray.exceptions.TaskUnschedulableError:
+                    continue  # because the machine has just gone
+                if error:
+                    raise OptionError(error)
+        except OSError as error:
+            raise OutputError(f"cannot write to {self._folder}: {reason(error)}") from None
+        finally:
+            mark.unlink(missing_ok=True)
+
+
+def _connect(address: str | None) -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # because Ray would report to its makers
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns without it
+    here: dict[str, Any] = {}
+    if not address:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # or else Ray would listen on all interfaces on Linux
+        here = dict(num_cpus=num_cores(), object_store_memory=_OBJECT_STORE, include_dashboard=False)
+    try:
+        import ray
+    except ImportError as error:
+        raise OptionError(f"Ray is missing ({error}): ./experiment.sh installs it") from None
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **here)
+    except Exception as error:  # Ray raises RuntimeError, ConnectionError, ValueError, and Exception itself
+        raise OptionError(_why_not_connected(address, str(error))) from None
+    return ray
+
+
+def _why_not_connected(address: str | None, error: str) -> str:
+    versions = re.findall(r"Ray: (\S+)\s+Python: (\S+)", error)
+    if len(versions) == 2:
+        theirs, ours = (f"Ray {ray} and Python {python}" for ray, python in versions)
+        return f"--address {address}: the cluster has {theirs}, this machine {ours}. Use the same on all machines"
+    first = error.strip().partition("\n")[0]
+    if address:
+        return f"--address {address}: there is no Ray cluster ({first})"
+    return f"Ray cannot start on this machine: {first}"
+
+
+def _fitting(nodes: Sequence[dict[str, Any]], cores: int, gpus: float) -> list[dict[str, Any]]:
+    """Return the machines that have enough cores and GPUs for a run.
+
+    Raises:
+        OptionError: there are none.
+    """
+    amounts = [(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0)) for node in nodes]
+    found = [node for node, (c, g) in zip(nodes, amounts, strict=True) if c >= cores and g >= gpus]
+    if not found:
+        most_cores, most_gpus = max(c for c, _ in amounts), max(g for _, g in amounts)
+        if cores > most_cores:
+            raise OptionError(f"--cores {cores}: the largest machine has {most_cores:g}. Use a smaller --cores")
+        raise OptionError(f"--gpus {gpus:g}: no machine has as many beside {cores} cores (at most {most_gpus:g})")
+    return found
+
+
+# Ray pickles functions within functions by value, so a worker need not find this module.
+
+
+def _task() -> Callable[[str, PlannedRun, str, int], str]:
+    def leg(source: str, run: Any, folder: str, cores: int) -> str:
+        import sys
+        from pathlib import Path
+
+        import ray
+
+        sys.path[:0] = [] if source in sys.path else [source]
+        from simple_dqn.experiments.leg import Leg
+
+        devices = ",".join(map(str, ray.get_gpu_ids()))
+        return Leg(run, Path(folder), cores, {"CUDA_VISIBLE_DEVICES": devices}).play()
+
+    return leg
+
+
+def _probe() -> Callable[[str, str], str]:
+    def probe(mark: str, source: str) -> str:
+        import importlib.util
+        import os
+        import socket
+
+        machine = socket.gethostname()
+        if not os.path.exists(mark):
+            return f"machine {machine} does not see {os.path.dirname(mark)}: use a --folder that all machines share"
+        if not os.path.exists(os.path.join(source, "main.py")):
+            return f"machine {machine} does not see the program in {os.path.dirname(source)}: install it there too"
+        if not importlib.util.find_spec("torch"):
+            return f"machine {machine} lacks the program's packages: start Ray there with the program's .venv/bin/ray"
+        return ""
+
+    return probe

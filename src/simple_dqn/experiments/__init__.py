@@ -1,0 +1,1 @@
+"""Experiments: games × variants × seeds. Their plan, their runs and what is shown while they run. Knows no Ray."""

@@ -1,0 +1,136 @@
+"""A leg of a run: the files are those of train.sh, and nothing is lost when the training or its worker is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from main import GROUPS
+from runs import DEADLINE, contents, without_times
+from runs import start as start_program
+from simple_dqn.experiments import tether
+from simple_dqn.experiments.command import runs_of
+from simple_dqn.experiments.leg import Leg
+from simple_dqn.experiments.plan import Plan, PlannedRun
+from simple_dqn.experiments.status import status_of
+from simple_dqn.experiments.table import row
+
+OPTIONS = ["--random_steps", "60", "--train_steps", "60", "--test_steps", "20", "--epochs", "2", "--batch_size", "8"]
+OPTIONS += ["--screen_width", "40", "--screen_height", "36", "--backend", "cpu"]
+
+
+def make(folder: Path, *options: str) -> PlannedRun:
+    plan = Plan("try", [], [*OPTIONS, *options], ["pong"], {"plain": []}, [7])
+    plan.write(folder)
+    (run,) = runs_of(plan, GROUPS)
+    return run
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "results/try/pong_plain_7.json").read_text()))
+
+
+def after_first_row(folder: Path, do: Callable[[], None]) -> None:
+    """Call `do` when the training has written its first row."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + DEADLINE
+        csv_file = folder / "results/try/pong_plain_7.csv"
+        while not (csv_file.exists() and csv_file.read_text().count("\n") > 1) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        do()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def kill_training(number: int, folder: Path) -> None:
+    owner = int((folder / "snapshots/try/pong_plain_7.lock").read_text().split()[1])
+    os.kill(owner, number)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the training that train.sh does; not to be written to."""
+    folder = tmp_path_factory.mktemp("straight")
+    files = ["--save_weights_prefix", "snapshots/pong_plain_7", "--csv_file", "results/pong_plain_7.csv"]
+    process = start_program("pong", *OPTIONS, "--random_seed", "7", *files, cwd=folder)
+    _, log = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, log
+    return folder
+
+
+def require_same(folder: Path, straight: Path) -> None:
+    found = {name: data for name, data in contents(folder / "snapshots/try").items() if name.endswith(".pkl")}
+    wanted = {name: data for name, data in contents(straight / "snapshots").items() if name.endswith(".pkl")}
+    assert found == wanted
+    csv_file = folder / "results/try/pong_plain_7.csv"
+    assert without_times(csv_file) == without_times(straight / "results/pong_plain_7.csv")
+    assert [path.name for path in folder.rglob("*.csv.*")] == []
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGKILL, signal.SIGTERM])
+def test_a_run_is_the_training_of_train_sh_also_if_it_is_killed(
+    number: int | None, straight: Path, tmp_path: Path
+) -> None:
+    run = make(tmp_path)
+    if number:
+        after_first_row(tmp_path, lambda: kill_training(number, tmp_path))
+    assert Leg(run, tmp_path, 1, {}).play() == ""
+    require_same(tmp_path, straight)
+    found = facts(tmp_path)
+    assert (found["state"], found["seed"], len(found["legs"])) == ("complete", 7, 1)
+    assert found["options"] == dict(run.options)
+    assert row(run, status_of(run, tmp_path))[2] == "2/2"
+    before = contents(tmp_path / "snapshots")
+    assert Leg(run, tmp_path, 1, {}).play() == ""  # as after a worker that died before it could note the end
+    assert contents(tmp_path / "snapshots") == before
+    assert len(facts(tmp_path)["legs"]) == 2
+
+
+def test_a_run_that_fails_tells_its_last_line(tmp_path: Path) -> None:
+    run = make(tmp_path, "--learning_rate", "1000", "--clip_error", "0")
+    error = Leg(run, tmp_path, 1, {}).play()
+    assert error.startswith("The loss is NaN or infinite")
+    assert (facts(tmp_path)["state"], facts(tmp_path)["error"]) == ("failed", error)
+    assert status_of(run, tmp_path).state == "failed"
+
+
+def test_a_training_that_is_always_killed_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make(tmp_path)
+    monkeypatch.setattr(Leg, "_train", lambda self, resume: -signal.SIGKILL)
+    assert Leg(run, tmp_path, 1, {}).play() == "killed 3 times in sequence (SIGKILL). Is there enough memory?"
+
+
+def test_a_machine_without_the_folder_is_named(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    assert "does not see /nowhere/results/try/experiment.json" in Leg(run, Path("/nowhere"), 1, {}).play()
+
+
+def test_a_run_that_did_not_begin_is_waiting(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    assert row(run, status_of(run, tmp_path)) == ("pong_plain_7", "", "", "", "", "", "waiting")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_a_command_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    child = f"[{sys.executable!r}, '-c', 'import time; print(1, flush=True); time.sleep(600)']"
+    code = f"""if True:
+        import os, subprocess, sys
+        subprocess.Popen([sys.executable, {tether.__file__!r}, str(os.getpid()), *{child}])
+        sys.stdin.read()"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as parent:
+        assert parent.stdout
+        assert parent.stdout.readline() == b"1\n"
+        parent.kill()
+        assert parent.stdout.read() == b""  # returns when the child has closed it, too
