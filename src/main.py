@@ -35,7 +35,7 @@ from simple_dqn.interrupts import Interrupted, stop_on_interrupt
 from simple_dqn.learning.library import library_of
 from simple_dqn.replay.prioritized import memory_class
 from simple_dqn.replay_memory import ReplayMemoryOptions
-from simple_dqn.reports.progress import Progress, in_terminal
+from simple_dqn.reports.progress import Progress, start_log
 from simple_dqn.reports.scores import Scores
 from simple_dqn.reports.tensorboard import TensorBoard
 from simple_dqn.saving.resume import Parts, Position, actions_of, phases_from, seeds_of, start_from, transitions_to_hold
@@ -70,8 +70,7 @@ class Setup(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program. Return its exit status: 0, 2 for an error that the user can mend, 128 + n after signal n."""
-    times = "%H:%M:%S" if in_terminal() else None  # or else lines would wrap at 80 columns
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt=times, level=logging.INFO)
+    start_log()
     words = sys.argv[1:] if argv is None else argv
     try:
         with logging_redirect_tqdm():

@@ -117,6 +117,54 @@ def test_packages_for_clusters_remain_when_those_for_development_come(project: P
     assert run(python, "--cluster", "-V", cwd=project).stderr == ""
 
 
+def test_a_file_that_another_one_includes_is_installed_when_it_changes(project: Path) -> None:
+    python, nested = project / "scripts/python", project / "requirements-more.txt"
+    (project / "requirements-dev.txt").write_text("-r requirements-more.txt  # why\n")
+    nested.write_text("dummy>=1")  # without a line end
+    assert "installing" in run(python, "--dev", "-V", cwd=project).stderr
+    assert run(python, "--dev", "-V", cwd=project).stderr == ""
+    nested.write_text("dummy>=0")
+    assert "installing" in run(python, "--dev", "-V", cwd=project).stderr
+    for arguments in (["--dev", "-V"], ["-V"]):
+        assert run(python, *arguments, cwd=project).stderr == ""
+    nested.unlink()
+    result = run(python, "--dev", "-V", cwd=project)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "requirements-more.txt" in result.stderr
+
+
+def killed_installation(project: Path) -> Path:
+    """Leave .venv as after a kill -9 during an installation, before packages change. Return its folder of packages."""
+    (project / ".venv" / "setup.stamp").rename(project / ".venv" / "setup.stamp.old")
+    return next((project / ".venv").glob("lib/python*/site-packages"))
+
+
+def test_after_a_killed_installation_the_next_call_installs_into_the_same_venv(project: Path) -> None:
+    (kept := killed_installation(project) / "kept.py").touch()
+    replace(project / "requirements.txt", "dummy==1", "dummy==3")
+    assert run(project / "scripts/python", "-V", cwd=project).returncode == 2
+    assert not (project / ".venv" / "setup.stamp").exists()  # because packages may have changed before the kill
+    replace(project / "requirements.txt", "dummy==3", "dummy==2")
+    result = run(project / "scripts/python", "-c", PRINT_VERSION, cwd=project)
+    assert (result.returncode, result.stdout) == (0, "2\n"), result.stderr
+    assert "making .venv" not in result.stderr
+    assert kept.exists()
+    assert run(project / "scripts/python", "-c", PRINT_VERSION, cwd=project).stderr == ""
+
+
+@pytest.mark.parametrize("moment", ["removing", "copying"])
+def test_a_package_that_was_being_changed_makes_a_new_venv(moment: str, project: Path) -> None:
+    site = killed_installation(project)
+    if moment == "removing":  # pip renames first what it removes
+        (site / "dummy.py").rename(site / "~ummy.py")
+    else:  # and names itself last in what it has installed
+        (site / "dummy-1.dist-info" / "INSTALLER").unlink()
+        (site / "dummy.py").unlink()
+    result = run(project / "scripts/python", "-c", PRINT_VERSION, cwd=project)
+    assert (result.returncode, result.stdout) == (0, "1\n"), result.stderr
+    assert "making .venv" in result.stderr
+
+
 def test_failed_installation_is_clear_and_undone(project: Path) -> None:
     replace(project / "requirements.txt", "dummy==1", "dummy==3")
     result = run(project / "scripts/python", "-V", cwd=project)

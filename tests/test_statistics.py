@@ -116,7 +116,7 @@ def test_scores_are_exact_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     for reward in (1234567, -37037.0367):
         stats.on_step(step(reward, terminal=True))
     stats.on_phase_end()
-    expected = "average_reward: 598764.98, min_game_reward: -37037.0367, max_game_reward: 1234567"
+    expected = "  2 games, score 598764.98 (lowest -37037.0367, highest 1234567)"
     assert expected in caplog.text
 
 
@@ -130,9 +130,9 @@ def test_no_game_finished_is_said_so(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert [row[key] for key in ("nr_games", "average_reward", "min_game_reward", "max_game_reward")] == [
         "0", "nan", "nan", "nan",
     ]  # fmt: skip
-    assert "num_games: 0, so no average" in caplog.text
-    assert "meanq" not in caplog.text  # where nothing was learned, and nothing is remembered to judge by
-    assert "meancost" not in caplog.text
+    assert "  no game ended, so there is no score" in caplog.text
+    assert "mean Q" not in caplog.text  # where nothing was learned, and nothing is remembered to judge by
+    assert "loss" not in caplog.text
 
 
 def test_the_costs_of_a_phase_are_its_own() -> None:

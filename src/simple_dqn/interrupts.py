@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -37,7 +38,9 @@ def stop_on_interrupt(stop: Callable[[], None], close: Callable[[], None] | None
         stop()
         received.append(signum)
         signal.signal(signum, end_now if close else signal.SIG_DFL)  # SIG_DFL acts even within a library's call
-        logger.info("Interrupted: ending after this step (press Ctrl-C again to end at once)")
+        if sys.stderr and sys.stderr.isatty():
+            os.write(sys.stderr.fileno(), b"\r\x1b[K")  # remove the progress bar and the ^C behind it
+        logger.info("Interrupted: ending after this step (Ctrl-C again ends at once)")
 
     def end_now(signum: int, frame: FrameType | None) -> None:
         assert close

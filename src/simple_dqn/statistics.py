@@ -169,11 +169,11 @@ class Statistics(Callback):
         if self.game_rewards:
             mean, low, high = row["average_reward"], row["min_game_reward"], row["max_game_reward"]
             scores = mean_text(mean, decimals=2), score_text(low), score_text(high)
-            text = "  num_games: %d, average_reward: %s, min_game_reward: %s, max_game_reward: %s"
-            logger.info(text, self.num_games, *scores)
+            games = f"{self.num_games} game{'s' if self.num_games > 1 else ''}"
+            logger.info("  %s, score %s (lowest %s, highest %s)", games, *scores)
         else:
-            logger.info("  num_games: 0, so no average, minimum or maximum of game rewards (nan)")
-        text = "  last_exploration_rate: %(last_exploration_rate).4f,"
-        text += " meanq: %(meanq).4f," if self._validation_states is not None else ""
-        text += " meancost: %(meancost).6f," if self._num_costs else ""
-        logger.info(text + " epoch_time: %(epoch_time)ds, steps_per_second: %(steps_per_second)d", row)
+            logger.info("  no game ended, so there is no score")
+        text = "  ε %(last_exploration_rate).4f,"
+        text += " mean Q %(meanq).4f," if self._validation_states is not None else ""
+        text += " loss %(meancost).6f," if self._num_costs else ""
+        logger.info(text + " %(epoch_time)d s, %(steps_per_second)d steps/s", row)

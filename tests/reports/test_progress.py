@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
+import logging
 import math
+import os
+import pty
 import re
+import shlex
+import struct
+import subprocess
 import sys
+import termios
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fakes import step
+from runs import MAIN
 from simple_dqn.command_line import MainOptions
 from simple_dqn.reports import progress as module
 from simple_dqn.reports.progress import Progress, duration_text, fitting
@@ -92,18 +103,18 @@ def test_the_first_seconds_of_training_tell_how_long_it_takes(watch: Watch, capl
     watch.now = 100
     run.step(200)
     run.end()
-    assert not [line for line in caplog.messages if "to go" in line]
+    assert not [line for line in caplog.messages if "to the end of" in line]
     run.begin(1000)
     watch.now += 19
     run.step(39)
-    assert not [line for line in caplog.messages if "to go" in line]
+    assert not [line for line in caplog.messages if "to the end of" in line]
     watch.now += 1
     run.step()
     watch.now += 20
     run.step(40)
-    (line,) = [line for line in caplog.messages if "to go" in line]
+    (line,) = [line for line in caplog.messages if "to the end of" in line]
     # 15,000 steps, 40 of them done, at 2 a second
-    assert line == "About 125 min to go on this machine, to the end of epoch 10 (measured on 40 training steps)"
+    assert line == "About 125 min to the end of epoch 10 (measured on 40 training steps)"
 
 
 def test_a_phase_that_goes_on_has_the_speed_since_then(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
@@ -161,7 +172,7 @@ def test_tests_of_whole_games_count_with_the_time_of_the_last_one(
 @pytest.mark.parametrize(
     ("width", "there", "not_there"),
     [
-        (60, ["3.2 h left, run 52 h, loss 0.0021", "▌"], ["best"]),
+        (60, ["▍     | 3.2 h left, run 52 h, loss 0.0021"], ["best"]),
         (80, ["3.2 h left, run 52 h, loss 0.0021, ε 0.50, best 401.2 @ 117"], ["games", "▌"]),
         (120, ["3.2 h left, run 52 h, loss 0.0021, ε 0.50, best 401.2 @ 117, score 15.0", "▋"], []),
     ],
@@ -179,11 +190,48 @@ def test_the_bar_fits_the_terminal(
     watch.now = 1000
     run.step(8000, reward=15, terminal=True)
     shown = [line for line in re.split(r"[\r\n]|\x1b\[A", terminal.getvalue()) if line]
-    assert max(map(len, shown)) <= width
+    assert max(map(len, shown)) <= width - 2  # because the terminal shows ^C behind the bar
     assert [words for words in there if words not in shown[-1]] == [], shown[-1]
     assert [words for words in not_there if words in shown[-1]] == [], shown[-1]
-    assert shown[-1].startswith("train 191/200 8% ")
+    assert shown[-1].startswith("train 191/200 8%")
     run.progress.on_phase_end()
+
+
+def test_no_line_of_a_training_wraps_in_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "snapshots").mkdir()
+    for number in range(1, 12):  # of an earlier run
+        (tmp_path / f"snapshots/pong_{number}.pkl").touch()
+    options = "--random_steps 100 --train_steps 60 --test_steps 40 --epochs 2 --replay_size 1000 --backend cpu"
+    files = "--save_weights_prefix snapshots/pong --csv_file results/pong.csv"
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, str(MAIN), *shlex.split(f"{files} pong {options}")]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=end) as process:
+        os.close(end)
+        text = b""
+        with contextlib.suppress(OSError):  # at the end, on Linux
+            while piece := os.read(terminal, 1 << 16):
+                text += piece
+    os.close(terminal)
+    lines = re.split(r"[\r\n]+", text.decode())
+    assert process.returncode == 0, lines
+    assert [line for line in lines if len(line) >= 80 and " with: " not in line] == []  # but a command stays whole
+    lines = [line.partition(" ")[2] for line in lines if line[:1].isdigit() or line.startswith("  ")]  # not the bars
+    start = lines.index("Options: pong --random_steps 100 --train_steps 60 --test_steps 40")
+    assert lines[start + 1].strip() == "--epochs 2 --replay_size 1000 --backend cpu"
+    assert [line for line in lines if line.startswith("Saved")] == [f"Saved snapshots/pong_{n}.pkl" for n in (1, 2)]
+    assert "Moved an earlier run's pong_1.pkl … (11 files) to snapshots/pong.1" in lines
+
+
+@pytest.mark.parametrize("command", ["./resume.sh a/b_1.pkl", "'/a folder/resume.sh' a/b_1.pkl"])
+def test_long_lines_wrap_between_words_but_not_within_a_command(
+    command: str, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(module, "columns", lambda: 40)
+    record = logging.makeLogRecord({"msg": f"A line with two-part words, and more. Continue with: {command}"})
+    first, second = module.LogFormatter().format(record)[9:].split("\n")
+    assert (first, second.strip()) == ("A line with two-part words,", f"and more. Continue with: {command}")
 
 
 def test_durations_have_two_or_three_digits() -> None:

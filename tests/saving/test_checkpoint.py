@@ -216,8 +216,10 @@ def test_a_new_run_over_an_older_one_s_name_keeps_them_apart(
     assert below("snapshots/b.2", after) == old
     assert after["results/b.csv.2"] == before["results/b.csv"]
     assert {name: after[f"snapshots/{name}"] for name in neighbours} == neighbours
-    told = f"Moved an earlier run's b_1.pkl … ({len(old)} files) to snapshots/b.2. Continue that run with "
-    assert f"{told}{shlex.quote(str(ROOT / 'resume.sh'))} snapshots/b.2/b\n" in caplog.text
+    told = f"Moved an earlier run's b_1.pkl … ({len(old)} files) to snapshots/b.2"
+    command = f"Continue that run with: {shlex.quote(str(ROOT / 'resume.sh'))} snapshots/b.2/b"
+    first = caplog.messages.index(told)
+    assert caplog.messages[first : first + 2] == [told, command]
     new = [name for name in below("snapshots", after) if name not in neighbours and "/" not in name]
     assert {name for name in new if name.endswith(".pkl")} == {"b_1.pkl"}
     with pytest.raises(OptionError, match=r"epoch 3 was the last of 3"):

@@ -116,6 +116,21 @@ def test_an_ambiguous_name_is_refused(folder: Path) -> None:
         find_snapshot(Path("breakout_slow_1"))
 
 
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("pnog", "pong"), ("Pnog", "pong"), ("roms/brekout.bin", "breakout"), ("breakout_slwo", "breakout_slow")],
+)
+def test_a_misspelt_name_gets_the_name_that_is_close(word: str, name: str, folder: Path) -> None:
+    with pytest.raises(SnapshotError, match=rf"^there is no snapshot {word}: did you mean {name}\?$"):
+        find_snapshot(Path(word))
+
+
+@pytest.mark.parametrize(("word", "name"), [("brekout", "breakout"), ("Breakout", "breakout")])
+def test_a_misspelt_training_gets_the_name_that_is_close(word: str, name: str, folder: Path) -> None:
+    with pytest.raises(OptionError, match=rf"there are no snapshots {word}_1.pkl and so on: did you mean {name}\?$"):
+        start_where_it_stopped(Path(word))
+
+
 @pytest.mark.parametrize("word", ["snapshots/pong", "pong", "pong_31.pkl", "pong_31", "snapshots/pong_31.pkl"])
 def test_the_network_that_ships_is_resumed_by_its_path_only(word: str, folder: Path) -> None:
     with pytest.raises((OptionError, SnapshotError), match=r"there (is|are) no snapshot"):
@@ -143,6 +158,22 @@ def test_a_line_tells_the_options_that_are_not_at_their_defaults(
     Path("fast").write_text("--num_envs 8 --double_dqn yes # as a preset\n--batch_size 32")
     words = ["a game", "@fast", "--epochs", "3", "--num_envs", "4", "--color_averaging", "true"]
     assert options_line(words, caplog) == "'a game' --num_envs 4 --double_dqn true --epochs 3"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "csv", "shown"),
+    [
+        ("snapshots/pong_slow", "results/pong_slow.csv", ""),  # as train.sh names them
+        ("snapshots/pong", "a.csv", "--save_weights_prefix snapshots/pong --csv_file a.csv "),
+        ("a/pong", "results/pong.csv", "--save_weights_prefix a/pong --csv_file results/pong.csv "),
+        ("a/pong", "a/pong.csv", "--save_weights_prefix a/pong --csv_file a/pong.csv "),
+    ],
+)
+def test_the_files_that_train_sh_names_are_not_in_that_line(
+    prefix: str, csv: str, shown: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["--save_weights_prefix", prefix, "--csv_file", csv, "pong", "--epochs", "3"]
+    assert options_line(words, caplog) == f"{shown}pong --epochs 3"
 
 
 def test_the_options_of_a_snapshot_are_in_that_line(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

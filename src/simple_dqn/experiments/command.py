@@ -161,7 +161,7 @@ def _watch(
                     failed |= {run.name: error} if error else {}
                 view.show()
         if received:
-            logger.info("Interrupted: every run saves and ends (press Ctrl-C again to end at once)")
+            logger.info("Interrupted: every run saves and ends (Ctrl-C again ends at once)")
             engine.stop()
             logger.info("Continue with: ./experiment.sh %s", shlex.join(argv))
             raise Interrupted(received[0])

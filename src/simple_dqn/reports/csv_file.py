@@ -180,7 +180,7 @@ def _copy_aside(path: Path, number: int) -> Path:
     while (copy := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
     replace_file(copy, path.read_bytes())
-    logger.info("The earlier statistics of %s are in %s now", path, copy)
+    logger.info("Copied the earlier %s to %s", path, copy)
     return copy
 
 

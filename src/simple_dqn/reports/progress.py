@@ -1,4 +1,7 @@
-"""Progress: a bar in a terminal or a line a minute, and a line per epoch. All tell how much time is left."""
+"""Progress: a bar in a terminal or a line a minute, and a line per epoch. All tell how much time is left.
+
+The log goes to the terminal or a file. In a terminal no line is cut within a word.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import logging
 import math
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -48,7 +52,7 @@ class Progress(Callback):
         self._name = f"{phase} {epoch}/{self._o.epochs}" if phase in ("train", "test") else phase
         self._start = self._shown = time.monotonic()
         self._before = 0
-        self._bar = tqdm(total=steps, desc=self._name, leave=False, disable=not self._terminal, ncols=columns())
+        self._bar = tqdm(total=steps, desc=self._name, leave=False, disable=not self._terminal, ncols=_bar_columns())
 
     def on_begin(self) -> None:
         self._before = self._statistics.num_steps  # if the phase continues
@@ -68,10 +72,10 @@ class Progress(Callback):
             logger.info("  %s: %d%s steps, %s", self._name, done, of, ", ".join(figures))
             return
         name = f"{self._name} {100 * done / self._steps:.0f}%" if self._steps else f"{self._name}: {done} steps"
-        width = columns() - 1 - len(f"{name} | ")
+        width = _bar_columns() - len(f"{name}, ")
         text = fitting([fitting(figures[:4], width), *figures[4:]], width - _BAR_COLUMNS)
-        bar = "{bar}" if self._steps and len(text) <= width - _BAR_COLUMNS else ""
-        self._bar.n, self._bar.ncols, self._bar.bar_format = done, columns() - 1, f"{name} {bar}| {text}"
+        between = " {bar}| " if self._steps and len(text) < width - _BAR_COLUMNS else ", "
+        self._bar.n, self._bar.ncols, self._bar.bar_format = done, _bar_columns(), name + between + text
         self._bar.refresh()
 
     def on_phase_end(self) -> None:
@@ -102,7 +106,7 @@ class Progress(Callback):
         self._estimated = True
         left, done = self._run_left(self._phase_left(), self._position.left[1:]), self._statistics.num_steps
         if left is not None:
-            text = "About %s to go on this machine, to the end of epoch %d (measured on %d training steps)"
+            text = "About %s to the end of epoch %d (measured on %d training steps)"
             logger.info(text, duration_text(left), self._o.epochs, done - self._before)
 
     def _phase_left(self) -> float:
@@ -140,6 +144,29 @@ class Progress(Callback):
         return [*parts, f"{s.num_games} games"]
 
 
+class LogFormatter(logging.Formatter):
+    """Put the time before each message. In a terminal, wrap lines between words."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(message)s", "%H:%M:%S" if in_terminal() else None)
+
+    def format(self, record: logging.LogRecord) -> str:
+        text, colon, command = super().format(record).partition(" with: ")  # uncut, because it is to be copied
+        if in_terminal() and "\n" not in text:
+            indent = " " * len("00:00:00   ")
+            text = textwrap.fill(
+                text, columns() - 1, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+        return text + colon + command
+
+
+def start_log() -> None:
+    """Let the log go to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+
+
 def in_terminal() -> bool:
     """Return whether the log goes to a terminal."""
     return bool(sys.stderr and sys.stderr.isatty())
@@ -151,6 +178,11 @@ def columns() -> int:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (OSError, ValueError, AttributeError):
         return 80
+
+
+def _bar_columns() -> int:
+    """Return the width of the bar's line. Two columns are left, because Ctrl-C shows ^C there."""
+    return columns() - 2
 
 
 def fitting(parts: Sequence[str], width: int) -> str:

@@ -87,10 +87,11 @@ class RunFiles:
         write_snapshot(path, Snapshot(parts.network.layers(), parts.network.state_shape, facts))
         if "test_score" in facts and facts.get("best_epoch") == number:
             replace_file(best_of(Path(self._prefix)), path.read_bytes())
-        self._saved += [path] if path not in self._saved else []
+        if path not in self._saved:  # after the test it is written again, with the score
+            self._saved.append(path)
+            logger.info("Saved %s", path)
         self._last = path
         self._saved_transitions = int(parts.memory.added.sum())
-        logger.info("Saved %s", path)
         if self._checkpoints and checkpoint:
             self._checkpoints.save(number, self._state(facts), parts.memory)
 
@@ -166,8 +167,8 @@ class RunFiles:
         moved = set_aside(prefix, folder, after)
         if moved:
             names = moved[0].name + (f" … ({len(moved)} files)" if len(moved) > 1 else "")
-            again = resume_command(folder / prefix.name)
-            logger.info("Moved an earlier run's %s to %s. Continue that run with %s", names, folder, again)
+            logger.info("Moved an earlier run's %s to %s", names, folder)
+            logger.info("Continue that run with: %s", resume_command(folder / prefix.name))
 
     def _restore_best(self, prefix: Path) -> None:
         """Copy the snapshot of the best test so far, because a later epoch's copy may be in its place, or none."""

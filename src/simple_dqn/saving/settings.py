@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 Groups = Sequence[type[Options]]
 _NAMED_AFTER_SNAPSHOT = ("record_screen_path", "video_file", "visualization_file", "scores_path")
+_FILES = ("save_weights_prefix", "csv_file")
 _COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates", "best_epoch")
 
 
@@ -75,8 +76,14 @@ def recorded_options(groups: Groups, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def log_options(groups: Groups, given: dict[str, Any], values: dict[str, Any], start: Start | None) -> None:
-    """Log the options that are not at their default: those `given`, and those of `values` from the snapshot."""
+    """Log the options that are not at their default: those `given`, and those of `values` from the snapshot.
+
+    The files are left out if they are named as train.sh and resume.sh name them.
+    """
     known = _fields_by_name(groups)
+    prefix, csv_file = (values.get(name) for name in _FILES)
+    if prefix and Path(prefix).parent == Path("snapshots") and csv_file == csv_file_of(Path(prefix)):
+        given, values = ({n: v for n, v in options.items() if n not in _FILES} for options in (given, values))
 
     def words(values: dict[str, Any]) -> str:
         changed = {name: as_word(value) for name, value in values.items() if value != known[name].default}

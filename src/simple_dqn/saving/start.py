@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def find_snapshot(path: Path) -> Path:
             logger.info("%s: using %s, %s", path, found, why)
             return found
     what = f"{path} is a folder, not a snapshot" if path.is_dir() else f"there is no snapshot {path}"
-    raise SnapshotError(f"{what}{_names_to_choose_from() if bare else other_snapshots_hint(path)}{_shipped_hint(path)}")
+    raise SnapshotError(f"{what}{_known_names(name) if bare else other_snapshots_hint(path)}{_shipped_hint(path)}")
 
 
 def _shipped_hint(path: Path) -> str:
@@ -90,14 +91,18 @@ def _newest(prefix: Path) -> Path | None:
     return max(numbered, key=lambda path: (path.stat().st_mtime_ns, number_of(path)), default=None)
 
 
-def _names_to_choose_from(*, shipped: bool = True) -> str:
-    """Return the end of an error: the names that mean a snapshot. Empty if there are none."""
+def _known_names(wanted: str, *, shipped: bool = True) -> str:
+    """Return the end of an error: the name that is close to `wanted`, or all that mean a snapshot, if any."""
     saved, ships = (
-        ", ".join(sorted({prefix_of(path).name for path in folder.glob("*") if path.suffix in (".pkl", ".prm")}))
+        sorted({prefix_of(path).name for path in folder.glob("*") if path.suffix in (".pkl", ".prm")})
         for folder in (_SNAPSHOTS, _SHIPPED)
     )
-    words = [f"in {_SNAPSHOTS} are {saved}"] if saved else []
-    words += [f"this program ships {ships}"] if ships and shipped else []
+    ships = ships if shipped else []
+    close = difflib.get_close_matches(name_of_game(wanted), [*saved, *ships], n=1, cutoff=0.75)
+    if close:
+        return f": did you mean {close[0]}?"
+    words = [f"in {_SNAPSHOTS} are {', '.join(saved)}"] if saved else []
+    words += [f"this program ships {', '.join(ships)}"] if ships else []
     return f": {'; '.join(words)}" if words else ""
 
 
@@ -135,7 +140,7 @@ def start_where_it_stopped(path: Path) -> Start:
             raise OptionError(f"--resume {path} is a folder, not a snapshot{other_snapshots_hint(path)}")
         if bare == prefix:
             ships = _newest(here(_SHIPPED) / prefix.name)
-            names = _names_to_choose_from(shipped=False) if path.parent == Path() else other_snapshots_hint(path)
+            names = _known_names(prefix.name, shipped=False) if path.parent == Path() else other_snapshots_hint(path)
             raise OptionError(
                 f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on{names}"
                 + (f"; {ships} ships with this program" if ships else "")
