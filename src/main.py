@@ -43,9 +43,11 @@ from simple_dqn.saving.run_files import RunFiles
 from simple_dqn.saving.settings import log_options, recorded_options, settle
 from simple_dqn.saving.start import Start
 from simple_dqn.statistics import Statistics
+from simple_dqn.watching.film_editor import make_film
+from simple_dqn.watching.insight import Saliency
 from simple_dqn.watching.make import ViewerOptions, make_display
 from simple_dqn.watching.recorder import RecorderOptions, make_recorders
-from simple_dqn.watching.viewer import Saliency, Viewer
+from simple_dqn.watching.viewer import Viewer
 from simple_dqn.watching.watcher import WatcherGroup
 
 logger = logging.getLogger(__name__)
@@ -94,7 +96,7 @@ def run(argv: Sequence[str]) -> None:
         with stop_on_interrupt(setup.parts.agent.stop, close_viewer), stack.pop_all():  # closes the parts first
             try:
                 if o.play_games:
-                    run_phase(setup, "play", 0, o.play_games, setup.parts.agent.play)
+                    play(setup)
                 else:
                     train(setup)
             except Interrupted:
@@ -112,10 +114,13 @@ def put_together(o: MainOptions, values: dict[str, Any], start: Start | None, st
     recorded = recorded_options(GROUPS, values)  # before anything opens, because it checks all options
     env_options = options.build(EnvironmentOptions, values)
 
-    display = make_display(options.build(ViewerOptions, values))
-    viewer = Viewer(display) if display else None
+    viewer_options = options.build(ViewerOptions, values)
+    display = make_display(viewer_options, env_options.game)
+    viewer = Viewer(display, scores, manual=viewer_options.player == "you") if display else None
     page = make_page(options.build(VisualizationOptions, values), env_options, start and start.path)
-    watchers = [*make_recorders(options.build(RecorderOptions, values)), *filter(None, (viewer, page))]
+    recorder_options = options.build(RecorderOptions, values)
+    film = make_film(recorder_options)
+    watchers = [*make_recorders(recorder_options, film), *filter(None, (viewer, page))]
     group = WatcherGroup(watchers, o.play_games)
     stack.callback(group.close)
 
@@ -134,9 +139,11 @@ def put_together(o: MainOptions, values: dict[str, Any], start: Start | None, st
     agent.callbacks = [statistics, progress, scores]
     if o.tensorboard and files.csv:
         agent.callbacks.append(TensorBoard(statistics, files.csv))
-    if viewer:
-        viewer.attach(agent, Saliency(network.layers, lambda: network.train_iterations))
-        agent.callbacks.append(viewer)
+    explain = Saliency(network.layers, lambda: network.train_iterations)
+    for watcher in (viewer, film):
+        if watcher:
+            watcher.attach(agent, explain)
+            agent.callbacks.append(watcher)
     if page:
         page.attach(agent, network.layers())
         agent.callbacks.append(page)
@@ -180,6 +187,17 @@ def make_parts(
     agent = Agent(games, memory, network, agent_options, np.random.default_rng(agent_seed))
     agent.total_train_steps = o.start_epoch * o.train_steps
     return Parts(games, memory, network, agent, Statistics(agent))
+
+
+def play(setup: Setup) -> None:
+    """Play the games of --play_games, then games that the user asks for. Those are not recorded."""
+    viewer, watchers, agent = setup.viewer, setup.watchers, setup.parts.agent
+    run_phase(setup, "play", 0, setup.options.play_games, agent.play)
+    if viewer:
+        watchers.finish()  # because the user may look at the last card for long
+        while viewer.wants_another_game():
+            watchers.continue_with(viewer)
+            run_phase(setup, "play", 0, 1, agent.play)
 
 
 def train(setup: Setup) -> None:

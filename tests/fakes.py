@@ -208,13 +208,15 @@ SEAQUEST = ["NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPRIGHTFI
 def make_decision(names: Sequence[str] = PONG, action: int = 5, worst: float = 0.0) -> Decision:
     """A decision for `action`, with the Q-values `worst`, 1, 2 and so on; all screens of its state are 77."""
     q_values = np.array([worst, *range(1, len(names))])
-    return Decision(names, q_values, action, np.full((4, 84, 84), 77, np.uint8), QScale().including(q_values))
+    return Decision(
+        names, q_values, action, np.full((4, 84, 84), 77, np.uint8), QScale().including(q_values), (1.0, 2.0, 3.0)
+    )
 
 
 def make_scene(picture: Picture | None = None, **parts: Any) -> Scene:
     """A scene, as a rule a random picture of an Atari game without help and decision."""
     picture = np.random.default_rng(0).integers(256, size=(210, 160, 3), dtype=np.uint8) if picture is None else picture
-    return Scene(picture, 1.75, ("h: help",), (), None)._replace(**parts)
+    return Scene(picture, 1.75, ("h: help",), (), (), None)._replace(**parts)
 
 
 class Abandons(Eye):

@@ -287,6 +287,7 @@ SCRIPTS = {  # and what each puts before its arguments
     "test_gym": "--environment gym --play_games 100 --scores_path results/{name} "
     "--video_file results/{name}/{name}.mp4 --record_games 1 --load_weights",
 }
+FILM_ONLY = "--play_games 1 --video_file videos/{snapshot}.mov --load_weights"
 
 
 @pytest.mark.parametrize(
@@ -319,6 +320,14 @@ SCRIPTS = {  # and what each puts before its arguments
         (["train.sh", "pong", "@my options"], train("pong", "pong", "@my options")),
         (["train.sh", "-h", "pong"], ["--help"]),
         *(([f"{name}.sh", *SNAPSHOT], [*words.split(), *SNAPSHOT]) for name, words in SCRIPTS.items()),
+        *(
+            (["record.sh", *SNAPSHOT, *more], [*words.split(), *SNAPSHOT, *more])
+            for more, words in (
+                (["--video_file", "a.gif"], FILM_ONLY),
+                (["--video_file=a.gif"], FILM_ONLY),
+                (["--video_from", "3"], SCRIPTS["record"]),
+            )
+        ),
         *(([f"{name}.sh", word], ["--help"]) for name in ("train", *SCRIPTS) for word in ("-h", "--help")),
     ],
 )

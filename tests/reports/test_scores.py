@@ -112,3 +112,24 @@ def test_files(tmp_path: Path) -> None:
     assert (told["mean"], round(told["sd"], 4), told["min"], told["max"]) == (1.75, 1.0607, 1, 2.5)
     write_scores(tmp_path, [])
     assert json.loads((tmp_path / "scores.json").read_text()) == {"games": []}
+
+
+def test_moves_of_a_human_are_counted_apart() -> None:
+    scores = Scores()
+    human = iter([False, True, True, True, False])
+    scores.human_plays = lambda: next(human)
+    for played in (step(1), step(2), step(5, True, game=1), step(4, True), step(3, True), step(7, True)):
+        scores.on_step(played)
+    assert scores.games == [Game(5, 1), Game(7, 3, 2, 6), Game(3, 1, 1, 3), Game(7, 1)]
+    assert [line.split() for line in table(scores.games).splitlines()[:5]] == [
+        ["game", "score", "steps", "your", "moves"],
+        ["1", "5", "1", "0%"],
+        ["2", "7", "3", "67%"],
+        ["3", "3", "1", "100%"],
+        ["4", "7", "1", "0%"],
+    ]
+
+
+@pytest.mark.parametrize(("human_steps", "share"), [(0, "0%"), (1, "1%"), (999, "99%"), (1000, "100%")])
+def test_a_share_is_all_or_nothing_only_if_it_is(human_steps: int, share: str) -> None:
+    assert Game(0, 1000, human_steps).human_share == share

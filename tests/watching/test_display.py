@@ -10,16 +10,16 @@ import pytest
 
 from simple_dqn.errors import GameError
 from simple_dqn.watching.display import QScale, block, least_height, shortened
-from simple_dqn.watching.make import ViewerOptions, make_display
+from simple_dqn.watching.make import ViewerOptions, make_display, title
 from simple_dqn.watching.terminal import Terminal
 
 
 @pytest.mark.parametrize(
     ("room", "line"),
     [
-        (99, "PAUSED  agent  score 7  h: help  q: quit"),
-        (31, "PAUSED  agent  h: help  q: quit"),
-        (30, "PAUSED  h: help  q: quit"),
+        (99, "PAUSED · agent · score 7 · h: help  q: quit"),
+        (33, "PAUSED · agent · h: help  q: quit"),
+        (32, "PAUSED · h: help  q: quit"),
         (20, "h: help  q: quit"),
         (5, "h: help  q: quit"),
     ],
@@ -89,3 +89,17 @@ def test_nowhere_to_show_games(display_screen: Any, text: str, monkeypatch: pyte
     monkeypatch.setattr(Terminal, "is_possible", lambda: False)
     with pytest.raises(GameError, match=text):
         make_display(ViewerOptions(display_screen=display_screen))
+
+
+@pytest.mark.parametrize(
+    ("game", "shown"),
+    [
+        ("pong", "Pong - Simple DQN"),
+        ("roms/space_invaders.bin", "Space Invaders - Simple DQN"),
+        ("ALE/Breakout-v5", "Breakout - Simple DQN"),
+        ("my_pkg.envs:ns/CartPole-v1", "CartPole - Simple DQN"),
+        ("", "Simple DQN"),
+    ],
+)
+def test_the_title_of_a_window_names_the_game(game: str, shown: str) -> None:
+    assert title(game) == shown

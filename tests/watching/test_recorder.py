@@ -14,23 +14,28 @@ import cv2
 import numpy as np
 import pytest
 
-from fakes import Eye, FakeEnvironment
+from fakes import Eye, FakeEnvironment, make_agent, step
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.errors import OptionError, OutputError
 from simple_dqn.games.game import make_environment
 from simple_dqn.watching.display import enlarged
+from simple_dqn.watching.film import Film
+from simple_dqn.watching.film_editor import BestFrames, Shot, make_film
 from simple_dqn.watching.recorder import RecorderOptions, make_recorders
 
 
 def record(steps: int = 10, finish: bool = True, games: int = 1, **options: Any) -> Eye:
     """Play Pong at random. Return the pictures and sounds."""
     eye = Eye()
-    recorders = make_recorders(RecorderOptions(**options))
+    recorder_options = RecorderOptions(**options)
+    recorders = make_recorders(recorder_options, make_film(recorder_options))
     env = make_environment(EnvironmentOptions(game="pong"), 1, [eye, *recorders])
     env.mode = "test"
     rng = np.random.default_rng(0)
     for _ in range(games):
         env.restart()
+        for recorder in recorders:
+            recorder.steer(0)
         for action in rng.integers(env.num_actions, size=steps).tolist():
             env.act(action)
     for recorder in recorders:
@@ -164,13 +169,14 @@ def test_only_the_first_record_games_are_recorded(tmp_path: Path) -> None:
 def test_recording_that_cannot_be_written(option: str, name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     options: Callable[..., RecorderOptions] = RecorderOptions
+    recorder_options = options(**{option: str(tmp_path / "file" / name)})
     with pytest.raises(OutputError, match="cannot write"):
-        make_recorders(options(**{option: str(tmp_path / "file" / name)}))
+        make_recorders(recorder_options, make_film(recorder_options))
 
 
 def test_films_are_of_few_kinds_and_mute_games_have_no_sound_to_record(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"the name must end in \.mov, \.mp4 or \.gif"):
-        make_recorders(RecorderOptions(video_file=str(tmp_path / "film.avi")))
+        make_film(RecorderOptions(video_file=str(tmp_path / "film.avi")))
     recorders = make_recorders(RecorderOptions(record_sound_filename=str(tmp_path / "a.wav")))
     with pytest.raises(OptionError, match="no sound to record"):
         make_environment(EnvironmentOptions(game="CartPole-v1", environment="gym"), 1, recorders)
@@ -179,7 +185,7 @@ def test_films_are_of_few_kinds_and_mute_games_have_no_sound_to_record(tmp_path:
 
 def film(path: Path, env: FakeEnvironment, frames: int) -> list[av.VideoFrame]:
     """Film this many frames of a game without sound. Return the film's frames."""
-    (recorder,) = make_recorders(RecorderOptions(video_file=str(path)))
+    recorder = Film(path)
     for env.frame in range(frames):
         recorder.on_frame(env)
     recorder.finish()
@@ -211,3 +217,101 @@ def test_film_of_pictures_that_grow(kind: str, tmp_path: Path, monkeypatch: pyte
     frames = [frame.to_ndarray(format="rgb24") for frame in film(tmp_path / f"fake.{kind}", env, 3)]
     assert len({frame.shape for frame in frames}) == 1
     assert [round(float(frame.mean()), -1) for frame in frames] == [20, 30, 10]
+
+
+def test_a_gif_of_many_colours_rounds_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = FakeEnvironment()
+    colours = np.random.default_rng(0).integers(256, size=(20, 30, 3), dtype=np.uint8)
+    colours[:5] = np.arange(30, dtype=np.uint8)[:, None] * 8  # greys
+    monkeypatch.setattr(env, "picture", lambda: colours)
+    shown = film(tmp_path / "fake.gif", env, 3)[-1].to_ndarray(format="rgb24")
+    difference = np.abs(shown.astype(int) - colours)
+    assert difference.max() <= 26
+    assert difference[:5].max() <= 4
+
+
+# Which part of a game becomes a film
+
+
+def shot(number: int) -> Shot:
+    return Shot(10, 1.0, np.full((8, 8, 3), number, np.uint8), np.empty(0, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("points", "first"),
+    [
+        ({10: 1, 30: 1, 32: 1, 60: 1}, 25),  # the film goes on for 2 frames after the last of its points
+        ({10: 1, 30: 3, 60: 2, 61: -9}, 23),
+        ({3: 1}, 0),
+        ({99: 1}, 90),  # at the end of the game
+        ({}, 90),
+        ({50: -1}, 90),
+    ],
+)
+def test_the_best_frames_are_those_with_most_points(points: dict[int, float], first: int) -> None:
+    best = BestFrames()
+    for number in range(100):
+        best.add(shot(number), length=10, tail=2)
+        best.add_points(points.get(number, 0))
+    assert [int(found.shown[0, 0, 0]) for found in best.frames()] == list(range(first, first + 10))
+    assert list(best.frames()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        (dict(), range(1, 41)),
+        (dict(video_from=1.0), range(11, 41)),
+        (dict(video_from=1.0, video_seconds=2.0), range(11, 31)),
+        (dict(video_from=0.0, video_seconds=1.0), range(1, 11)),
+        (dict(video_seconds=1.0), range(21, 31)),
+        (dict(video_seconds=99.0), range(1, 41)),
+    ],
+)
+def test_a_film_starts_with_the_first_action_and_may_be_a_part(
+    options: dict[str, Any], numbers: range, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.gif"
+    editor = make_film(RecorderOptions(video_file=str(path), **options))
+    assert editor
+    env = FakeEnvironment()
+    env.frames_per_second = 10
+    for env.frame in range(41):  # of which 0 is a no-op's
+        editor.on_frame(env)
+        if env.frame:
+            editor.steer(0)
+            editor.on_step(step(reward=env.frame == 25))
+    editor.finish()
+    with av.open(str(path)) as read:
+        assert [int(frame.to_ndarray(format="rgb24")[0, 0, 0]) for frame in read.decode(video=0)] == list(numbers)
+
+
+def test_an_overlay_films_what_v_shows(tmp_path: Path) -> None:
+    films = []
+    for overlay in (False, True):
+        editor = make_film(RecorderOptions(video_file=str(tmp_path / "a.mp4"), overlay=overlay))
+        assert editor
+        env = FakeEnvironment()
+        env.frame = 100
+        agent = make_agent([env])
+        agent.games.begin("test", new_episode=True)
+        editor.attach(agent, lambda state, action: np.zeros(state.shape[1:]))
+        for _ in range(3):
+            editor.on_frame(env)
+            editor.steer(2)
+        editor.finish()
+        with av.open(str(tmp_path / "a.mp4")) as read:
+            films.append([frame.to_ndarray(format="rgb24") for frame in read.decode(video=0)])
+    (plain, *_), (shown, *_) = films
+    height, width, _ = plain.shape
+    assert shown.shape[0] > height
+    assert shown.shape[1] > width
+    assert abs(int(shown[height // 2, width // 2, 0]) - int(plain[0, 0, 0]) // 2) < 9  # without heat it is darker
+    assert ((shown[:, width:, 0] > 200) & (shown[:, width:, 2] < 60)).any()  # the orange bar
+
+
+@pytest.mark.parametrize("name", ["video_from", "video_seconds", "overlay"])
+def test_options_of_films_need_a_film(name: str) -> None:
+    options: Callable[..., RecorderOptions] = RecorderOptions
+    with pytest.raises(OptionError, match=rf"--{name} is for films. Add --video_file"):
+        options(**{name: 1})

@@ -20,9 +20,18 @@ import numpy as np
 import pytest
 
 from fakes import make_decision, make_scene
-from simple_dqn.watching import terminal
+from simple_dqn.watching import cells, terminal
+from simple_dqn.watching.cells import (
+    blocks,
+    changes,
+    in_16_colours,
+    in_256_colours,
+    in_all_colours,
+    style_of_terminal,
+    without_colours,
+)
 from simple_dqn.watching.display import HELP, QScale
-from simple_dqn.watching.terminal import Terminal, blocks, changes, keys
+from simple_dqn.watching.terminal import Terminal, keys
 
 SMALL = make_scene(np.zeros((4, 8, 3), np.uint8), pixel_width=1.0)
 
@@ -39,14 +48,14 @@ def test_blocks_fill_the_terminal_in_the_games_shape(columns: int, rows: int, sh
 
 
 def test_only_what_changed_is_written() -> None:
-    cells = np.zeros((2, 3, 2, 3), np.uint8)
+    dark = np.zeros((2, 3, 2, 3), np.uint8)
     black, red = "\x1b[38;2;0;0;0;48;2;0;0;0m", "\x1b[38;2;255;0;0;48;2;0;0;0m"
-    assert changes(cells, None, True) == f"\x1b[1;1H{black}▀▀▀\x1b[2;1H{black}▀▀▀"
-    other = cells.copy()
+    assert changes(dark, None, in_all_colours) == f"\x1b[1;1H{black}▀▀▀\x1b[2;1H{black}▀▀▀"
+    other = dark.copy()
     other[1, 2, 0, 0] = 255  # the upper half
-    assert changes(other, cells, True) == f"\x1b[2;3H{red}▀"
-    assert changes(other, cells, False) == "\x1b[2;3H\x1b[38;5;196;48;5;16m▀"
-    assert changes(other, other, True) == ""
+    assert changes(other, dark, in_all_colours) == f"\x1b[2;3H{red}▀"
+    assert changes(other, dark, in_256_colours) == "\x1b[2;3H\x1b[38;5;196;48;5;16m▀"
+    assert changes(other, other, in_all_colours) == ""
 
 
 @pytest.mark.parametrize(
@@ -54,7 +63,7 @@ def test_only_what_changed_is_written() -> None:
     [((255, 255, 255), 231), ((0, 0, 0), 16), ((128, 128, 128), 244), ((0, 255, 0), 46), ((144, 72, 17), 94)],
 )
 def test_colours_of_a_plain_terminal(colour: tuple[int, int, int], number: int) -> None:
-    assert terminal._of_256(*colour) == number
+    assert cells._of_256(*colour) == number
 
 
 @pytest.fixture
@@ -99,7 +108,7 @@ def test_terminal_is_taken_over_and_given_back(tty: int) -> None:
     assert text.startswith("\r\x1b[K\x1b[?1049h\x1b[?25l\x1b[2J")  # the progress bar is not to be seen afterwards
     assert "\x1b[7;8r" in text  # the log scrolls in the last two lines
     assert text.count("▀") == 20 * 5
-    assert "\x1b[6;1H\x1b[0m\x1b[Kagent  h: help\x1b8" in text  # the parts that fit
+    assert "\x1b[6;1H\x1b[0m\x1b[Kagent · h: help\x1b8" in text  # the parts that fit
     shown.draw(SMALL)
     assert "▀" not in written(tty)
     os.write(tty, b"p\x1b[A")
@@ -237,7 +246,9 @@ def test_what_follows_a_game_in_a_terminal_has_a_line_of_its_own(tty: int) -> No
 
 def test_q_values_in_a_terminal() -> None:
     """Bars start at 0, and their scale is that of the decision, not of its Q-values."""
-    decision = make_decision(["NOOP", "RIGHTFIRE"], 1)._replace(q_values=np.array([-1.0, 2.0]), scale=QScale(-3, 2))
+    decision = make_decision(["NOOP", "RIGHTFIRE"], 1)._replace(
+        q_values=np.array([-1.0, 2.0]), scale=QScale(-3, 2), values=()
+    )
     lines = [" NOOP       -1.000   █  ", ">RIGHTFIRE   2.000    ██", " bars: -3 to 2"]
     assert terminal.q_value_lines(decision, 3) == lines
     assert terminal.q_value_lines(decision, 2) == lines[:2]
@@ -246,4 +257,47 @@ def test_q_values_in_a_terminal() -> None:
 
 @pytest.mark.parametrize("worst", [np.nan, np.inf, -np.inf])
 def test_q_values_of_a_network_that_diverged(worst: float) -> None:
-    assert terminal.q_value_lines(make_decision(worst=worst), 6)[5] == ">LEFTFIRE    5.000 █████"
+    assert terminal.q_value_lines(make_decision(worst=worst), 9)[5] == ">LEFTFIRE    5.000 █████"
+
+
+def test_a_terminal_marks_random_moves_and_shows_the_value_of_the_last_states() -> None:
+    decision = make_decision(["NOOP", "FIRE"], 0)._replace(values=(0.0, 0.5, 1.0))
+    assert terminal.q_value_lines(decision, 9) == [
+        "εNOOP        0.000      ",
+        " FIRE        1.000 █████",
+        " bars: 0 to 1",
+        " ε: a random move",
+        " value: 1.000",
+        " ▁▄█",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "colours", "style"),
+    [
+        ({}, 256, in_256_colours),
+        ({}, 16, in_16_colours),
+        ({}, 8, in_16_colours),
+        (dict(COLORTERM="truecolor"), 8, in_all_colours),
+        (dict(COLORTERM="truecolor", NO_COLOR="1"), 256, without_colours),
+        (dict(NO_COLOR=""), 256, in_256_colours),
+    ],
+)
+def test_colours_are_those_that_the_terminal_has(
+    variables: dict[str, str], colours: int, style: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cells, "_num_colours", lambda: colours)
+    assert style_of_terminal() == style
+
+
+def test_16_colours_and_none() -> None:
+    white, black, red, blue = [255, 255, 255], [0, 0, 0], [200, 72, 72], [10, 10, 180]
+    assert in_16_colours([white, black]) == ("\x1b[97;40m", "▀")
+    assert in_16_colours([red, blue]) == ("\x1b[31;44m", "▀")
+    pixels = (white, white), (white, black), (black, black)
+    assert "".join(without_colours([*halves])[1] for halves in pixels) == "@= "
+    assert without_colours([red, red])[0] == ""

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from fakes import PONG, SEAQUEST, FakeEnvironment, make_agent, step
-from simple_dqn.agent import Agent
+from simple_dqn.agent import Agent, Step
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.environment import Sound
+from simple_dqn.reports.scores import Scores
 from simple_dqn.saving.snapshot import Layer
-from simple_dqn.watching.display import HELP, Decision, QScale, Scene
-from simple_dqn.watching.viewer import Explain, Saliency, Viewer, joystick, overlaid
+from simple_dqn.watching.display import HELP, ORANGE, Scene
+from simple_dqn.watching.insight import Explain, Saliency, overlaid
+from simple_dqn.watching.joystick import joystick
+from simple_dqn.watching.viewer import Viewer
 
 
 class Loud(FakeEnvironment):
@@ -48,7 +51,8 @@ class FakeDisplay:
         self.fullscreen = self.closed = 0
         self.now = 0.0
         self.env = env or Loud()
-        self.viewer = Viewer(self, lambda: self.now, self.sleep)
+        self.scores = Scores()
+        self.viewer = Viewer(self, self.scores, clock=lambda: self.now, sleep=self.sleep)
         self.viewer.meet(self.env)
 
     def attach(self, explain: Explain | None = None) -> Agent:
@@ -64,8 +68,13 @@ class FakeDisplay:
             self.viewer.on_frame(self.env)
         return self.scenes[-1]
 
+    def step(self, *steps: Step) -> None:
+        for played in steps:
+            self.scores.on_step(played)
+            self.viewer.on_step(played)
+
     def status(self, *typed: str) -> str:
-        return "  ".join(self.show(*typed).status)
+        return " · ".join(self.show(*typed).status)
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -125,12 +134,12 @@ def test_a_human_takes_over_and_gives_back() -> None:
     steer = display.viewer.steer
     assert steer(1) == 1
     display.down = {"right"}
-    assert display.status("m", "left").startswith("YOU  score 0  lives 3")
+    assert display.status("m", "left").startswith("YOU · score 0 · lives 3")
     assert steer(0) == 0  # left and right at once are neither
     assert steer(0) == 1  # right is still held
     display.down = set()
     assert steer(1) == 0
-    assert display.status("m").startswith("agent  ")
+    assert display.status("m").startswith("agent · ")
     assert steer(1) == 1
 
 
@@ -206,16 +215,16 @@ def test_a_pause_ends_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_status() -> None:
     display = FakeDisplay()
-    for played in (step(1234567), step(5, game=1), step(0.5)):
-        display.viewer.on_step(played)
-    assert display.status() == "agent  score 1234567.5  lives 3  speed 1x  ε 0.50  h: help  q: quit"
-    display.viewer.on_step(step(1, truncated=True))
-    assert "score 0  " in display.status()
+    display.step(step(1234567), step(5, game=1), step(0.5))
+    assert display.status() == "agent · score 1234567.5 · lives 3 · speed 1x · ε 0.50 · h: help  q: quit"
+    display.step(step(1, truncated=True))
+    assert "score 0 · " in display.status()
 
 
 def test_help_has_as_many_pages_as_it_needs() -> None:
     display = FakeDisplay()
     display.room = 5
+    display.viewer.on_phase_start("play", 0, None)
     scenes = [display.show("h") for _ in range(4)]
     assert [line for scene in scenes for line in scene.help[:5]] == list(HELP)
     assert [scene.status[-1].split()[1] for scene in scenes] == ["more", "more", "close", "help"]
@@ -227,6 +236,7 @@ def test_keys_that_do_nothing_are_not_offered_and_do_nothing() -> None:
     for env, missing in ((Loud(), {"f"}), (mute, {"f", "[, ]", "arrows, space"})):
         display = FakeDisplay(env=env)
         display.unused_keys = {"f"}
+        display.viewer.on_phase_start("play", 0, None)
         offered = {keys for keys, _ in display.show("f", "[", "h").help}
         assert {keys for keys, _ in HELP} - offered == missing
         assert ("volume 9" in display.status()) == ("[, ]" in offered)
@@ -238,16 +248,16 @@ def test_keys_that_do_nothing_are_not_offered_and_do_nothing() -> None:
 
 def test_decision() -> None:
     display = FakeDisplay()
-    display.attach(lambda decision: np.ones(decision.state.shape[1:]))
+    display.attach(lambda state, action: np.ones(state.shape[1:]))
     display.env.frame = 200
     display.show("v")
     display.viewer.steer(1)
     scene = display.show()
     assert scene.decision
-    names, q_values, action, state, scale = scene.decision
+    names, q_values, action, state, scale, values = scene.decision
     assert (names, q_values.tolist(), action, state.shape) == (["NOOP", "RIGHT", "LEFT"], [0, 1, 2], 1, (2, 4, 5))
-    assert scale == (0, 2)
-    assert scene.picture[0, 0].tolist() == [255, 140, 0]  # all of it counts
+    assert (scale, values) == ((0, 2), (2,))
+    assert scene.picture[0, 0].tolist() == [255, 255, 200]  # all of it counts
     scene = display.show("v")
     assert (scene.decision, scene.picture[0, 0].tolist()) == (None, [200, 200, 200])
 
@@ -270,8 +280,9 @@ def test_scale_of_the_bars_is_that_of_all_q_values_since_v() -> None:
 
 
 def test_decision_is_shown_at_once_during_a_pause() -> None:
-    display = FakeDisplay({2: "p", 20: "v", 40: "p"})
+    display = FakeDisplay({3: "p", 20: "v", 40: "p"})
     display.attach()
+    display.show()
     display.viewer.steer(2)
     display.show(frames=3)
     paused = [scene for scene in display.scenes if "PAUSED" in scene.status]
@@ -287,7 +298,7 @@ def test_saliency_is_that_of_the_chosen_action_and_of_the_current_network() -> N
     state = np.random.default_rng(0).integers(256, size=(4, 84, 84), dtype=np.uint8)
     heats = []
     for version[0], action in ((0, 0), (0, 1), (1, 0)):
-        heats.append(explain(Decision(["a", "b", "c"], np.zeros(3), action, state, QScale())))
+        heats.append(explain(state, action))
         assert (heats[-1].shape, heats[-1].max()) == ((84, 84), 1)
         assert heats[-1].min() >= 0
     assert not np.array_equal(heats[0], heats[1])
@@ -311,7 +322,170 @@ def test_a_layer_that_saliency_cannot_explain_is_named_in_the_log_and_the_game_c
     assert caplog.text.count("cannot explain a Noisy with W, sigma") == 1
 
 
-def test_hot_pixels_are_orange_and_the_others_dark() -> None:
+def test_what_counted_is_brighter_and_orange_and_hides_nothing() -> None:
     mixed = overlaid(np.full((4, 6, 3), 100, np.uint8), np.array([[1.0, 0.0], [0.0, 0.0]]))
-    assert mixed[0, 0].tolist() == [255, 140, 0]
-    assert mixed[-1, -1].tolist() == [60, 60, 60]
+    assert mixed[0, 0].tolist() == [255, 100 + int(0.75 * ORANGE[1]), 100]
+    assert mixed[-1, -1].tolist() == [50, 50, 50]
+
+
+# The card after a game
+
+
+def play_a_game(display: FakeDisplay, *rewards: float) -> None:
+    """Play a game of these rewards. The next game starts before its last step is counted, as in `Game.act`."""
+    for reward in rewards[:-1]:
+        display.viewer.steer(1)
+        display.show()
+        display.step(step(reward))
+    display.viewer.steer(1)
+    display.show()
+    display.viewer.on_game()
+    display.viewer.on_frame(display.env)  # the next game's no-ops
+    display.step(step(rewards[-1], terminal=True))
+
+
+def test_a_card_after_each_game_waits_for_r_or_some_seconds() -> None:
+    display = FakeDisplay()
+    display.viewer.on_phase_start("play", 0, None)
+    display.viewer.on_game()
+    play_a_game(display, 1, 2, 3)
+    cards = [dict(scene.card) for scene in display.scenes if scene.card]
+    assert cards[0] == {
+        "score": "6", "steps": "3", "best so far": "6", "r": "next game (starts after 5 s)", "q": "quit"
+    }  # fmt: skip
+    assert display.now == pytest.approx(5, abs=0.2)
+    display.script = {display.looks + 8: "r"}
+    play_a_game(display, 1, 1)
+    assert display.now < 5.4
+    assert dict(display.scenes[-1].card)["best so far"] == "6"
+    assert display.scenes[-1].status[0] == "GAME OVER"
+    assert not display.show().card
+    assert not display.viewer.wants_restart()
+
+
+@pytest.mark.parametrize(("key", "again"), [("r", True), ("q", False), ("escape", False), ("hangup", False)])
+def test_the_card_of_the_last_game_stays_until_a_key(key: str, again: bool) -> None:
+    display = FakeDisplay()
+    display.attach()
+    display.show()
+    display.step(step(2), step(1, terminal=True))
+    display.script = {100: [key]}
+    assert display.viewer.wants_another_game() == again
+    assert (display.looks, dict(display.scenes[-1].card)["r"]) == (100, "play again")
+
+
+def test_the_card_shows_the_picture_of_its_game() -> None:
+    display = FakeDisplay()
+    display.viewer.on_phase_start("play", 0, None)
+    display.env.frame = 7
+    display.show()
+    display.step(step(1))
+    display.viewer.on_game()
+    display.env.frame = 0
+    display.viewer.on_frame(display.env)
+    display.step(step(1, terminal=True))
+    assert display.scenes[-1].picture[0, 0, 0] == 7
+
+
+def test_whoever_takes_over_has_a_score_of_their_own() -> None:
+    display = FakeDisplay()
+    display.viewer.on_phase_start("play", 0, None)
+    play_a_game(display, 1, 1)
+    assert "your moves" not in dict(display.scenes[-1].card)
+    display.show("m")
+    display.viewer.steer(1)
+    display.step(step(5))
+    display.show("m")
+    display.viewer.steer(1)
+    display.step(step(2))
+    assert {"score 7", "you 5 : agent 2"} <= set(display.show().status)
+    play_a_game(display, 0, 0)
+    shown = dict(display.scenes[-1].card)
+    assert (shown["your moves"], shown["you : agent"]) == ("25% (1)", "5 : 2")
+    assert shown["best so far"] == "7 (this game)"
+
+
+def test_a_game_of_your_own_counts_as_yours() -> None:
+    display = FakeDisplay()
+    display.viewer = Viewer(display, display.scores, manual=True, clock=lambda: display.now, sleep=display.sleep)
+    display.viewer.meet(display.env)
+    assert display.show().status[0] == "YOU"
+    display.viewer.on_phase_start("play", 0, None)
+    play_a_game(display, 1, 2)
+    shown = dict(display.scenes[-1].card)
+    assert (shown["your moves"], "you : agent" in shown) == ("100% (2)", False)
+
+
+def test_no_card_while_training() -> None:
+    display = FakeDisplay()
+    display.viewer.on_phase_start("train", 1, 100)
+    play_a_game(display, 1, 2)
+    assert not any(scene.card for scene in display.scenes)
+
+
+# Lecture mode
+
+
+def play_steps(display: FakeDisplay, steps: int) -> None:
+    """Play steps. Frame n, with a picture of n, belongs to step n."""
+    for frame in range(steps):
+        display.env.frame = frame + 1
+        display.show()
+        display.viewer.steer(1)
+
+
+def test_the_last_steps_can_be_looked_at_again_and_the_game_goes_on_from_where_it_was() -> None:
+    display = FakeDisplay()
+    display.attach()
+    play_steps(display, 4)
+    before, looks, display.env.frame = len(display.scenes), display.looks, 5
+    display.script = {looks + 1: "bbb", looks + 5: "n", looks + 9: "n", looks + 13: "n", looks + 17: "n"}
+    display.show()
+    shown: list[tuple[object, ...]] = []
+    for scene in display.scenes[before:]:
+        view = int(scene.picture[0, 0, 0]), *(part for part in scene.status if part.endswith("back"))
+        shown += [view] if view not in shown[-1:] else []
+    assert shown == [(1, "3 steps back"), (2, "2 steps back"), (3, "1 step back"), (5,)]
+    assert display.looks == looks + 17  # the last n plays on
+
+
+def test_looking_back_ends_at_the_first_step_of_the_game_and_with_p() -> None:
+    display = FakeDisplay()
+    display.attach()
+    display.script = {4: "v", 6: "b" * 20, 10: "p"}
+    play_steps(display, 5)
+    past = [scene for scene in display.scenes if any("back" in part for part in scene.status)]
+    assert int(past[-1].picture[0, 0, 0]) == 1
+    assert past[-1].decision
+    assert past[-1].decision.values == ()  # these steps are older than v
+    assert not display.viewer._history.steps_back
+    display.viewer.on_game()
+    display.script = {display.looks + 1: "b", display.looks + 3: "p"}
+    assert not any("back" in part for part in display.show().status)
+
+
+def test_a_random_move_is_marked() -> None:
+    display = FakeDisplay()
+    display.attach()
+    display.show("v")
+    found = []
+    for action in (1, 2):  # the network likes 2 best
+        display.viewer.steer(action)
+        decision = display.show().decision
+        assert decision
+        found.append((decision.random, decision.values))
+    assert found == [(True, (2,)), (False, (2, 2))]
+
+
+def test_keys_for_more_and_fewer_random_moves_in_games_that_are_played() -> None:
+    display = FakeDisplay()
+    agent = display.attach()
+    display.show("+")
+    assert agent.options.exploration_rate_test == 0.05  # because a test is a measurement
+    display.viewer.on_phase_start("play", 0, None)
+    rates = []
+    for key in ("+", "=", "-", "-", "-", "-", "-"):
+        status = display.show(key).status
+        rates.append(agent.options.exploration_rate_test)
+        assert f"ε {rates[-1]:.2f}" in status
+    assert rates == [0.1, 0.2, 0.1, 0.05, 0.01, 0, 0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakes import Abandons, FakeEnvironment
+from fakes import Abandons, Eye, FakeEnvironment
 from simple_dqn.watching.watcher import WatcherGroup
 
 
@@ -16,3 +16,16 @@ def test_a_watcher_group_stops_after_its_last_game_and_abandoned_games_do_not_co
         seen.append(len(eye.pictures))
         assert group.wants_restart() == abandoned
     assert seen == [1, 2, 3, 3]
+
+
+def test_after_the_last_game_one_watcher_may_go_on() -> None:
+    recorder, viewer = Eye(), Eye()
+    group = WatcherGroup([recorder, viewer], max_games=1)
+    for _ in range(2):  # the second one is the game that an environment starts after the last
+        group.on_game()
+        group.on_frame(FakeEnvironment())
+    group.continue_with(viewer)
+    for _ in range(2):
+        group.on_game()
+        group.on_frame(FakeEnvironment())
+    assert (recorder.games, viewer.games, len(recorder.pictures), len(viewer.pictures)) == (1, 2, 1, 2)

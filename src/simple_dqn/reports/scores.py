@@ -21,31 +21,57 @@ class Game(NamedTuple):
 
     score: float
     steps: int
+    human_steps: int = 0  # of these steps, those that a human chose
+    human_score: float = 0.0  # of this score, what these steps earned
+
+    @property
+    def human_share(self) -> str:
+        """The share of the human's steps in percent. 0% and 100% are exact."""
+        if self.human_steps in (0, self.steps):
+            return "100%" if self.human_steps else "0%"
+        return f"{min(99, max(1, round(100 * self.human_steps / self.steps)))}%"
 
 
 class Scores(Callback):
-    """Collects every game that reached its end or its time limit."""
+    """Collects every game that reached its end or its time limit.
+
+    Attributes:
+        games: the finished games.
+        human_plays: returns whether a human chose the last action of the first of the parallel games.
+    """
 
     def __init__(self) -> None:
         self.games: list[Game] = []
+        self.human_plays: Callable[[], bool] = lambda: False
         self._unfinished: dict[int, Game] = {}  # by `Step.game`
 
     def on_step(self, step: Step) -> None:
         before = self._unfinished.pop(step.game, Game(0.0, 0))
-        game = Game(before.score + step.reward, before.steps + 1)
+        human = step.game == 0 and self.human_plays()
+        game = Game(
+            before.score + step.reward,
+            before.steps + 1,
+            before.human_steps + human,
+            before.human_score + step.reward * human,
+        )
         if step.terminal:
             self.games.append(game)
         elif not step.truncated:
             self._unfinished[step.game] = game
 
+    @property
+    def current(self) -> Game:
+        """The unfinished game, the first of the parallel ones."""
+        return self._unfinished.get(0, Game(0.0, 0))
+
     def report(self, wanted: int, folder: str | None) -> None:
         """Print the table of the games.
 
         Args:
-            wanted: how many games there should be.
+            wanted: how many games there should be at least.
             folder: for scores.csv and scores.json, which are written only if all games were played; None: no files.
         """
-        if folder and len(self.games) == wanted:
+        if folder and len(self.games) >= wanted:
             write_scores(Path(folder), self.games)
         elif folder:
             logger.warning("Only %d of %d games: nothing new in %s", len(self.games), wanted, folder)
@@ -79,7 +105,10 @@ _FIGURES: dict[str, Callable[[Sequence[float]], float]] = {
 
 
 def table(games: Sequence[Game]) -> str:
-    """Return a line per game, then mean, standard deviation of the sample, minimum and maximum; "" without games."""
+    """Return a line per game, then mean, standard deviation of the sample, minimum and maximum; "" without games.
+
+    If a human played, a last column has the share of the human's moves.
+    """
     if not games:
         return ""
     rows = [("game", "score", "steps")]
@@ -88,11 +117,15 @@ def table(games: Sequence[Game]) -> str:
         if name == "sd" and len(games) == 1:
             rows.append((name, "-", "-"))
             continue
-        score, steps = (figure(values) for values in zip(*games, strict=True))
+        score, steps = figure([game.score for game in games]), figure([game.steps for game in games])
         form = score_text if name in ("min", "max") else mean_text
         rows.append((name, form(score), form(steps)))
     widths = [max(least, *map(len, column)) for least, column in zip((6, 10, 10), zip(*rows, strict=True), strict=True)]
-    return "\n".join(" ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
+    lines = [" ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    if any(game.human_steps for game in games):
+        for i, share in enumerate(["your moves", *(game.human_share for game in games)]):
+            lines[i] += f" {share:>10}"
+    return "\n".join(lines)
 
 
 def write_scores(folder: Path, games: Sequence[Game]) -> None:
@@ -105,5 +138,5 @@ def write_scores(folder: Path, games: Sequence[Game]) -> None:
     replace_file(folder / "scores.csv", ("\n".join(rows) + "\n").encode())
     scores = [game.score for game in games]
     figures = {name: f(scores) for name, f in _FIGURES.items() if len(scores) > (name == "sd")}
-    content = {"games": [game._asdict() for game in games], **figures}
+    content = {"games": [{"score": game.score, "steps": game.steps} for game in games], **figures}
     replace_file(folder / "scores.json", (json.dumps(content, indent=1) + "\n").encode())

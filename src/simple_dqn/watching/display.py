@@ -21,13 +21,18 @@ HELP = (  # keys, and what they do
     ("a, s", "slower, faster"),
     ("[, ]", "volume"),
     ("p", "pause"),
-    ("n", "one step"),
+    ("n", "one step forward"),
+    ("b", "look one step back; p goes on"),
     ("r", "restart the game"),
     ("v", "Q-values, and what the agent sees"),
+    ("-, +", "fewer, more random moves (ε)"),
     ("f", "full screen"),
     ("h", "this help"),
     ("q, Esc", "quit"),
 )
+
+# These two can be told apart in all common kinds of colour blindness (Okabe and Ito 2008).
+ORANGE, BLUE = (230, 159, 0), (86, 180, 233)
 
 
 class QScale(NamedTuple):
@@ -66,6 +71,12 @@ class Decision(NamedTuple):
     action: int  # that the agent chose, possibly at random
     state: NDArray[np.uint8]  # (history, height, width)
     scale: QScale  # of the bars of the Q-values
+    values: Sequence[float]  # of the last states, this one last: their highest Q-values; may be empty
+
+    @property
+    def random(self) -> bool:
+        """Whether ε made the choice. A random choice of the best action is not noticed."""
+        return bool(np.isfinite(self.q_values).all()) and self.action != int(self.q_values.argmax())
 
 
 class Scene(NamedTuple):
@@ -75,6 +86,7 @@ class Scene(NamedTuple):
     pixel_width: float  # of a picture's pixel, in pixel heights
     status: Sequence[str]  # parts; the most important first, the keys for help and quitting last; see `shortened`
     help: Sequence[tuple[str, str]]  # keys and what they do, from the current page on; empty: hidden
+    card: Sequence[tuple[str, str]]  # labels and values of a finished game; empty: hidden
     decision: Decision | None  # None: hidden
 
 
@@ -109,7 +121,7 @@ class Display(Protocol):
 
 def shortened(status: Sequence[str], fits: Callable[[str], bool]) -> str:
     """A line with the last part of `status`, and before it as many of the first parts as fit."""
-    lines = ["  ".join([*status[:count], status[-1]]) for count in range(len(status))]
+    lines = [" · ".join([*status[:count], status[-1]]) for count in range(len(status))]
     return next((line for line in reversed(lines) if fits(line)), status[-1])
 
 

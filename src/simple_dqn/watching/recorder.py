@@ -1,4 +1,4 @@
-"""Recordings of a game: its frames as PNG files, its sound as a WAV file, both as a film.
+"""Recordings of a game: its frames as PNG files, its sound as a WAV file. film.py has films.
 
 A recording is written to a hidden temporary file or folder. It replaces an earlier recording only when it is complete.
 """
@@ -6,37 +6,28 @@ A recording is written to a hidden temporary file or folder. It replaces an earl
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import re
 import shutil
 import tempfile
 import wave
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from simple_dqn.environment import Environment, Picture
+from simple_dqn.environment import Environment, Picture, Sound
 from simple_dqn.errors import OptionError, OutputError, reason
 from simple_dqn.options import Options, option
 from simple_dqn.saving.files import GrowingFile, clear_away, require_writable
-from simple_dqn.watching.display import enlarged, least_height
+from simple_dqn.watching.display import enlarged
 from simple_dqn.watching.watcher import Watcher, WatcherGroup
 
 logger = logging.getLogger(__name__)
-
-_FILM_HEIGHT = 630  # maximum in pixels, unless the game has more: three times Atari's 210
-_FILM_SOUND = 48_000  # samples per second, because every player supports this rate
-# At crf 18 the loss is invisible. Slower presets than veryfast take longer than the game, and save few bytes.
-_X264 = {"preset": "veryfast", "crf": "18"}
-_GIF_RATE = 50  # maximum pictures per second, because GIF files count in hundredths of a second
 
 
 @dataclass(frozen=True)
@@ -47,11 +38,27 @@ class RecorderOptions(Options):
     )
     record_sound_filename: str | None = option(None, "WAV file for the game's sound", kept="never")
     video_file: str | None = option(None, "film of the game: .mov or .mp4 with sound, .gif without", kept="never")
+    video_from: float | None = option(
+        None, "second of the game at which the film starts", at_least=0, at_most=10**6, kept="never",
+        default_text="the start; with --video_seconds: where most points are scored",
+    )  # fmt: skip
+    video_seconds: float = option(
+        0.0, "length of the film in seconds of the game; 0: up to its end", at_least=0, at_most=10**6, kept="never"
+    )
+    overlay: bool = option(
+        False, "film what the key v shows: Q-values, and the pixels that influenced each action", kept="never"
+    )
     record_games: int = option(0, "record only the first N games; 0: all", at_least=0, at_most=10**12, kept="never")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("video_from", "video_seconds", "overlay"):
+            if getattr(self, name) and not self.video_file:
+                raise OptionError(f"--{name} is for films. Add --video_file NAME.mp4")
 
-def make_recorders(options: RecorderOptions) -> list[Watcher]:
-    """The recorders that `options` ask for.
+
+def make_recorders(options: RecorderOptions, film: Watcher | None = None) -> list[Watcher]:
+    """The recorders that `options` ask for, and `film`. They stop after --record_games.
 
     Raises:
         OptionError: the type of a file is unknown.
@@ -62,9 +69,27 @@ def make_recorders(options: RecorderOptions) -> list[Watcher]:
         recorders.append(Frames(Path(options.record_screen_path)))
     if options.record_sound_filename:
         recorders.append(SoundTrack(Path(options.record_sound_filename)))
-    if options.video_file:
-        recorders.append(Film(Path(options.video_file)))
+    if film:
+        recorders.append(film)
     return [WatcherGroup(recorders, options.record_games)] if recorders else []
+
+
+class Frame(Protocol):
+    """What is recorded of a frame, as an `Environment` has it."""
+
+    @property
+    def frames_per_second(self) -> float:
+        """Natural speed of the game."""
+
+    @property
+    def pixel_width(self) -> float:
+        """Width of a picture's pixel, in pixel heights."""
+
+    def picture(self) -> Picture:
+        """The frame in colour, (height, width, 3)."""
+
+    def sound(self) -> Sound:
+        """The frame's sound. Empty: the game has no sound."""
 
 
 class Recorder(Watcher):
@@ -82,7 +107,7 @@ class Recorder(Watcher):
         self._new_paths = [path for path in (target, *target.parents) if not path.exists()]
         self._require_writable()
 
-    def on_frame(self, environment: Environment) -> None:
+    def on_frame(self, environment: Frame) -> None:
         with self._output_errors():
             if not self._open:
                 self._open = True
@@ -116,11 +141,11 @@ class Recorder(Watcher):
         require_writable(self.target)
 
     @abstractmethod
-    def _begin(self, environment: Environment) -> None:
+    def _begin(self, environment: Frame) -> None:
         """Make the temporary file or folder."""
 
     @abstractmethod
-    def _add(self, environment: Environment) -> None:
+    def _add(self, environment: Frame) -> None:
         """Add the current frame and its sound."""
 
     @abstractmethod
@@ -140,7 +165,7 @@ class Frames(Recorder):
     def _require_writable(self) -> None:
         require_writable(self.target / "000001.png")
 
-    def _begin(self, environment: Environment) -> None:
+    def _begin(self, environment: Frame) -> None:
         import cv2
 
         self._encode: Any = cv2.imencode
@@ -149,7 +174,7 @@ class Frames(Recorder):
         self._folder = Path(tempfile.mkdtemp(prefix=".recording.", suffix=".tmp", dir=self.target))
         self._count = 0
 
-    def _add(self, environment: Environment) -> None:
+    def _add(self, environment: Frame) -> None:
         assert self._folder
         picture = enlarged(environment.picture(), environment.pixel_width, 1)
         encoded, png = self._encode(".png", np.ascontiguousarray(picture[..., ::-1]))  # because OpenCV has blue first
@@ -173,10 +198,12 @@ class Frames(Recorder):
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class _FileRecorder(Recorder):
+class FileRecorder(Recorder):
+    """Records games to a file."""
+
     _growing: GrowingFile | None = None
 
-    def _begin(self, environment: Environment) -> None:
+    def _begin(self, environment: Frame) -> None:
         clear_away(self.target.parent, rf"\.{re.escape(self.target.name)}\..*\.tmp")
         self._growing = GrowingFile(self.target)
 
@@ -189,7 +216,7 @@ class _FileRecorder(Recorder):
             self._growing.discard()
 
 
-class SoundTrack(_FileRecorder):
+class SoundTrack(FileRecorder):
     """A WAV file: one channel, 8 bits unsigned."""
 
     def __init__(self, target: Path) -> None:
@@ -201,7 +228,7 @@ class SoundTrack(_FileRecorder):
         if not environment.sound().size:
             raise OptionError(f"--record_sound_filename {self.target}: the game has no sound to record")
 
-    def _begin(self, environment: Environment) -> None:
+    def _begin(self, environment: Frame) -> None:
         super()._begin(environment)
         assert self._growing
         self._wave = wave.open(self._growing.file, "wb")  # noqa: SIM115  (stays open during the recording)
@@ -209,7 +236,7 @@ class SoundTrack(_FileRecorder):
         self._wave.setsampwidth(1)
         self._wave.setframerate(environment.sound().size * environment.frames_per_second)
 
-    def _add(self, environment: Environment) -> None:
+    def _add(self, environment: Frame) -> None:
         self._wave.writeframes(environment.sound().tobytes())
 
     def _complete(self) -> None:
@@ -220,191 +247,3 @@ class SoundTrack(_FileRecorder):
         with contextlib.suppress(Exception):  # such as a full disk
             self._wave.close()
         super()._discard()
-
-
-class Film(_FileRecorder):
-    """H.264 and AAC, which every player and browser knows, or an animated GIF."""
-
-    def __init__(self, target: Path) -> None:
-        self._kind = target.suffix.lower()[1:]
-        if self._kind not in ("mov", "mp4", "gif"):
-            raise OptionError(f"--video_file {target}: the name must end in .mov, .mp4 or .gif")
-        super().__init__(target)
-
-    def _begin(self, environment: Environment) -> None:
-        import av
-
-        self._errors = (OSError, av.FFmpegError)
-        super()._begin(environment)
-        assert self._growing
-        options = {} if self._kind == "gif" else {"movflags": "faststart"}  # browsers start it before the download ends
-        self._container = av.open(self._growing.temporary, "w", format=self._kind, options=options)
-        if self._kind == "gif":
-            self._tracks: list[_Track] = [_GIFTrack(self._container, environment)]
-        else:
-            self._tracks = [_PictureTrack(self._container, environment)]
-            if environment.sound().size:
-                self._tracks.append(_SoundTrack(self._container, environment))
-
-    def _add(self, environment: Environment) -> None:
-        for track in self._tracks:
-            track.add(environment)
-
-    def _complete(self) -> None:
-        for track in self._tracks:
-            track.end()
-        self._container.close()
-        super()._complete()
-
-    def _discard(self) -> None:
-        with contextlib.suppress(Exception):  # because the film is deleted anyway
-            self._container.close()
-        super()._discard()
-
-
-def small_film(path: Path) -> bytes:
-    """Return a film with a third of the height, half of the pictures and no sound, as MP4.
-
-    Raises:
-        OutputError: the file cannot be read.
-    """
-    import av
-
-    data = io.BytesIO()
-    try:
-        with av.open(str(path)) as source, av.open(data, "w", format="mp4") as target:
-            pictures = source.streams.video[0]
-            rate = Fraction(pictures.average_rate or 60) / 2
-            width, height = (max(2, side // 3 // 2 * 2) for side in (pictures.width, pictures.height))
-            how: Any = dict(width=width, height=height, pix_fmt="yuv420p", options={"crf": "28"})
-            stream: Any = target.add_stream("libx264", rate=rate.limit_denominator(1001), **how)
-            for number, picture in enumerate(source.decode(pictures)):
-                if number % 2 == 0:
-                    frame = picture.reformat(width, height)
-                    frame.pts, frame.time_base = number // 2, 1 / rate
-                    target.mux(stream.encode(frame))
-            target.mux(stream.encode(None))
-    except (OSError, av.FFmpegError, IndexError) as error:
-        raise OutputError(f"cannot read the film {path}: {reason(error)}. Delete it") from None
-    return data.getvalue()
-
-
-def _film_scale(environment: Environment) -> int:
-    return max(1, _FILM_HEIGHT // environment.picture().shape[0])
-
-
-class _Track(ABC):
-    """The pictures or the sounds of a film, at `rate` per second."""
-
-    def __init__(self, container: Any, codec: str, rate: Fraction | int, **how: Any) -> None:
-        self._container = container
-        self._stream = container.add_stream(codec, rate=rate, **how)
-        self._time_base = 1 / Fraction(rate)
-        self._count = 0  # of pictures or samples so far
-
-    @abstractmethod
-    def add(self, environment: Environment) -> None:
-        """Add the current picture or sound."""
-
-    def end(self) -> None:
-        self._container.mux(self._stream.encode(None))
-
-    def _encode(self, frame: Any, length: int = 1) -> None:
-        """Append a frame of `length` pictures or samples."""
-        frame.pts, frame.time_base = self._count, self._time_base
-        self._count += length
-        self._container.mux(self._stream.encode(frame))
-
-
-class _PictureTrack(_Track):
-    def __init__(self, container: Any, environment: Environment) -> None:
-        self._scale = _film_scale(environment)
-        height, width, _ = self._picture(environment).shape
-        rate = Fraction(environment.frames_per_second).limit_denominator(1001)
-        super().__init__(container, "libx264", rate, width=width, height=height, pix_fmt="yuv420p", options=_X264)
-
-    def add(self, environment: Environment) -> None:
-        from av import VideoFrame
-
-        self._encode(VideoFrame.from_ndarray(self._picture(environment), "rgb24"))
-
-    def _picture(self, environment: Environment) -> Picture:
-        """The enlarged picture, with even height and width, because H.264 stores colours for 2x2 pixels."""
-        picture = enlarged(environment.picture(), environment.pixel_width, self._scale)
-        height, width, _ = picture.shape
-        return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-
-class _SoundTrack(_Track):
-    def __init__(self, container: Any, environment: Environment) -> None:
-        from av import AudioResampler
-
-        super().__init__(container, "aac", _FILM_SOUND, layout="mono")
-        self._rate = round(environment.sound().size * environment.frames_per_second)
-        self._resampler = AudioResampler("fltp", "mono", _FILM_SOUND)
-
-    def add(self, environment: Environment) -> None:
-        from av import AudioFrame
-
-        frame = AudioFrame.from_ndarray(environment.sound()[None], format="u8", layout="mono")
-        frame.sample_rate = self._rate
-        self._resample(frame)
-
-    def end(self) -> None:
-        self._resample(None)
-        super().end()
-
-    def _resample(self, frame: Any) -> None:
-        for resampled in self._resampler.resample(frame):
-            self._encode(resampled, resampled.samples)
-
-
-class _GIFTrack(_Track):
-    """At most 256 colours and 50 pictures a second: of 60 frames a second, every other one is used.
-
-    Pixels have the same shape as in a film, and are as small as this shape allows, because GIF files are large.
-    """
-
-    def __init__(self, container: Any, environment: Environment) -> None:
-        self._interval = max(1, -(-round(environment.frames_per_second) // _GIF_RATE))
-        self._frames = 0
-        self._indexes: dict[int, int] = {}  # of the colours in the palette
-        self._palette = np.zeros((256, 4), np.uint8)  # alpha, red, green, blue
-        self._palette[:, 0] = 255
-        self._scale = least_height(environment.pixel_width, _film_scale(environment))
-        picture = environment.picture()
-        self._size = picture.shape[1::-1]  # width, height
-        height, width, _ = enlarged(picture, environment.pixel_width, self._scale).shape
-        rate = Fraction(environment.frames_per_second / self._interval).limit_denominator(1001)
-        super().__init__(container, "gif", rate, width=width, height=height, pix_fmt="pal8")
-
-    def add(self, environment: Environment) -> None:
-        import cv2
-        from av import VideoFrame
-
-        self._frames += 1
-        if (self._frames - 1) % self._interval:
-            return
-        # Resized, because an environment may change the size of its pictures.
-        picture = np.asarray(cv2.resize(environment.picture(), self._size, interpolation=cv2.INTER_NEAREST), np.uint8)
-        indexed: Any = (enlarged(self._indexed(picture), environment.pixel_width, self._scale), self._palette)
-        self._encode(VideoFrame.from_ndarray(indexed, "pal8"))
-
-    def _indexed(self, picture: Picture) -> NDArray[np.uint8]:
-        """The palette index of each pixel. New colours are added until the palette is full."""
-        packed = picture.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)  # (height, width)
-        colours, inverse = np.unique(packed, return_inverse=True)
-        indexes = np.array([self._index(int(colour)) for colour in colours], np.uint8)
-        return indexes[inverse].reshape(packed.shape)
-
-    def _index(self, colour: int) -> int:
-        """The palette index of a colour, or of the nearest one if the palette is full."""
-        if colour in self._indexes:
-            return self._indexes[colour]
-        rgb = np.array([colour >> 16, colour >> 8 & 255, colour & 255])
-        index = len(self._indexes)
-        if index == 256:
-            return int(np.square(self._palette[:, 1:].astype(int) - rgb).sum(axis=1).argmin())
-        self._palette[index, 1:] = rgb
-        self._indexes[colour] = index
-        return index

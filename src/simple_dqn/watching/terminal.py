@@ -1,4 +1,4 @@
-"""A game in a text terminal. Each character shows two pixels: the upper half block, and its background below."""
+"""A game in a text terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from simple_dqn.environment import Picture, Sound
+from simple_dqn.environment import Sound
+from simple_dqn.watching.cells import blocks, changes, style_of_terminal
 from simple_dqn.watching.display import HELP, Decision, Scene, shortened
 
 _LOG_LINES = 2  # at the bottom, for the log and the progress bar
@@ -28,6 +29,7 @@ for _prefix in (b"\x1b[", b"\x1bO"):
 _KEY_COLUMNS = 13  # width of the longest keys in the help
 _PANEL_COLUMNS = 24  # width of the Q-values
 _BAR_COLUMNS = 5  # width of their bars
+_HEIGHTS = "▁▂▃▄▅▆▇█"  # of the timeline
 
 
 class Terminal:
@@ -47,7 +49,7 @@ class Terminal:
         self._shown = float("-inf")
         self._press_times: dict[str, float] = {}  # of the last press of each key
         self._size = os.terminal_size((0, 0))
-        self._full_colour = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
+        self._style = style_of_terminal()
         self._log = _LogKeeper()
 
     @staticmethod
@@ -172,14 +174,14 @@ class Terminal:
         cells = blocks(scene.picture, scene.pixel_width, columns, rows)
         before, self._cells = self._cells, cells
         if before is None or before.shape != cells.shape:
-            return "\x1b[0m\x1b[2J" + changes(cells, None, self._full_colour)
-        return changes(cells, before, self._full_colour)
+            return "\x1b[0m\x1b[2J" + changes(cells, None, self._style)
+        return changes(cells, before, self._style)
 
     def _panel(self, scene: Scene, columns: int, rows: int) -> str:
         """The help or the Q-values, at the right edge. If the terminal is narrow, they cover a part of the picture."""
         lines = q_value_lines(scene.decision, rows) if scene.decision else []
-        if scene.help:
-            page = scene.help[: self.help_page_length(scene.help)]
+        if scene.card or scene.help:
+            page = scene.card or scene.help[: self.help_page_length(scene.help)]
             lines = [line for entry in page for line in help_lines(*entry, columns)][:rows]
         width = min(columns, max(_PANEL_COLUMNS, *map(len, lines))) if lines else 0
         before, self._panel_size = self._panel_size, (width, len(lines))
@@ -197,16 +199,23 @@ def help_lines(keys: str, text: str, columns: int) -> list[str]:
 
 
 def q_value_lines(decision: Decision, rows: int) -> list[str]:
-    """At most `rows` lines: each action's name, Q-value and bar, then the scale of the bars.
+    """At most `rows` lines: each action's name, Q-value and bar, their scale, and the values of the last states.
 
-    The chosen action is marked, and always included.
+    The chosen action is marked, with ε if it is a random one, and always included.
     """
+    mark = "ε" if decision.random else ">"
     lines = []
     for i, (name, q) in enumerate(zip(decision.action_names, decision.q_values.tolist(), strict=True)):
         left, right = (round(_BAR_COLUMNS * end) for end in decision.scale.bar(q))
         bar = " " * left + "█" * (right - left)
-        lines.append(f"{'>' if i == decision.action else ' '}{name[:9]:<9} {q:7.3f} {bar:<{_BAR_COLUMNS}}")
+        lines.append(f"{mark if i == decision.action else ' '}{name[:9]:<9} {q:7.3f} {bar:<{_BAR_COLUMNS}}")
     lines.append(f" bars: {decision.scale}")
+    if decision.random:
+        lines.append(" ε: a random move")
+    if len(decision.values) > 1:
+        lines.append(f" value: {decision.values[-1]:.3f}")
+        heights = [int(decision.scale.position(value) * (len(_HEIGHTS) - 1)) for value in decision.values]
+        lines.append(" " + "".join(_HEIGHTS[height] for height in heights[1 - _PANEL_COLUMNS :]))
     return lines[max(0, decision.action + 1 - rows) :][:rows]
 
 
@@ -217,50 +226,6 @@ def keys(typed: bytes) -> Iterator[str]:
             yield _KEYS[part]
         elif len(part) == 1 and b"!" <= part <= b"~":  # a printable character
             yield part.decode().lower()
-
-
-def blocks(picture: Picture, pixel_width: float, columns: int, rows: int) -> Picture:
-    """`picture` resized to half characters, as large as it fits: (rows, columns, 2 halves, 3) uint8.
-
-    Half a character is about as high as it is wide.
-    """
-    import cv2
-
-    height, width, _ = picture.shape
-    shrink = min(columns / (width * pixel_width), 2 * rows / height)
-    width, height = max(1, int(width * pixel_width * shrink)), max(1, int(height * shrink / 2))
-    small = cv2.resize(picture, (width, 2 * height), interpolation=cv2.INTER_AREA)
-    return small.reshape(height, 2, width, 3).transpose(0, 2, 1, 3)
-
-
-def changes(cells: Picture, before: Picture | None, full_colour: bool) -> str:
-    """The text that makes a terminal show `cells`, if it shows `before` now. None: what it shows is unknown."""
-    changed = np.ones(cells.shape[:2], bool) if before is None else (cells != before).any(axis=(2, 3))
-    text = []
-    for row in np.flatnonzero(changed.any(axis=1)).tolist():
-        last, colours = -2, ""
-        for column in np.flatnonzero(changed[row]).tolist():
-            if column != last + 1:
-                text.append(f"\x1b[{row + 1};{column + 1}H")
-            last = column
-            wanted = _colours(cells[row, column].tolist(), full_colour)
-            text.append("▀" if wanted == colours else wanted + "▀")
-            colours = wanted
-    return "".join(text)
-
-
-def _colours(halves: list[list[int]], full_colour: bool) -> str:
-    upper, lower = (f"2;{r};{g};{b}" if full_colour else f"5;{_of_256(r, g, b)}" for r, g, b in halves)
-    return f"\x1b[38;{upper};48;{lower}m"
-
-
-def _of_256(red: int, green: int, blue: int) -> int:
-    """The number of the nearest colour among the 216 colours and 24 greys that nearly every terminal has."""
-    if max(red, green, blue) - min(red, green, blue) < 12:
-        grey = (red + green + blue) // 3
-        return 16 if grey < 4 else 231 if grey > 246 else 232 + min(23, max(0, (grey - 3) // 10))
-    r, g, b = ((0 if c < 48 else 1 if c < 115 else (c - 35) // 40) for c in (red, green, blue))
-    return 16 + 36 * r + 6 * g + b
 
 
 class _LogKeeper(logging.Handler):

@@ -5,54 +5,26 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simple_dqn.agent import Agent, Callback, Step
 from simple_dqn.environment import Environment, Picture
-from simple_dqn.errors import SnapshotError
-from simple_dqn.learning.guided import guided_q_value, read_network, saliency
-from simple_dqn.reports.scores import score_text
-from simple_dqn.saving.snapshot import Layer
-from simple_dqn.watching.display import HELP, Decision, Display, QScale, Scene
+from simple_dqn.reports.scores import Scores, score_text
+from simple_dqn.watching import card
+from simple_dqn.watching.display import HELP, Display, Scene
+from simple_dqn.watching.history import History, Moment
+from simple_dqn.watching.insight import Explain, Insight, Thought
+from simple_dqn.watching.joystick import JOYSTICK, joystick
 from simple_dqn.watching.watcher import Watcher
-
-logger = logging.getLogger(__name__)
 
 _SPEEDS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0, 16.0, float("inf"))  # inf: as fast as possible
 _REFRESH = 1 / 60  # minimum seconds between two pictures at speeds above 1
 _MAX_DELAY = 0.1  # seconds that a slow machine catches up; the rest is skipped
-_JOYSTICK = ("up", "down", "left", "right", "space")
-
-Heat = NDArray[np.floating[Any]]  # (height, width), how much each pixel influenced the action, from 0 to 1
-Explain = Callable[[Decision], Heat]
-
-
-class Saliency:
-    """Finds the pixels that influenced the Q-value of the chosen action most.
-
-    Args:
-        layers: returns the network's layers, in the form that snapshots have.
-        version: returns a number that changes whenever the weights change.
-    """
-
-    def __init__(self, layers: Callable[[], Sequence[Layer]], version: Callable[[], int]) -> None:
-        self._layers, self._version = layers, version
-        self._read_version = -1
-
-    def __call__(self, decision: Decision) -> Heat:
-        """Return the heat. Raises SnapshotError if guided back-propagation does not know a layer."""
-        version = self._version()
-        if self._read_version != version:
-            self._network = read_network(self._layers())
-            self._read_version = version
-        guided = guided_q_value(self._network, decision.state[None], np.array([decision.action]))
-        return saliency(guided.pixels)[0]
+_RATES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)  # of exploration, for the keys - and +
 
 
 class Viewer(Watcher, Callback):
@@ -60,6 +32,8 @@ class Viewer(Watcher, Callback):
 
     Args:
         display: where the game is drawn.
+        scores: of the games. It receives each step before the viewer does.
+        manual: the user has the joystick at the start.
         clock: returns the time in seconds. Tests replace it.
         sleep: waits for a number of seconds. Tests replace it.
 
@@ -70,25 +44,34 @@ class Viewer(Watcher, Callback):
     def __init__(
         self,
         display: Display,
+        scores: Scores,
+        manual: bool = False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.quit = False
-        self._display = display
+        self._display, self._scores = display, scores
+        scores.human_plays = lambda: self._steered
         self._clock, self._sleep = clock, sleep
         self._agent: Agent | None = None
         self._explain: Explain | None = None
-        self._manual = self._paused = self._stepping = self._restart = self._show_decision = False
+        self._manual = manual
+        self._paused = self._stepping = self._restart = False
+        self._steered = False  # whether the user chose the last action
+        self._playing = False  # in the phase of --play_games
+        self._over = False  # the game is over, and the last step is yet to be counted
+        self._card: Sequence[tuple[str, str]] = ()
         self._help: Sequence[tuple[str, str]] = ()  # entries of the current page and those after it
         self._speed = _SPEEDS.index(1)
         self._volume = 10  # of 10
         self._taps: set[str] = set()  # keys pressed since the last step, so that short presses count
-        self._score, self._rate = 0.0, float("nan")
-        self._action: int | None = None  # the last one that the agent chose
-        self._decision: Decision | None = None
-        self._q_scale = QScale()  # of all Q-values since the user pressed `v`
-        self._heat: Heat | None = None
-        self._note = ""  # why there is no heat
+        self._rate = float("nan")
+        self._picture: Picture | None = None  # the last one, kept because the environment has the next game's already
+        self._history = History()
+        self._now: Moment | None = None  # the last moment of the history
+        self._insight: Insight | None = None  # None: the user did not press `v`
+        self._thought: Thought | None = None  # about the moment that is shown
+        self._thought_now: Thought | None = None  # about `_now`
         self._next_frame = self._last_drawn = float("-inf")  # times
 
     def attach(self, agent: Agent, explain: Explain | None = None) -> None:
@@ -98,12 +81,29 @@ class Viewer(Watcher, Callback):
     def meet(self, environment: Environment) -> None:
         self._environment = environment
 
+    def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
+        self._playing = phase == "play"
+
+    def on_game(self) -> None:
+        self._over = self._playing and self._scores.current.steps > 0
+        self._history.clear()
+
     def on_step(self, step: Step) -> None:
-        if step.game == 0:
-            self._rate = step.exploration_rate
-            self._score = 0.0 if step.terminal or step.truncated else self._score + step.reward
+        if step.game:
+            return
+        self._rate = step.exploration_rate
+        over, self._over = self._over, False
+        if over and step.terminal:
+            self._show_card(last=False)
+
+    def wants_another_game(self) -> bool:
+        """Show the card of the last game until the user quits or wants another game."""
+        return bool(self._scores.games) and self._show_card(last=True)
 
     def on_frame(self, environment: Environment) -> None:
+        if self._over:  # because its card comes first
+            return
+        self._picture = environment.picture()
         self._handle_keys()
         self._wait_for_frame(environment.frames_per_second)
         if _SPEEDS[self._speed] == 1 and self._volume:
@@ -113,10 +113,15 @@ class Viewer(Watcher, Callback):
 
     def steer(self, action: int) -> int:
         self._stepping = False
-        self._action = action
-        self._update_decision()
+        if self._agent and self._picture is not None:
+            score, state = self._scores.current.score, self._agent.state.copy()
+            self._now = Moment(self._picture, state, action, score, self._environment.lives)
+            self._history.add(self._now)
+            self._thought_now = None
+            self._think()
         self._wait_while_paused()
         taps, self._taps = self._taps, set()
+        self._steered = self._manual
         if not self._manual:
             return action
         return joystick(self._display.held() | taps, self._environment.action_names)
@@ -143,8 +148,18 @@ class Viewer(Watcher, Callback):
             self._manual = not self._manual
         elif key == "p":
             self._paused = not self._paused
+            self._history.steps_back = 0
+            self._think()
         elif key == "n":
-            self._paused = self._stepping = True
+            self._paused = True
+            self._stepping = not self._history.forward()
+            self._think()
+        elif key == "b":
+            self._paused = True
+            self._history.back()
+            self._think()
+        elif key in ("-", "+", "="):  # = because + needs the shift key on many keyboards
+            self._change_exploration(key != "-")
         elif key == "r":
             self._restart, self._stepping = True, self._paused
         elif key == "h":
@@ -154,18 +169,16 @@ class Viewer(Watcher, Callback):
                 unused = self._unused_keys()
                 self._help = [(keys, text) for keys, text in HELP if not unused.issuperset(keys.split(", "))]
         elif key == "v":
-            self._show_decision = not self._show_decision
-            self._decision = self._heat = None
-            self._q_scale = QScale()
-            self._note = ""
-            self._update_decision()  # because a paused game has no next step
+            self._insight = Insight(self._agent, self._explain) if self._agent and not self._insight else None
+            self._thought = self._thought_now = None
+            self._think()  # because a paused game has no next step
         elif key == "f":
             self._display.toggle_fullscreen()
         elif key in ("q", "escape", "hangup"):
             self.quit |= key != "hangup"  # because the user did not ask for it: the run counts as interrupted
             if self._agent:
                 self._agent.interrupted = True
-        elif key in _JOYSTICK or key.isdigit():
+        elif key in JOYSTICK or key.isdigit():
             self._taps.add(key)
         self._last_drawn = float("-inf")  # so that the effect of the key is drawn at once
 
@@ -174,8 +187,10 @@ class Viewer(Watcher, Callback):
         unused = set(self._display.unused_keys)
         if not self._environment.sound().size:
             unused |= {"[", "]"}
-        if not any(joystick({key}, self._environment.action_names) for key in _JOYSTICK):
+        if not any(joystick({key}, self._environment.action_names) for key in JOYSTICK):
             unused |= {"arrows", "space"}
+        if not self._playing:
+            unused |= {"-", "+", "="}
         return unused
 
     def _wait_for_frame(self, frames_per_second: float) -> None:
@@ -194,6 +209,19 @@ class Viewer(Watcher, Callback):
             self._sleep(_REFRESH)
             self._handle_keys()
 
+    def _show_card(self, last: bool) -> bool:
+        """Show the card of a finished game. Return whether the user asks for another game."""
+        self._card = card.card(self._scores.games, last)
+        self._restart = False
+        end = float("inf") if last else self._clock() + card.SECONDS
+        while not self._restart and not self._ending and self._clock() < end:
+            self._draw_if_due()
+            self._sleep(_REFRESH)
+            self._handle_keys()
+        again, self._restart = self._restart, False
+        self._card = ()
+        return again and not self._ending
+
     @property
     def _ending(self) -> bool:
         return self.quit or bool(self._agent and self._agent.interrupted)
@@ -209,11 +237,14 @@ class Viewer(Watcher, Callback):
         if now - self._last_drawn < _REFRESH and _SPEEDS[self._speed] > 1:
             return
         self._last_drawn = now
-        picture = self._environment.picture()
-        if self._heat is not None:
-            picture = overlaid(picture, self._heat)
+        moment, thought = self._history.shown, self._thought
+        picture = moment.picture if moment else self._picture
+        assert picture is not None
+        if thought:
+            picture = thought.over(picture)
         pixel_width = self._environment.pixel_width
-        self._display.draw(Scene(picture, pixel_width, self._status(), self._help, self._decision))
+        decision = thought and thought.decision
+        self._display.draw(Scene(picture, pixel_width, self._status(), self._help, self._card, decision))
 
     def _status(self) -> list[str]:
         speed = _SPEEDS[self._speed]
@@ -221,60 +252,45 @@ class Viewer(Watcher, Callback):
         hint = "help"
         if self._help:
             hint = "more" if self._display.help_page_length(self._help) < len(self._help) else "close"
+        game = self._scores.games[-1] if self._card else self._scores.current
+        moment, moment_back = self._history.shown, self._history.steps_back
+        lives = moment.lives if moment else self._environment.lives
+        shared = 0 < game.human_steps < game.steps
         parts = (
-            "PAUSED" if self._paused else "",
-            self._note,
+            "GAME OVER" if self._card else "PAUSED" if self._paused else "",
+            f"{moment_back} steps back" if moment_back > 1 else "1 step back" if moment_back else "",
+            self._insight.problem if self._insight else "",
             "YOU" if self._manual else "agent",
-            f"score {score_text(self._score)}",
-            f"lives {self._environment.lives}" if self._environment.lives else "",
+            f"score {score_text(moment.score if moment else game.score)}",
+            f"you {score_text(game.human_score)} : agent {score_text(game.score - game.human_score)}" if shared else "",
+            f"lives {lives}" if lives else "",
             f"speed {speed_text}",
             f"volume {self._volume}" if self._volume < 10 else "",
             f"ε {self._rate:.2f}",
-            f"h: {hint}  q: quit",
+            "r: again  q: quit" if self._card else f"h: {hint}  q: quit",
         )
         return [part for part in parts if part]
 
-    def _update_decision(self) -> None:
-        """Compute what `v` shows, once the agent has chosen an action."""
-        agent = self._agent
-        if not self._show_decision or not agent or self._action is None:
+    def _think(self) -> None:
+        """Explain the moment that is shown, once the agent has chosen an action."""
+        if not self._insight or not self._now:
             return
-        q_values = agent.network.predict(agent.state[None])[0]
-        self._q_scale = self._q_scale.including(q_values)
-        self._decision = Decision(agent.games.action_names, q_values, self._action, agent.state.copy(), self._q_scale)
-        if not self._explain or self._note:
+        moment, now = self._history.shown, self._now
+        if moment:
+            self._thought = self._insight.think(moment.state, moment.action, self._history.steps_back)
+        elif self._thought_now:
+            self._thought = self._thought_now
+        else:
+            self._thought = self._thought_now = self._insight.think(now.state, now.action)
+
+    def _change_exploration(self, more: bool) -> None:
+        """Take the next smaller or larger rate. Only in games played, because tests are measurements."""
+        if not self._agent:
             return
-        try:
-            self._heat = self._explain(self._decision)
-        except SnapshotError as error:
-            self._note = "no saliency for this network (see the log)"
-            logger.warning("The saliency cannot be shown: %s", error)
-
-
-def joystick(keys: set[str], names: Sequence[str]) -> int:
-    """The number of the action, among those with `names`, that `keys` stand for. 0 if there is none.
-
-    If a game has only left and right, such as Pong, up means right and down means left.
-    """
-    digits = sorted(int(key) for key in keys if key.isdigit() and int(key) < len(names))
-    if digits:
-        return digits[0]
-    up_down = [key.upper() for key in ("up", "down") if key in keys]
-    left_right = [key.upper() for key in ("left", "right") if key in keys]
-    vertical = up_down[0] if len(up_down) == 1 else ""
-    horizontal = left_right[0] if len(left_right) == 1 else ""
-    turned = {"UP": "RIGHT", "DOWN": "LEFT"}.get(vertical, "") if not horizontal and "UP" not in names else ""
-    fire = "FIRE" if "space" in keys else ""
-    moves = (vertical + horizontal, horizontal or turned, vertical)
-    wanted = [move + fire for move in moves] + list(moves) + [fire]
-    return next((names.index(name) for name in wanted if name and name in names), 0)
-
-
-def overlaid(picture: Picture, heat: Heat) -> Picture:
-    """`picture`, darkened, with orange where `heat` is high. `heat` may have any size."""
-    import cv2
-
-    height, width, _ = picture.shape
-    weight = cv2.resize(heat.astype(np.float32), (width, height))[..., None]
-    mixed = picture * (0.6 * (1 - weight)) + np.array([255, 140, 0]) * weight
-    return np.asarray(mixed, np.uint8)
+        options = self._agent.options
+        rate = options.exploration_rate_test
+        rates = [r for r in _RATES if (r > rate if more else r < rate)]
+        if rates:
+            rate = rates[0] if more else rates[-1]
+            self._agent.options = dataclasses.replace(options, exploration_rate_test=rate)
+            self._rate = rate

@@ -75,6 +75,11 @@ class WatcherGroup(Watcher):
         self._abandoned = any([watcher.wants_restart() for watcher in self._watchers])  # noqa: C419
         return self._abandoned
 
+    def continue_with(self, watcher: Watcher) -> None:
+        """Let only `watcher` see one game more. The others have finished."""
+        self._watchers = [watcher]
+        self._max_games = self._games + 1
+
     def finish(self) -> None:
         for watcher in self._watchers:
             watcher.finish()

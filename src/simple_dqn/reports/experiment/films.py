@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from simple_dqn.reports.experiment.results import RunResults
 from simple_dqn.saving.files import ROOT
-from simple_dqn.watching.recorder import small_film
+from simple_dqn.watching.film import small_film
 
 _SECONDS = 30  # of the game, so that the page stays small
 

@@ -1,0 +1,179 @@
+"""Draws scenes on a surface of pygame, for a window or a film. Everything grows with the surface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pygame
+
+from simple_dqn.environment import Picture
+from simple_dqn.watching.display import ORANGE, Scene, block, shortened
+from simple_dqn.watching.fonts import get_font
+from simple_dqn.watching.panel import BACKGROUND, INK, MIN_TEXT, DecisionPanel
+
+_SMALL_TEXT = 12  # font size, pixels. In a small window help gets pages before its font gets smaller
+_LINES = 36  # of text would fill a window, so that the last row of a lecture hall can read it
+_PANEL = 0.55  # width of the panel, in heights of the window
+
+
+class Painter:
+    """Draws scenes on `surface`. It must be drawn on by this painter alone."""
+
+    def __init__(self, surface: Any) -> None:
+        self._surface = surface
+        self._width, self._height = surface.get_size()
+        self._text = text_size(self._width, self._height)
+        self._bar = bar_height(self._width, self._height)
+        self._before: Scene | None = None  # what the surface shows
+
+    def draw(self, scene: Scene) -> list[Any]:
+        """Draw `scene`. Only what changed is drawn, because a large surface takes long. Return the rectangles."""
+        before, self._before = self._before, scene
+        if not before or not _differ_slightly(before, scene):
+            return [self._draw_all(scene)]
+        changed = self._draw_picture(scene, changed_rows(before.picture, scene.picture))
+        if scene.status != before.status:
+            changed.append(self._draw_status(scene))
+        if scene.decision is not before.decision:
+            changed.append(self._draw_panel(scene))
+        return changed
+
+    def help_page(self, help: Sequence[tuple[str, str]]) -> tuple[int, int]:
+        """Font size, and number of entries of `help` that fit: all, unless the font would be too small."""
+        for size in range(self._text, MIN_TEXT - 1, -1):
+            count = (self._height - self._bar - size) // _line_height(size)
+            if _columns(help, size)[1] <= self._width and (count >= len(help) or size <= _SMALL_TEXT):
+                break
+        return size, max(1, min(count, len(help)))
+
+    def _draw_all(self, scene: Scene) -> Any:
+        self._surface.fill(BACKGROUND)
+        self._draw_picture(scene, [(0, len(scene.picture))])
+        self._draw_status(scene)
+        if scene.decision:
+            self._draw_panel(scene)
+        if scene.card or scene.help:
+            self._draw_box(scene.card or scene.help, self._width - self._panel_width(scene))
+        return self._surface.get_rect()
+
+    def _draw_picture(self, scene: Scene, runs: Sequence[tuple[int, int]]) -> list[Any]:
+        """Draw some rows of the picture, as large as it fits. Return the rectangles that changed.
+
+        The scale is an integer. If the surface is too small for that, draw the whole picture, smoothed.
+
+        Args:
+            scene: the scene with the picture.
+            runs: runs of rows to draw: the first row, and the row after the last.
+        """
+        rows, columns, _ = scene.picture.shape
+        width, height = self._width - self._panel_width(scene), self._height - self._bar
+        size = fitted_size(rows, columns, scene.pixel_width, width, height)
+        left, top = (width - size[0]) // 2, (height - size[1]) // 2
+        if left < 0 or top < 0:  # because the surface is too small for any picture
+            return []
+        integer_scale = size[0] % columns == 0 and size[1] % rows == 0
+        if not integer_scale and runs:
+            runs = [(0, rows)]
+        changed = []
+        for first, end in runs:
+            upper, lower = first * size[1] // rows, end * size[1] // rows
+            place = pygame.Rect(left, top + upper, size[0], lower - upper)
+            pixels = np.ascontiguousarray(scene.picture[first:end]).tobytes()
+            small = pygame.image.frombuffer(pixels, (columns, end - first), "RGB").convert(self._surface)
+            scale = pygame.transform.scale if integer_scale else pygame.transform.smoothscale
+            scale(small, place.size, self._surface.subsurface(place))
+            changed.append(place)
+        return changed
+
+    def _panel_width(self, scene: Scene) -> int:
+        return min(panel_width(self._height), self._width // 2) if scene.decision else 0
+
+    def _draw_panel(self, scene: Scene) -> Any:
+        width = self._panel_width(scene)
+        place = pygame.Rect(self._width - width, 0, width, max(0, self._height - self._bar))
+        self._surface.fill(BACKGROUND, place)
+        assert scene.decision
+        if place.height:
+            before = self._surface.get_clip()
+            self._surface.set_clip(place)  # because a small panel cannot hold the widest lines
+            DecisionPanel(self._surface, place, self._text).draw(scene.decision)
+            self._surface.set_clip(before)
+        return place
+
+    def _draw_status(self, scene: Scene) -> Any:
+        bar = pygame.Rect(0, self._height - self._bar, self._width, self._bar)
+        self._surface.fill(BACKGROUND, bar)
+        font, margin = get_font(self._text), self._text // 2
+        line = shortened(scene.status, lambda line: font.size(line)[0] <= self._width - 2 * margin)
+        ink = font.render(line, True, INK)
+        self._surface.blit(ink, (margin, bar.top + (self._bar - ink.get_height()) // 2))
+        return bar
+
+    def _draw_box(self, entries: Sequence[tuple[str, str]], width: int) -> None:
+        """Draw help or a card over the picture, which is so wide, if it fits there."""
+        size, count = self.help_page(entries)
+        font, line, (column, right) = get_font(size), _line_height(size), _columns(entries, size)
+        box = pygame.Surface((right, line * count + size), pygame.SRCALPHA)
+        box.fill((0, 0, 0, 225))
+        for i, (keys, text) in enumerate(entries[:count]):
+            box.blit(font.render(keys, True, ORANGE), (size, size // 2 + i * line))
+            box.blit(font.render(text, True, INK), (column, size // 2 + i * line))
+        height = self._height - self._bar
+        width = width if right <= width else self._width
+        self._surface.blit(box, ((width - right) // 2, (height - box.get_height()) // 2))
+
+
+def text_size(width: int, height: int) -> int:
+    """The font size for a surface, in pixels."""
+    return max(MIN_TEXT, min(height // _LINES, width // 42))
+
+
+def bar_height(width: int, height: int) -> int:
+    """Height of the status line of a surface."""
+    return text_size(width, height) * 3 // 2 + 2
+
+
+def height_with_bar(width: int, height: int) -> int:
+    """Height of a surface that has room for a picture of this size and for the status line."""
+    return next(total for total in range(height, 2 * height + 99) if total - bar_height(width, total) >= height)
+
+
+def panel_width(height: int) -> int:
+    """Width of the panel beside a picture in a surface of this height."""
+    return round(_PANEL * height)
+
+
+def _line_height(size: int) -> int:
+    return int(get_font(size).get_linesize()) + size // 6
+
+
+def _columns(entries: Sequence[tuple[str, str]], size: int) -> tuple[int, int]:
+    """Left and right edge of the column of explanations, with a font of `size`."""
+    keys, texts = (max(get_font(size).size(text)[0] for text in column) for column in zip(*entries, strict=True))
+    return 2 * size + keys, 3 * size + keys + texts
+
+
+def _differ_slightly(a: Scene, b: Scene) -> bool:
+    """Whether two scenes differ only in the status, pixels and the decision. Help and cards count as different."""
+    same_shape = (a.picture.shape, a.pixel_width) == (b.picture.shape, b.pixel_width)
+    same_panel = bool(a.decision) == bool(b.decision)
+    return same_shape and same_panel and not (a.help or b.help or a.card or b.card)
+
+
+def changed_rows(before: Picture, after: Picture) -> list[tuple[int, int]]:
+    """Runs of rows in which two pictures of the same shape differ: the first row, and the row after the last."""
+    differ = (before != after).any(axis=(1, 2))
+    edges = np.flatnonzero(np.diff(differ, prepend=False, append=False))
+    return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
+
+
+def fitted_size(rows: int, columns: int, pixel_width: float, width: int, height: int) -> tuple[int, int]:
+    """Largest width and height of a picture within `width` and `height`; at an integer scale if one fits."""
+    for scale in range(max(1, height // rows), 0, -1):
+        block_width, block_height = block(pixel_width, scale)
+        if columns * block_width <= width and rows * block_height <= height:
+            return columns * block_width, rows * block_height
+    shrink = min(width / (columns * pixel_width), height / rows)
+    return max(1, int(columns * pixel_width * shrink)), max(1, int(rows * shrink))
