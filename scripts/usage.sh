@@ -1,6 +1,12 @@
 # For the scripts that hand their arguments to src/main.py: . "$root/scripts/usage.sh"; require SNAPSHOT 'EXAMPLE' "$@"
 
-main() { exec "$root/scripts/python" "$root/src/main.py" "$@"; }
+# Runs the program. With --cluster it needs Ray.
+main() {
+  case " $* " in
+    *' --cluster'[\ =]*) exec "$root/scripts/python" --cluster "$root/src/main.py" "$@" ;;
+  esac
+  exec "$root/scripts/python" "$root/src/main.py" "$@"
+}
 
 # Prints the help for --help. Prints the usage and exits with status 2 if the first argument, WHAT, is missing.
 require() {

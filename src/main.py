@@ -25,6 +25,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from nvis.visualization import VisualizationOptions, make_page
 from simple_dqn import options
 from simple_dqn.agent import Agent, AgentOptions
+from simple_dqn.cluster.games import ClusterOptions
 from simple_dqn.command_line import DESCRIPTION, EPILOG, USAGE, CommonOptions, MainOptions, require_sense
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.environment import EnvironmentOptions
@@ -54,7 +55,7 @@ logger = logging.getLogger(__name__)
 
 GROUPS = (
     EnvironmentOptions, ViewerOptions, RecorderOptions, ReplayMemoryOptions, DeepQNetworkOptions, BackendOptions,
-    AgentOptions, VisualizationOptions, MainOptions, CommonOptions,
+    AgentOptions, ClusterOptions, VisualizationOptions, MainOptions, CommonOptions,
 )  # fmt: skip
 
 
@@ -174,7 +175,7 @@ def make_parts(
 
     actions = actions_of(start, env_options)
     spec = GameSpec(env_options, state_shape, agent_options.random_starts, game_seed.spawn(num_games), actions)
-    games = make_games(spec, watchers, on_gpu, in_turn)
+    games = make_games(spec, watchers, on_gpu, in_turn, options.build(ClusterOptions, values))
     stack.callback(games.close)
     memory = memory_class(memory_options)(
         memory_options, screen_shape, net_options.batch_size, np.random.default_rng(memory_seed),

@@ -354,6 +354,14 @@ def test_experiments(arguments: list[str], echo_project: Path, tmp_path: Path) -
     assert result.stdout.splitlines() == ["--cluster", f"{echo_project}/src/experiment.py", *arguments]
 
 
+@pytest.mark.parametrize("script", ["train", "resume", "test"])
+def test_games_on_a_cluster_need_its_packages(script: str, echo_project: Path, tmp_path: Path) -> None:
+    for words in (["--cluster", "local"], ["--cluster=auto"], ["--cluster_cores", "2"]):
+        result = run(echo_project / f"{script}.sh", "pong", *words, cwd=tmp_path)
+        assert (result.stdout.splitlines()[0] == "--cluster") == (words[0] != "--cluster_cores")
+        assert result.stdout.splitlines()[-len(words) :] == words
+
+
 @pytest.mark.parametrize("arguments", [["my results/pong.csv", "--watch"], ["-csv_file", "a.csv"], ["--help"]])
 def test_plotting(arguments: list[str], echo_project: Path, tmp_path: Path) -> None:
     result = run(echo_project / "plot.sh", *arguments, cwd=tmp_path)

@@ -17,7 +17,8 @@ import pytest
 
 from main import GROUPS
 from runs import DEADLINE, ROOT, contents, wait_for
-from simple_dqn.cluster.engine import _fitting, _why_not_connected
+from simple_dqn.cluster.connection import why_not_connected
+from simple_dqn.cluster.engine import _fitting
 from simple_dqn.errors import OptionError
 from simple_dqn.experiments.command import main
 
@@ -88,7 +89,7 @@ def is_worker(process: psutil.Process) -> bool:
         return False
 
 
-def node(cores: float, gpus: float = 0) -> dict[str, dict[str, float]]:
+def node(cores: float, gpus: float = 0) -> dict[str, Any]:
     return {"Resources": {"CPU": cores, "GPU": gpus} if gpus else {"CPU": cores}}
 
 
@@ -107,11 +108,13 @@ def test_another_version_of_ray_or_python_is_told_in_one_line() -> None:
         "Version mismatch: The cluster was started with:\n    Ray: 2.59.0\n    Python: 3.12.1\n"
         "This process on node 10.0.0.1 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
     )
-    assert _why_not_connected("auto", error) == (
+    assert why_not_connected("auto", "--address", error) == (
         "--address auto: the cluster has Ray 2.59.0 and Python 3.12.1, this machine Ray 2.60.0 and Python 3.11.7. "
         "Use the same on all machines"
     )
-    assert _why_not_connected("a:1", "no answer\nmore") == "--address a:1: there is no Ray cluster (no answer)"
+    assert (
+        why_not_connected("a:1", "--address", "no answer\nmore") == "--address a:1: there is no Ray cluster (no answer)"
+    )
 
 
 def test_without_ray_one_line_says_what_installs_it(

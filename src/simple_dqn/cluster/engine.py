@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from simple_dqn.cluster.connection import SOURCE, connect, require_program
 from simple_dqn.errors import OptionError, OutputError, reason
 from simple_dqn.experiments.plan import PlannedRun
-from simple_dqn.machine import num_cores
-from simple_dqn.saving.files import ROOT
 
 _GPU_SHARE = 0.25  # of a run, if the cluster has GPUs
-_OBJECT_STORE = 80 * 2**20  # bytes; little more than the least, because runs exchange files, not objects
-_SOURCE = str(ROOT / "src")
 
 
 class Engine:
@@ -33,7 +28,7 @@ class Engine:
     """
 
     def __init__(self, address: str | None, folder: Path, cores: int, gpus: float | None) -> None:
-        self._ray = _connect(address)
+        self._ray = connect(address)
         self._folder, self._cores = folder, cores
         self._runs: dict[Any, PlannedRun] = {}  # by the reference of their task
         try:
@@ -56,7 +51,7 @@ class Engine:
             scheduling_strategy="SPREAD",
             name=run.name,
         )
-        self._runs[task.remote(_SOURCE, run, str(self._folder), self._cores)] = run
+        self._runs[task.remote(SOURCE, run, str(self._folder), self._cores)] = run
 
     def ended(self, seconds: float) -> Iterator[tuple[PlannedRun, str]]:
         """Wait for at most this time. Yield the runs that have ended, and "" or why they failed."""
@@ -88,58 +83,14 @@ class Engine:
         Raises:
             OptionError: one does not. The message names it.
         """
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         mark = self._folder / f".{uuid.uuid4().hex}.tmp"
         try:
             mark.touch()
-            probe = self._ray.remote(_probe())
-            tasks = [
-                probe.options(
-                    num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                ).remote(str(mark), _SOURCE)
-                for node in nodes
-            ]
-            for task in tasks:
-                try:
-                    error = self._ray.get(task)
-                except self._ray.exceptions.TaskUnschedulableError:
-                    continue  # because the machine has just gone
-                if error:
-                    raise OptionError(error)
+            require_program(self._ray, nodes, str(mark))
         except OSError as error:
             raise OutputError(f"cannot write to {self._folder}: {reason(error)}") from None
         finally:
             mark.unlink(missing_ok=True)
-
-
-def _connect(address: str | None) -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # because Ray would report to its makers
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns without it
-    here: dict[str, Any] = {}
-    if not address:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # or else Ray would listen on all interfaces on Linux
-        here = dict(num_cpus=num_cores(), object_store_memory=_OBJECT_STORE, include_dashboard=False)
-    try:
-        import ray
-    except ImportError as error:
-        raise OptionError(f"Ray is missing ({error}): ./experiment.sh installs it") from None
-    try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **here)
-    except Exception as error:  # Ray raises RuntimeError, ConnectionError, ValueError, and Exception itself
-        raise OptionError(_why_not_connected(address, str(error))) from None
-    return ray
-
-
-def _why_not_connected(address: str | None, error: str) -> str:
-    versions = re.findall(r"Ray: (\S+)\s+Python: (\S+)", error)
-    if len(versions) == 2:
-        theirs, ours = (f"Ray {ray} and Python {python}" for ray, python in versions)
-        return f"--address {address}: the cluster has {theirs}, this machine {ours}. Use the same on all machines"
-    first = error.strip().partition("\n")[0]
-    if address:
-        return f"--address {address}: there is no Ray cluster ({first})"
-    return f"Ray cannot start on this machine: {first}"
 
 
 def _fitting(nodes: Sequence[dict[str, Any]], cores: int, gpus: float) -> list[dict[str, Any]]:
@@ -158,10 +109,9 @@ def _fitting(nodes: Sequence[dict[str, Any]], cores: int, gpus: float) -> list[d
     return found
 
 
-# Ray pickles functions within functions by value, so a worker need not find this module.
-
-
 def _task() -> Callable[[str, PlannedRun, str, int], str]:
+    """Return a function that Ray pickles by value, because the worker may not find this module."""
+
     def leg(source: str, run: Any, folder: str, cores: int) -> str:
         import sys
         from pathlib import Path
@@ -175,21 +125,3 @@ def _task() -> Callable[[str, PlannedRun, str, int], str]:
         return Leg(run, Path(folder), cores, {"CUDA_VISIBLE_DEVICES": devices}).play()
 
     return leg
-
-
-def _probe() -> Callable[[str, str], str]:
-    def probe(mark: str, source: str) -> str:
-        import importlib.util
-        import os
-        import socket
-
-        machine = socket.gethostname()
-        if not os.path.exists(mark):
-            return f"machine {machine} does not see {os.path.dirname(mark)}: use a --folder that all machines share"
-        if not os.path.exists(os.path.join(source, "main.py")):
-            return f"machine {machine} does not see the program in {os.path.dirname(source)}: install it there too"
-        if not importlib.util.find_spec("torch"):
-            return f"machine {machine} lacks the program's packages: start Ray there with the program's .venv/bin/ray"
-        return ""
-
-    return probe

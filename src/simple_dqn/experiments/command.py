@@ -46,6 +46,8 @@ _SET_HERE = {  # options of train.sh that an experiment sets, and what to type i
     "load_weights": "every run starts from nothing",
     "start_epoch": "every run starts from nothing",
     "play_games": "an experiment trains",
+    "cluster": "use --address",
+    "cluster_cores": "use --cores",
     "display_screen": "watch the snapshots with ./play.sh",
     "record_screen_path": "film the snapshots with ./record.sh",
     "record_sound_filename": "film the snapshots with ./record.sh",

@@ -6,6 +6,8 @@ import logging
 import os
 from collections.abc import Sequence
 
+from simple_dqn.cluster.games import ClusterGames, ClusterOptions
+from simple_dqn.cluster.machines import RayMachines
 from simple_dqn.games.game import GameSpec
 from simple_dqn.games.games import Games, SharedArrays, games_here
 from simple_dqn.games.workers import GameWorkers
@@ -15,28 +17,51 @@ from simple_dqn.watching.watcher import Watcher
 logger = logging.getLogger(__name__)
 
 
-def make_games(spec: GameSpec, watchers: Sequence[Watcher] = (), on_gpu: bool = False, in_turn: bool = False) -> Games:
-    """Make the games, in this process or in workers. The results are the same.
+def make_games(
+    spec: GameSpec,
+    watchers: Sequence[Watcher] = (),
+    on_gpu: bool = False,
+    in_turn: bool = False,
+    cluster: ClusterOptions | None = None,
+) -> Games:
+    """Make the games, in this process, in workers or on a cluster. The results are the same.
 
     Args:
         spec: the games.
         watchers: see the first game. They cannot leave this process, so all games stay in it too.
         on_gpu: the network leaves the processor cores to the games.
         in_turn: games and network never compute at the same time, so both can use all cores.
+        cluster: the cluster, if any.
 
     Raises:
         GameError, OptionError: as `make_environment`.
     """
     n, cores = spec.num_games, num_cores()
     workers = 0 if watchers or n == 1 else min(n, _cores_for_games(cores, on_gpu, in_turn))
-    if workers:
-        games: Games = GameWorkers(spec, workers, cores_left=None if in_turn else cores - workers)
+    address = cluster.cluster if cluster else None
+    if address and watchers:
+        logger.info("Watched games cannot leave this process: --cluster %s is not used", address)
+    games: Games
+    if cluster and address and not watchers:
+        games = _games_on_cluster(spec, cluster, address, max(1, workers), in_turn)
+    elif workers:
+        games = GameWorkers(spec, workers, cores_left=None if in_turn else cores - workers)
     else:
         games = games_here(spec, range(n), SharedArrays.make(n, spec.state_shape), watchers)
     if spec.random_starts and "NOOP" not in games.action_names:
         text = "No action of %s is called NOOP: --random_starts %d has no effect"
         logger.info(text, spec.options.game, spec.random_starts)
     return games
+
+
+def _games_on_cluster(
+    spec: GameSpec, options: ClusterOptions, address: str, workers_here: int, in_turn: bool
+) -> ClusterGames:
+    machines = RayMachines(address, options.cluster_cores)
+    if address != "local":
+        return ClusterGames(spec, machines, options.cluster_cores or None)
+    cores = options.cluster_cores or workers_here
+    return ClusterGames(spec, machines, cores, None if in_turn else max(1, num_cores() - cores))
 
 
 def _cores_for_games(cores: int, on_gpu: bool, in_turn: bool) -> int:
