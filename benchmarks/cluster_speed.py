@@ -112,7 +112,9 @@ def main() -> None:
     size = found[most].bytes / (most * GAMES)
     text = f"Round trip: {trip * 1e3:.2f} ms. Processor time for a worker's two messages: {cost * 1e3:.2f} ms."
     estimate = report.table(("Cores", "Games", "1 Gbit/s", "10 Gbit/s", "25 Gbit/s"), on_paper(trip, cost, size))
-    report.write("\n\n".join([text, report.table(header, [tuple(map(str, row)) for row in rows]), estimate]), arguments.output)
+    report.write(
+        "\n\n".join([text, report.table(header, [tuple(map(str, row)) for row in rows]), estimate]), arguments.output
+    )
 
 
 def measure(address: str, workers: int, games: int, sleep: float, steps: int, count: list[int]) -> Measured:

@@ -224,7 +224,7 @@ def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     wait_for(process, "Train 1/1")
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    wait_for(process, "Ctrl-C again to end at once")
+    wait_for(process, "Ctrl-C again ends at once")
     process.send_signal(signal.SIGINT)
     _, log = process.communicate(timeout=DEADLINE)
     assert process.returncode == -signal.SIGINT

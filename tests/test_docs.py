@@ -28,7 +28,7 @@ from test_deepqnetwork import random_batch
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "roms/README.md"]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
-ALL_GROUPS = (*main.GROUPS, plot.PlotOptions, ExperimentOptions, report.ReportOptions)
+ALL_GROUPS = (*main.GROUPS, plot.PlotOptions, report.ReportOptions, ExperimentOptions)
 OTHER_PROGRAMS: dict[str, list[type[options.Options]]] = {
     "./plot.sh": [plot.PlotOptions],
     "./report.sh": [report.ReportOptions],

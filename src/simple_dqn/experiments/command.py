@@ -22,7 +22,7 @@ from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.errors import OptionError, SimpleDQNError, StatisticsError, exit_status
 from simple_dqn.experiments.plan import Plan, PlannedRun, read_plan
 from simple_dqn.experiments.status import read_facts
-from simple_dqn.experiments.table import Lines, Table
+from simple_dqn.experiments.table import Lines, LiveTable
 from simple_dqn.games.game import make_environment
 from simple_dqn.games.roms import stem_of
 from simple_dqn.interrupts import ENDING_SIGNALS, Interrupted
@@ -152,7 +152,7 @@ def _watch(
     Raises:
         Interrupted: after a signal, when all runs are saved.
     """
-    view = Table(runs, folder) if in_terminal() else Lines(runs, folder)
+    view = LiveTable(runs, folder) if in_terminal() else Lines(runs, folder)
     failed: dict[str, str] = {}
     waiting = len(left)
     with _first_signal() as received:

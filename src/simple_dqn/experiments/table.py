@@ -55,7 +55,7 @@ class Lines:
         return path.stat().st_size if path.exists() else 0
 
 
-class Table:
+class LiveTable:
     """A table in the terminal, with a row for each run. If it is higher than the terminal, complete runs are left out.
 
     Args:
