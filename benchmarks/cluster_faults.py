@@ -9,7 +9,6 @@ for byte, and each CSV file the same, times aside, as after main.py alone.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import random
 import subprocess
@@ -32,7 +31,6 @@ OPTIONS = ["--random_steps", "200", "--train_steps", "300", "--test_steps", "100
 OPTIONS += ["--replay_size", "2000", "--backend", "cpu"]
 EXPERIMENT = ["faults", "--games", *GAMES, "--seeds", str(len(SEEDS)), *OPTIONS]
 EXPERIMENT += [word for name, words in VARIANTS.items() for word in ("--variant", " ".join([name, *words]))]
-TIMES = ("total_time", "epoch_time", "steps_per_second")
 NAMES = [f"{game}_{variant}_{seed}" for game in GAMES for variant in VARIANTS for seed in SEEDS]
 
 
@@ -121,8 +119,7 @@ def is_worker(process: psutil.Process) -> bool:
 def outcome(snapshots: Path, results: Path, run: str) -> tuple[list[bytes], list[list[str]]]:
     """The snapshots of a run, and its statistics without times."""
     try:
-        with (results / f"{run}.csv").open() as file:
-            rows = [[value for name, value in row.items() if name not in TIMES] for row in csv.DictReader(file)]
+        rows = report.rows_without_times(results / f"{run}.csv")
         return [(snapshots / f"{run}_{epoch}.pkl").read_bytes() for epoch in (1, 2)], rows
     except OSError as error:
         return [str(error).encode()], []

@@ -10,7 +10,6 @@ training in one process. So must those of the training on the cluster that nothi
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import random
 import re
@@ -32,7 +31,6 @@ OPTIONS = ["breakout", "--num_envs", "24", "--repeat_action_probability", "0.25"
 OPTIONS += ["--return_lambda", "0.9", "--replay_size", "4800", "--train_frequency", "480", "--train_repeat", "4"]
 OPTIONS += ["--random_steps", "2400", "--test_steps", "2400", "--epochs", "2", "--backend", "cpu"]
 OPTIONS += ["--random_seed", "1", "--save_weights_prefix", "breakout", "--csv_file", "breakout.csv"]
-TIMES = ("total_time", "epoch_time", "steps_per_second")
 
 
 def main() -> None:
@@ -106,10 +104,9 @@ def befall(run: subprocess.Popen[bytes], cluster: Any, nodes: list[Any], kills: 
     ]
 
 
-def outcome(folder: Path) -> tuple[list[bytes], list[dict[str, str]]]:
+def outcome(folder: Path) -> tuple[list[bytes], list[list[str]]]:
     """The snapshots of a run, and its statistics without times."""
-    with (folder / "breakout.csv").open() as file:
-        rows = [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+    rows = report.rows_without_times(folder / "breakout.csv")
     return [(folder / f"breakout_{epoch}.pkl").read_bytes() for epoch in (1, 2)], rows
 
 

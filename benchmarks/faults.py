@@ -11,7 +11,6 @@ stands for a full disk: writing fails at the same places.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import random
 import resource
@@ -38,7 +37,6 @@ BAD = (
     ["--frame_skip", "0"], ["--epochs", "-1"], ["--num_envs", "0"],
     ["--csv_file", "/dev/full/x.csv"], ["--no_such", "1"],
 )  # fmt: skip
-TIMES = ("total_time", "epoch_time", "steps_per_second")
 
 
 class Campaign:
@@ -150,8 +148,7 @@ class Campaign:
 def outcome(folder: Path) -> tuple[bytes, list[list[str]]]:
     """The last snapshot, and the statistics without times."""
     try:
-        with (folder / "results" / "pong.csv").open() as file:
-            rows = [[value for name, value in row.items() if name not in TIMES] for row in csv.DictReader(file)]
+        rows = report.rows_without_times(folder / "results" / "pong.csv")
         return (folder / "snapshots" / "pong_4.pkl").read_bytes(), rows
     except OSError as error:
         return str(error).encode(), []

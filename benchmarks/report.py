@@ -1,10 +1,11 @@
-"""What the benchmarks write: the machine, and tables in Markdown."""
+"""What the benchmarks share: the machine and tables in Markdown, and statistics without times."""
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
-import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,12 +13,18 @@ from statistics import median
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from simple_dqn.machine import cpu_name
+
+_TIMES = ("total_time", "epoch_time", "steps_per_second")
+
 
 def machine() -> str:
     """A list of what the figures depend on, in Markdown."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts = {
-        "CPU": f"{_cpu_name()}, {cores} logical cores",
+        "CPU": f"{cpu_name()}, {cores} logical cores",
         "Memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "System": f"{platform.system()} {platform.release()} on {platform.machine()}",
         "Python": f"{platform.python_version()}, torch {version('torch')}, ale-py {version('ale-py')}",
@@ -47,12 +54,7 @@ def write(text: str, output: str | None) -> None:
         print(text)
 
 
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return platform.processor() or platform.machine()
+def rows_without_times(csv_file: Path) -> list[list[str]]:
+    """The rows of a statistics file, without the columns that differ between equal trainings."""
+    with csv_file.open() as file:
+        return [[value for name, value in row.items() if name not in _TIMES] for row in csv.DictReader(file)]

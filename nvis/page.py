@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.learning.guided import Box, Floats
+from simple_dqn.reports import html
 from simple_dqn.reports.scores import score_text
 
 Screens = NDArray[np.uint8]  # (history, height, width)
@@ -61,18 +62,8 @@ def page(header: Header, sections: Sequence[Section], film: str) -> str:
     games = len(header.scores) + (header.unfinished_score is not None)
     links = '<li><a href="#film-title">The game</a></li>' if film else ""
     links += "".join(f'<li><a href="#layer-{s.number}">Filters of conv {s.number}</a></li>' for s in sections)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; media-src blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<header>
+    sources = "img-src data:; media-src blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    body = f"""<header>
 <h1>{title}</h1>
 <dl class="facts">{_facts(_about(header))}</dl>
 <nav aria-label="Sections"><ul>{links}</ul></nav>
@@ -91,9 +82,8 @@ pixels decrease it, mid grey has no effect. Each left picture has its own contra
 {"".join(_section(section, games) for section in sections)}</main>
 <script>{_SCRIPT}</script>
 <script>{_FILM_SCRIPT}</script>
-</body>
-</html>
 """
+    return html.page(title, sources, _STYLE, body)
 
 
 def _about(header: Header) -> list[tuple[str, str]]:

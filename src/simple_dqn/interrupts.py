@@ -48,13 +48,21 @@ def stop_on_interrupt(stop: Callable[[], None], close: Callable[[], None] | None
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
 
+    with handled_by(stop_soon):
+        try:
+            yield
+        except Interrupted:
+            raise Interrupted(received[0] if received else signal.SIGINT) from None
+
+
+@contextlib.contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[list[signal.Signals]]:
+    """Let `handler` receive the signals that end the program, and yield them. Under nohup SIGHUP stays ignored."""
     # Shells make programs in the background ignore Ctrl-C. `kill -INT` must stop these too.
     under_nohup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
-    before = {signum: signal.signal(signum, stop_soon) for signum in set(ENDING_SIGNALS) - under_nohup}
+    before = {signum: signal.signal(signum, handler) for signum in set(ENDING_SIGNALS) - under_nohup}
     try:
-        yield
-    except Interrupted:
-        raise Interrupted(received[0] if received else signal.SIGINT) from None
+        yield list(before)
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        for signum, earlier in before.items():
+            signal.signal(signum, earlier)

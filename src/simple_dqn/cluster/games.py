@@ -1,8 +1,8 @@
 """Games on the machines of a cluster, with the same results as in one process, also if machines die.
 
 Every share of the games is played by an actor. This process keeps a state of each share, at most `_STEPS_PER_STATE`
-steps old, and what the share did since then. If an actor is lost, another one restores that state and does it again.
-The emulator repeats it exactly. Other games are in the meantime where they were, so nothing depends on timing.
+steps old, and what the share did since then. If an actor is lost, another one restores that state and repeats these
+steps, which the emulator plays exactly as before. All other games wait, so nothing depends on timing.
 """
 
 from __future__ import annotations
@@ -218,8 +218,8 @@ class ClusterGames(Games):
         return [answers[share] for share in shares]
 
     def _num_bytes(self, share: _Share) -> int:
-        """Size of the answer after most steps."""
-        return share.message[0] == "play" and self.arrays.screens[: len(share.numbers)].nbytes + 500
+        """Size of the answer to a step in which few games end; 0 for other messages."""
+        return self.arrays.screens[: len(share.numbers)].nbytes + 500 if share.message[0] == "play" else 0
 
     # Players
 

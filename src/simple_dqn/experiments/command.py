@@ -25,7 +25,7 @@ from simple_dqn.experiments.status import read_facts
 from simple_dqn.experiments.table import Lines, LiveTable
 from simple_dqn.games.game import make_environment
 from simple_dqn.games.roms import stem_of
-from simple_dqn.interrupts import ENDING_SIGNALS, Interrupted
+from simple_dqn.interrupts import Interrupted, handled_by
 from simple_dqn.options import Options, as_word, option
 from simple_dqn.reports.experiment.report import ReportOptions, write_report
 from simple_dqn.reports.progress import in_terminal
@@ -136,7 +136,7 @@ def run(groups: Groups, argv: Sequence[str]) -> None:
     for name, error in failed.items():
         logger.info("%s failed: %s (its log: %s)", name, error, f"results/{plan.name}/{name}.log")
     try:
-        write_report(ReportOptions(name=plan.name), {f.name: f.default for group in groups for f in fields(group)})
+        write_report(ReportOptions(name=plan.name), groups)
     except StatisticsError as error:  # such as no rows, because all runs failed at once
         logger.info("No report: %s", error)
     if failed:
@@ -180,16 +180,11 @@ def _first_signal() -> Iterator[list[int]]:
 
     def receive(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for other in before:
+        for other in handled:
             signal.signal(other, signal.SIG_DFL)
 
-    under_nohup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
-    before = {number: signal.signal(number, receive) for number in set(ENDING_SIGNALS) - under_nohup}
-    try:
+    with handled_by(receive) as handled:
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _folder(o: ExperimentOptions) -> Path:

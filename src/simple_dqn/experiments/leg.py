@@ -1,4 +1,4 @@
-"""A leg of a run: what one machine does of it, from its checkpoint until it is complete, fails or is stopped."""
+"""A leg of a run: one machine trains it from its checkpoint until it is complete, fails or is stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TETHER = Path(__file__).with_name("tether.py")
 
 
 class Leg:
-    """Does what is left of a run, on this machine.
+    """Trains what is left of a run, on this machine.
 
     Args:
         run: which one.

@@ -1,4 +1,4 @@
-"""What one sees while an experiment runs: a table in a terminal, or lines."""
+"""What an experiment shows while it runs: a table in a terminal, or lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 _STATES = ("running", "failed", "waiting", "complete")  # the most interesting first
 _COLUMNS = ("run", "machine", "epoch", "steps/s", "last test", "best test", "time left")
-_AROUND = 6  # lines of the terminal for what stands around the rows
+_AROUND = 6  # lines of the terminal for title, column names, caption and borders
 
 
 class Lines:

@@ -31,6 +31,8 @@ HELP = (  # keys, and what they do
     ("q, Esc", "quit"),
 )
 
+TIMELINE = 150  # steps whose values are shown, 10 seconds of an Atari game
+
 # These two can be told apart in all common kinds of colour blindness (Okabe and Ito 2008).
 ORANGE, BLUE = (230, 159, 0), (86, 180, 233)
 

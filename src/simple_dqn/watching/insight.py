@@ -15,12 +15,11 @@ from simple_dqn.environment import Picture
 from simple_dqn.errors import SnapshotError
 from simple_dqn.learning.guided import guided_q_value, read_network, saliency
 from simple_dqn.saving.snapshot import Layer
-from simple_dqn.watching.display import ORANGE, Decision, QScale
+from simple_dqn.watching.display import ORANGE, TIMELINE, Decision, QScale
 
 logger = logging.getLogger(__name__)
 
 _FAINT = 0.1  # heat that is not shown, because it would be noise all over the picture
-_TIMELINE = 150  # steps, 10 seconds of an Atari game
 
 Heat = NDArray[np.floating[Any]]  # (height, width), how much each pixel influenced the action, from 0 to 1
 Explain = Callable[[NDArray[np.uint8], int], Heat]  # of a state and an action
@@ -69,7 +68,7 @@ class Insight:
     def __init__(self, agent: Agent, explain: Explain | None) -> None:
         self._agent, self._explain = agent, explain
         self._scale = QScale()
-        self._values: deque[float] = deque(maxlen=_TIMELINE)
+        self._values: deque[float] = deque(maxlen=TIMELINE)
         self.problem = ""
 
     def think(self, state: NDArray[np.uint8], action: int, steps_back: int = 0) -> Thought:

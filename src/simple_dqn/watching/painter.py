@@ -19,7 +19,7 @@ _PANEL = 0.55  # width of the panel, in heights of the window
 
 
 class Painter:
-    """Draws scenes on `surface`. It must be drawn on by this painter alone."""
+    """Draws scenes on `surface`, on which nothing else may draw."""
 
     def __init__(self, surface: Any) -> None:
         self._surface = surface
@@ -112,7 +112,7 @@ class Painter:
         return bar
 
     def _draw_box(self, entries: Sequence[tuple[str, str]], width: int) -> None:
-        """Draw help or a card over the picture, which is so wide, if it fits there."""
+        """Draw help or a card over the picture of this `width`, or over the whole surface if it is wider."""
         size, count = self.help_page(entries)
         font, line, (column, right) = get_font(size), _line_height(size), _columns(entries, size)
         box = pygame.Surface((right, line * count + size), pygame.SRCALPHA)

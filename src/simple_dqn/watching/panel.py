@@ -9,7 +9,7 @@ import numpy as np
 import pygame
 from numpy.typing import NDArray
 
-from simple_dqn.watching.display import BLUE, ORANGE, Decision, QScale
+from simple_dqn.watching.display import BLUE, ORANGE, TIMELINE, Decision, QScale
 from simple_dqn.watching.fonts import get_font
 from simple_dqn.watching.icons import draw_action, has_icon
 
@@ -45,7 +45,7 @@ class DecisionPanel:
         self._draw_state(decision.state)
 
     def _choose_font(self, decision: Decision) -> None:
-        """Take the largest font in which the legend fits, and all actions in 55% of the height."""
+        """Take the largest font in which the legend fits, and all actions in 60% of the height."""
         for size in range(self._text_size, MIN_TEXT - 1, -1):
             self._font = get_font(size)
             self._line = self._font.get_linesize()
@@ -114,7 +114,7 @@ class DecisionPanel:
         zero = round(box.bottom - 1 - (box.height - 1) * scale.position(0))
         thin = max(1, self._line // 16)
         pygame.draw.line(self._surface, DIM, (box.left, zero), (box.right - 1, zero), thin)
-        step = (box.width - 1) / 149
+        step = (box.width - 1) / (TIMELINE - 1)
         points = [(box.right - 1 - step * (len(y) - 1 - i), at) for i, at in enumerate(y)]
         pygame.draw.lines(self._surface, ORANGE, False, points, max(2, self._line // 9))
         self._top += box.height + self._line // 3

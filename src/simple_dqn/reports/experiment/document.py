@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from simple_dqn.reports.experiment.figures import Panel, page_colours, svg
+from simple_dqn.reports.html import page
 
 _STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
@@ -73,21 +74,8 @@ def html(title: str, blocks: Sequence[Block]) -> str:
             parts.append(f'<div class="figures">\n{figures}</div>\n')
         else:
             parts.append(_html_of(block))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; media-src data:; style-src 'unsafe-inline'">
-<title>{escape(title)}</title>
-<style>{_colours()}{_STYLE}</style>
-</head>
-<body>
-<h1>{escape(title)}</h1>
-{"".join(parts)}</body>
-</html>
-"""
+    body = f"<h1>{escape(title)}</h1>\n{''.join(parts)}"
+    return page(escape(title), "media-src data:; style-src 'unsafe-inline'", f"{_colours()}{_STYLE}", body)
 
 
 def _colours() -> str:

@@ -83,15 +83,15 @@ def run(argv: Sequence[str], groups: Sequence[type[Options]]) -> None:
         epilog="examples:\n  ./report.sh night\n  ./report.sh night --films false --score best\n",
     )
     o = options.build(ReportOptions, values)
-    write_report(o, {f.name: f.default for group in groups for f in fields(group)})
+    write_report(o, groups)
 
 
-def write_report(o: ReportOptions, defaults: Mapping[str, Any]) -> None:
+def write_report(o: ReportOptions, groups: Sequence[type[Options]]) -> None:
     """Write report.html, report.png and report.md.
 
     Args:
         o: experiment and folder.
-        defaults: of all options of a training.
+        groups: the dataclasses of all options of a training, for their defaults.
 
     Raises:
         StatisticsError: there is no such experiment, it has no rows yet, or a file is damaged.
@@ -104,7 +104,7 @@ def write_report(o: ReportOptions, defaults: Mapping[str, Any]) -> None:
     for path in paths.values():
         require_writable(path)
     title = f"Experiment {o.name}"
-    blocks = report(experiment, o, defaults)
+    blocks = report(experiment, o, {f.name: f.default for group in groups for f in fields(group)})
     panels = [panel for block in blocks if isinstance(block, Figures) for panel in block.panels]
     replace_file(paths["png"], figures.png(title, panels))
     replace_file(paths["md"], document.markdown(title, blocks, "report.png").encode())

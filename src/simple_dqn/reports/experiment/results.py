@@ -52,7 +52,7 @@ class RunResults(NamedTuple):
 
     @property
     def hours(self) -> float:
-        """Of all legs; without a record, of the CSV file."""
+        """Hours of all legs; without a record, those of the CSV file."""
         if self.legs:
             return sum(float(leg.get("hours") or 0) for leg in self.legs)
         times = self.rows.table.columns["total_time"] if self.rows else np.zeros(1)
