@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         with logging_redirect_tqdm():
-            return exit_status(lambda: run(words), "use a smaller --replay_size or --batch_size")
+            return exit_status(lambda: run(words), "use a smaller --replay_size, --batch_size or --num_envs")
     except Interrupted as interrupted:
         return 128 + int(interrupted.args[0])
 

@@ -14,11 +14,11 @@ from torch.nn import functional
 from simple_dqn import deepqnetwork
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.errors import OptionError, SnapshotError
-from simple_dqn.learning.cuda import DeviceScreens, Later
+from simple_dqn.learning.cuda import Later
 from simple_dqn.learning.guided import guided_q_value, read_network
 from simple_dqn.learning.neon_network import NeonNetwork
 from simple_dqn.learning.optimizers import Adam, LossScale, Optimizer, RMSProp
-from simple_dqn.replay_memory import Minibatch, ReplayMemory, ReplayMemoryOptions
+from simple_dqn.replay_memory import Minibatch
 from simple_dqn.saving.snapshot import plain_bytes, read_snapshot
 
 NEON = Path(__file__).resolve().parents[2] / "shared" / "reference" / "neon"
@@ -366,7 +366,7 @@ def test_the_loss_scale_is_part_of_the_networks_state() -> None:
 
 
 def test_float16_has_a_loss_scale_and_other_types_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deepqnetwork, "find_device", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(deepqnetwork, "find_device", lambda *_, **__: torch.device("cpu"))
     for datatype in ("float16", "bfloat16", "tf32", "float32"):
         backend = BackendOptions(backend="gpu", datatype=datatype)
         network = DeepQNetwork(4, (4, 42, 42), DeepQNetworkOptions(), backend, 1)
@@ -548,26 +548,6 @@ def test_tiny_averages_do_not_slow_an_update_down() -> None:
     for _ in range(60):
         network._optimizer.step(deltas, 1.0)
     assert not network._optimizer.states[0].any()
-
-
-def test_screens_held_where_the_network_is_give_the_same_training() -> None:
-    networks = []
-    for held in (False, True):
-        rng = np.random.default_rng(1)
-        memory = ReplayMemory(ReplayMemoryOptions(replay_size=100), (42, 42), 8, rng)
-        if held:
-            memory.screens = DeviceScreens(memory.screens.shape, torch.device("cpu"))
-        for _ in range(70):
-            screen = rng.integers(0, 256, (42, 42), np.uint8)
-            memory.add(int(rng.integers(4)), 1.0, screen, bool(rng.random() < 0.05))
-            screen.fill(0)  # it was copied
-        network = make()
-        for _ in range(3):
-            network.train(memory.minibatch())
-        networks.append(network)
-    assert torch.equal(networks[0]._online.master, networks[1]._online.master)
-    states = memory.minibatch().prestates  # a tensor
-    assert np.array_equal(networks[0].predict(states), networks[1].predict(states.numpy()))
 
 
 def test_what_comes_later_is_an_array() -> None:

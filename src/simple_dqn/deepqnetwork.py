@@ -233,18 +233,21 @@ class DeepQNetwork(QLearning):
         most = min(threads or num_cores(), torch.get_num_threads())  # PyTorch heeds OMP_NUM_THREADS, but no quota
         if most < torch.get_num_threads():
             torch.set_num_threads(most)
-        self.device = find_device(backend)
+        self.device = find_device(backend, log=True)
         n = torch.get_num_threads()
         where = "1 thread" if n == 1 else f"{n} threads"
+        datatype = backend.datatype
         if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # because streams and graphs belong to the current one
             where = torch.cuda.get_device_name(self.device)
-        logger.info("Backend: %s (%s), %s", self.device, where, backend.datatype)
+            datatype = cuda.usable_datatype(datatype)
+        logger.info("Backend: %s (%s), %s", self.device, where, datatype)
         layers = q_layers(num_actions, options.dueling, options.batch_norm)
         layout = network.Layout(layers, state_shape)
         require_memory(layers, state_shape, options.batch_size)
-        tf32 = backend.datatype == "tf32"
+        tf32 = datatype == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        dtype = torch.float32 if tf32 else getattr(torch, backend.datatype)
+        dtype = torch.float32 if tf32 else getattr(torch, datatype)
         rng = np.random.RandomState(seed)
         self._online = network.QNetwork(layout, layout.first_weights(rng), dtype, self.device)
         self._target = self._acting = self._online
@@ -267,7 +270,8 @@ class DeepQNetwork(QLearning):
 
     def target_arrays(self, batch: Minibatch) -> TargetParts:
         """The `target_parts` of `batch` as arrays."""
-        return TargetParts(*(part.cpu().numpy() for part in self.target_parts(self._to_batch(batch))))
+        parts = torch.stack(self.target_parts(self._to_batch(batch)))  # because each copy waits for the GPU
+        return TargetParts(*parts.cpu().numpy())
 
     def train(self, batch: Minibatch) -> TrainResult:
         """One step of Q-learning on `batch`."""
@@ -376,16 +380,26 @@ class DeepQNetwork(QLearning):
 
     def hold_screens(self, memory: ReplayMemory) -> None:
         """Move the screens of a `memory` that is still empty to the GPU, if it has room for them."""
-        spare = 2**30  # bytes, for the network
-        if self.device.type == "cuda" and memory.screens.nbytes < torch.cuda.mem_get_info(self.device)[0] - spare:
+        if self.device.type == "cpu":
+            return
+        need, spare = memory.screens.nbytes, 2**30  # bytes; the spare ones are for the network
+        free = torch.cuda.mem_get_info(self.device)[0] - spare
+        try:
+            if need > free:
+                raise torch.OutOfMemoryError
             memory.screens = cuda.DeviceScreens(memory.screens.shape, self.device)
             logger.info("The replay memory's screens are on the GPU")
+        except torch.OutOfMemoryError:
+            text = (
+                "The replay memory's screens stay in main memory: they need %.1f GiB, and the GPU has %.1f GiB for them"
+            )
+            logger.info(text, need / 2**30, max(0, free) / 2**30)
 
     def _to_batch(self, batch: Minibatch) -> Batch:
         return Batch(*map(self._tensor, super()._to_batch(batch)))
 
     def _tensor(self, array: Any) -> Tensor:
-        return array if isinstance(array, torch.Tensor) else torch.from_numpy(array).to(self.device)
+        return array if isinstance(array, torch.Tensor) else cuda.to_device(array, self.device)
 
 
 def n_step_returns(
@@ -405,24 +419,35 @@ def n_step_returns(
     return (rewards * counts).sum(axis=1).astype(dtype), discounts.astype(dtype)
 
 
-def find_device(backend: BackendOptions) -> torch.device:
+def find_device(backend: BackendOptions, log: bool = False) -> torch.device:
     """The device that was asked for; by default the GPU, if there is one.
+
+    Args:
+        backend: device and precision.
+        log: log why a GPU is not used.
 
     Raises:
         OptionError: there is no such device.
     """
     import torch
 
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    wanted = backend.backend or ("gpu" if gpus and backend.datatype != "float64" else "cpu")
-    if wanted == "cpu":
-        if backend.datatype in ("float16", "tf32"):
-            raise OptionError(
-                f"--datatype {backend.datatype} is for the GPU, and none was found: use bfloat16 on the CPU"
-            )
+    from simple_dqn.learning.cuda import count_gpus
+
+    if backend.backend == "cpu" or (backend.backend is None and backend.datatype == "float64"):
         return torch.device("cpu")
-    if not gpus:
-        raise OptionError("--backend gpu: PyTorch finds no GPU here; use --backend cpu, or leave the option out")
-    if backend.device_id >= gpus:
+    gpus, problem = count_gpus(backend.device_id)
+    if gpus and backend.device_id >= gpus:
         raise OptionError(f"--device_id {backend.device_id}: there are {gpus} GPUs, counted from 0")
-    return torch.device("cuda", backend.device_id)
+    if gpus:
+        return torch.device("cuda", backend.device_id)
+    if backend.backend == "gpu":
+        problem = problem or "PyTorch finds no GPU here"
+        raise OptionError(f"--backend gpu: {problem}; use --backend cpu, or leave the option out")
+    if backend.datatype in ("float16", "tf32"):
+        problem = f" ({problem})" if problem else ""
+        raise OptionError(
+            f"--datatype {backend.datatype} is for the GPU, and none was found{problem}: use bfloat16 on the CPU"
+        )
+    if problem and log:
+        logger.info("The GPU is not used: %s", problem)
+    return torch.device("cpu")

@@ -44,6 +44,9 @@ def reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
+_GPU_FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")  # PyTorch's and its libraries'
+
+
 def exit_status(program: Callable[[], None], memory_hint: str) -> int:
     """Run `program`. Return 0, 2 after an error that the user can fix (printed as one line), or 130 after Ctrl-C.
 
@@ -61,17 +64,15 @@ def exit_status(program: Callable[[], None], memory_hint: str) -> int:
     except OSError as error:
         _print_error(f"{error.filename or 'the system'}: {reason(error)}")
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if any(words in str(error) for words in _GPU_FULL):
+            _print_error(f"the GPU has not enough memory: {memory_hint}, or --backend cpu")
+        elif isinstance(error, MemoryError) or "t allocate memory" in str(error):  # so says PyTorch's RuntimeError
+            _print_error(f"there is not enough memory: {memory_hint}")
+        else:
             raise
-        _print_error(f"there is not enough memory: {memory_hint}")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 2
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Return whether memory ran out. PyTorch then raises RuntimeError, on the CPU (can't allocate) and on the GPU."""
-    return isinstance(error, MemoryError) or "t allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def _print_error(text: str) -> None:

@@ -15,16 +15,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import AcceleratorError, OutOfMemoryError
 
 import main
 from runs import DEADLINE, ROOT, contents, rows, start, wait_for, without_times
 from simple_dqn.agent import Agent
+from simple_dqn.deepqnetwork import DeepQNetwork, TrainResult
 from simple_dqn.environment import CONTINUES, TRUNCATED
 from simple_dqn.errors import CheckpointError, GameError, OptionError, OutputError, SimpleDQNError, exit_status
 from simple_dqn.games.ale import ALEEnvironment
 from simple_dqn.games.gym import GymEnvironment
 from simple_dqn.interrupts import Interrupted
-from simple_dqn.replay_memory import ReplayMemory, ReplayMemoryOptions
+from simple_dqn.replay_memory import Minibatch, ReplayMemory, ReplayMemoryOptions
 from simple_dqn.saving import checkpoint as checkpoints
 from simple_dqn.saving.checkpoint import Checkpoints, read_checkpoint, restore_memory
 from simple_dqn.saving.files import Lock
@@ -42,6 +44,7 @@ SIDE_BY_SIDE += ["--replay_size", "120", *EXTENDED]  # it wraps
 ONLINE = ["--num_envs", "3", "--return_lambda", "0.8", "--replay_size", "60", "--target_steps", "0"]
 ONLINE += ["--train_frequency", "12", "--train_repeat", "4"]
 RESUME = ["--resume", "snapshots/b"]
+GPU_FULL = "the GPU has not enough memory: buy more, or --backend cpu"
 Straight = tuple[list[str], Path]  # the words of a run, and the folder in which it went through in one go
 
 
@@ -530,26 +533,28 @@ def test_new_games_of_gymnasium_are_others_than_the_first(folder: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
+    ("error", "text"),
     [
-        (MemoryError(), 2),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 2),
-        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), 2),
+        (MemoryError(), "there is not enough memory: buy more"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "there is not enough memory: buy more"),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), GPU_FULL),
+        (AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be"), GPU_FULL),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), GPU_FULL),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
     ],
 )
 def test_memory_that_runs_out_is_told_in_a_line(
-    error: Exception, status: int | None, capsys: pytest.CaptureFixture[str]
+    error: Exception, text: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def program() -> None:
         raise error
 
-    if status is None:
+    if text is None:
         with pytest.raises(RuntimeError):
             exit_status(program, "buy more")
     else:
-        assert exit_status(program, "buy more") == status
-        assert capsys.readouterr().err == "error: there is not enough memory: buy more\n"
+        assert exit_status(program, "buy more") == 2
+        assert capsys.readouterr().err == f"error: {text}\n"
 
 
 def test_an_epoch_too_short_to_learn_from_is_told_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -573,6 +578,27 @@ def test_a_full_disk_leaves_what_there_was(folder: Path, monkeypatch: pytest.Mon
         with pytest.raises(OutputError, match=r"b_3.* \([\d,]+ bytes\): No space left on device"):
             main.run(words)
     assert not [name for name in files(folder) if name.endswith(".tmp")]
+    main.run(RESUME)
+    assert ended(folder) == ended(expected)
+
+
+def test_a_full_gpu_leaves_what_there_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, straight: Straight, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Memory runs out in the third epoch. The run goes on from the second one."""
+    words, expected = straight
+    train = DeepQNetwork.train
+
+    def full(network: DeepQNetwork, batch: Minibatch) -> TrainResult:
+        if Path("snapshots/b_2.checkpoint").exists():
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation")
+        return train(network, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DeepQNetwork, "train", full)
+        assert main.main(words) == 2
+    error = "the GPU has not enough memory: use a smaller --replay_size, --batch_size or --num_envs, or --backend cpu"
+    assert capsys.readouterr().err.endswith(f"error: {error}\n")
     main.run(RESUME)
     assert ended(folder) == ended(expected)
 
