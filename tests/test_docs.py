@@ -161,7 +161,7 @@ def test_git_ignores_what_commands_leave(page: str) -> None:
     words = [word.strip(".") for block in blocks(page, "sh") for word in WHERE_FILES_GO.findall(block)]
     words += [word for line in code(page) if "--output" in line or "--plot" in line for word in line.split()[2:]]
     files = [word for word in words if re.search(r"[^.]\.\w+$", word) and "pretrained/" not in word]
-    files += [word.replace("{snapshot}", "pong_31").replace("{name}", "pong") for word in files]
+    files += [word.replace("{snapshot}", "pong_16").replace("{name}", "pong") for word in files]
     if files:
         assert set(files) - set(git("check-ignore", "--no-index", "--stdin", lines="\n".join(files))) == set()
 

@@ -64,15 +64,15 @@ def test_an_environment_s_id_stands_for_its_newest_snapshot(word: str, name: str
     assert find_snapshot(Path(word)) == Path(f"snapshots/{name}_1.pkl")
 
 
-@pytest.mark.parametrize("word", ["pong", "Pong", "roms/pong.bin", "roms/PONG.BIN", "pong_31", "pong_31.pkl"])
+@pytest.mark.parametrize("word", ["pong", "Pong", "roms/pong.bin", "roms/PONG.BIN", "pong_16", "pong_16.pkl"])
 def test_a_game_without_own_snapshots_is_played_by_the_network_that_ships(
     word: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "roms").mkdir()
     (folder / "roms/pong.bin").touch()  # a ROM is no snapshot
     caplog.set_level("INFO")
-    assert find_snapshot(Path(word)) == SHIPPED / "pong_31.pkl"
-    assert f"{word}: using {SHIPPED / 'pong_31.pkl'}, which ships with this program" in caplog.text
+    assert find_snapshot(Path(word)) == SHIPPED / "pong_16.pkl"
+    assert f"{word}: using {SHIPPED / 'pong_16.pkl'}, which ships with this program" in caplog.text
 
 
 def test_paths_are_short_below_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,8 +86,8 @@ def test_paths_are_short_below_the_current_folder(monkeypatch: pytest.MonkeyPatc
         ("nosuchgame", "nosuchgame: in snapshots are breakout, breakout_slow, breakout_slow_1; this program ships "),
         ("snapshots", "snapshots is a folder, not a snapshot: in snapshots are breakout, "),
         ("snapshots/pong", "there is no snapshot snapshots/pong: in snapshots are breakout_10.pkl, "),
-        ("snapshots/pong_31.pkl", "; .*/snapshots/pretrained/pong_31.pkl ships with this program"),
-        ("pong_32.pkl", "there is no snapshot pong_32.pkl"),
+        ("snapshots/pong_16.pkl", "; .*/snapshots/pretrained/pong_16.pkl ships with this program"),
+        ("pong_17.pkl", "there is no snapshot pong_17.pkl"),
         ("other/folder", r"other/folder is a folder, not a snapshot: in other/folder are pong_1.pkl"),
     ],
 )
@@ -100,7 +100,7 @@ def test_an_unknown_name_gets_the_list_of_names(word: str, words: str, folder: P
     ("word", "words"),
     [
         ("snapshots/", "--resume snapshots is a folder, not a snapshot: in snapshots are breakout_10.pkl, "),
-        ("seaquest", r"no snapshots seaquest_1.pkl .*: in snapshots are breakout, breakout_slow, breakout_slow_1$"),
+        ("asterix", r"no snapshots asterix_1.pkl .*: in snapshots are breakout, breakout_slow, breakout_slow_1$"),
         (".", "--resume .: name a snapshot, or a prefix such as snapshots/pong"),
         ("/", "--resume /: name a snapshot, or a prefix such as snapshots/pong"),
     ],
@@ -131,17 +131,17 @@ def test_a_misspelt_training_gets_the_name_that_is_close(word: str, name: str, f
         start_where_it_stopped(Path(word))
 
 
-@pytest.mark.parametrize("word", ["snapshots/pong", "pong", "pong_31.pkl", "pong_31", "snapshots/pong_31.pkl"])
+@pytest.mark.parametrize("word", ["snapshots/pong", "pong", "pong_16.pkl", "pong_16", "snapshots/pong_16.pkl"])
 def test_the_network_that_ships_is_resumed_by_its_path_only(word: str, folder: Path) -> None:
     with pytest.raises((OptionError, SnapshotError), match=r"there (is|are) no snapshot"):
         start_where_it_stopped(Path(word))
-    assert start_where_it_stopped(SHIPPED / "pong").path == SHIPPED / "pong_31.pkl"
+    assert start_where_it_stopped(SHIPPED / "pong").path == SHIPPED / "pong_16.pkl"
 
 
 def test_what_is_recorded_is_named_after_the_snapshot_that_was_found(folder: Path) -> None:
     given = {"load_weights": "pong", "video_file": "videos/{snapshot}.mov", "scores_path": "results/{name}"}
     values, _ = settle(GROUPS, given)
-    assert (values["video_file"], values["scores_path"]) == ("videos/pong_31.mov", "results/pong")
+    assert (values["video_file"], values["scores_path"]) == ("videos/pong_16.mov", "results/pong")
 
 
 def options_line(words: list[str], caplog: pytest.LogCaptureFixture) -> str:
@@ -177,15 +177,15 @@ def test_the_files_that_train_sh_names_are_not_in_that_line(
 
 
 def test_the_options_of_a_snapshot_are_in_that_line(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = SHIPPED / "pong_31.pkl"
+    path = SHIPPED / "pong_16.pkl"
     line = options_line(["--load_weights", str(path), "--test_steps", "5"], caplog)
     assert line.startswith(f"--load_weights {shlex.quote(str(path))} --test_steps 5; from {path}: ")
     assert line.endswith("pong")
 
 
 def test_a_training_that_goes_on_from_what_ships_writes_to_the_current_folder(folder: Path) -> None:
-    values, _ = settle(GROUPS, {"resume": str(SHIPPED / "pong_31.pkl")})
-    assert values["start_epoch"] == 31
+    values, _ = settle(GROUPS, {"resume": str(SHIPPED / "pong_16.pkl")})
+    assert values["start_epoch"] == 16
     assert (values["save_weights_prefix"], values["csv_file"]) == ("snapshots/pong", "results/pong.csv")
 
 

@@ -17,7 +17,7 @@ from fakes import HEADER
 from simple_dqn.reports.experiment import films
 from simple_dqn.reports.experiment.report import main
 
-SHIPPED = Path(__file__).resolve().parents[3] / "snapshots" / "pretrained" / "pong_31.pkl"
+SHIPPED = Path(__file__).resolve().parents[3] / "snapshots" / "pretrained" / "pong_16.pkl"
 
 
 @pytest.fixture
