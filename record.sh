@@ -10,6 +10,7 @@ frames='--record_screen_path videos/{name}'
 for argument; do
   case $argument in
     --video_file | --video_file=* | -video_file | -video_file=*) frames= ;; # thousands of files that nobody asked for
+    @*) if grep -qs '^[^#]*-video_file' "${argument#@}" "$root/${argument#@}"; then frames=; fi ;; # a file of options
   esac
 done
 # shellcheck disable=SC2086  (two words, or none)

@@ -72,7 +72,7 @@ def time_of(size: tuple[int, int], pictures: list[Any], environment: Any, lectur
             decision = Decision(environment.action_names, q_values, i // 4 % 3, state, QScale(0, 1), values)
             heat = rng.random((84, 84)) ** 8
         shown = overlaid(picture, heat) if lecture else picture
-        painter.draw(Scene(shown, environment.pixel_width, ("agent", f"score {i}", "q: quit"), (), (), decision))
+        painter.draw(Scene(shown, environment.pixel_width, ("agent", f"score {i}", "q: quit"), (), None, decision))
     return 1000 * (time.process_time() - began) / len(pictures)
 
 

@@ -49,7 +49,7 @@ from simple_dqn.watching.insight import Saliency
 from simple_dqn.watching.make import ViewerOptions, make_display
 from simple_dqn.watching.recorder import RecorderOptions, make_recorders
 from simple_dqn.watching.viewer import Viewer
-from simple_dqn.watching.watcher import WatcherGroup
+from simple_dqn.watching.watcher import Watcher, WatcherGroup
 
 logger = logging.getLogger(__name__)
 
@@ -196,6 +196,8 @@ def play(setup: Setup) -> None:
     run_phase(setup, "play", 0, setup.options.play_games, agent.play)
     if viewer:
         watchers.finish()  # because the user may look at the last card for long
+        # The others have finished. A page, for example, would be written again.
+        agent.callbacks = [made for made in agent.callbacks if made is viewer or not isinstance(made, Watcher)]
         while viewer.wants_another_game():
             watchers.continue_with(viewer)
             run_phase(setup, "play", 0, 1, agent.play)

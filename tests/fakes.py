@@ -216,7 +216,7 @@ def make_decision(names: Sequence[str] = PONG, action: int = 5, worst: float = 0
 def make_scene(picture: Picture | None = None, **parts: Any) -> Scene:
     """A scene, as a rule a random picture of an Atari game without help and decision."""
     picture = np.random.default_rng(0).integers(256, size=(210, 160, 3), dtype=np.uint8) if picture is None else picture
-    return Scene(picture, 1.75, ("h: help",), (), (), None)._replace(**parts)
+    return Scene(picture, 1.75, ("h: help",), (), None, None)._replace(**parts)
 
 
 class Abandons(Eye):

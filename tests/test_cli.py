@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -615,6 +616,29 @@ def test_a_game_recorded_is_one_game(folder: Path) -> None:
     play = ["pong", "--play_games", "1", "--max_game_seconds", "3", *SMALL]
     assert main([*play, "--record_screen_path", "frames"]) == 0
     assert sorted(path.name for path in (folder / "frames").iterdir())[-1] == "000181.png"
+
+
+def test_the_filter_page_leaves_out_games_that_the_user_adds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    cards: list[Any] = []
+    keys = iter(["s" * 9, *("" for _ in range(9))])
+
+    def draw(scene: Any) -> None:
+        nonlocal keys
+        if scene.card and scene.card not in cards:
+            cards.append(scene.card)
+            keys = iter("r" if len(cards) == 1 else "q")
+
+    display = Mock(unused_keys=(), draw=draw, pressed=lambda: next(keys, ""), held=set)
+    monkeypatch.setattr(simple_dqn_main, "make_display", lambda *_: display)
+    play = ["pong", "--play_games", "1", "--max_game_seconds", "2", "--random_seed", "1"]
+    assert main([*play, "--visualization_file", "page.html", "--backend", "cpu"]) == 0
+    assert len(cards) == 2
+    assert capsys.readouterr().out.splitlines()[2].split()[0] == "2"
+    page = (folder / "page.html").read_text()
+    assert "<dt>Score</dt>" in page  # of one game
+    assert "game 2" not in page
 
 
 def test_no_library_for_windows_or_films_unless_asked_for(tmp_path: Path) -> None:

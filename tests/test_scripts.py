@@ -338,6 +338,22 @@ def test_arguments(arguments: list[str], expected: list[str], echo_project: Path
     assert list(tmp_path.iterdir()) == []  # whatever is written is for main.py to write
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("--video_seconds 9\n --video_file a.gif", FILM_ONLY),
+        ("-video_file a.gif", FILM_ONLY),
+        ("# --video_file", SCRIPTS["record"]),
+    ],
+)
+def test_a_film_that_a_file_of_options_names_has_no_png_files(
+    text: str, words: str, echo_project: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "my options").write_text(text)
+    result = run(echo_project / "record.sh", *SNAPSHOT, "@my options", cwd=tmp_path)
+    assert result.stdout.splitlines()[1:] == [*words.split(), *SNAPSHOT, "@my options"]
+
+
 @pytest.mark.parametrize("script", ["train.sh", "test_gym.sh", "plot.sh", "report.sh", "profile_train.sh"])
 def test_scripts_may_be_called_by_a_link(script: str, echo_project: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(echo_project / script)

@@ -107,6 +107,9 @@ class Agent:
         options: its options.
         rng: its source of randomness.
         callbacks: receive every step and every update.
+
+    Attributes:
+        q_values: of `state`, (num_actions,), while watchers steer. None: no prediction was needed.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class Agent:
         self.callbacks = callbacks
         self.total_train_steps = 0
         self.interrupted = False
+        self.q_values: NDArray[np.floating[Any]] | None = None
         self._rng = rng
 
     def random(self, steps: int) -> None:
@@ -239,12 +243,15 @@ class Agent:
             int(self._rng.integers(self.games.num_actions)) if self._rng.random() < exploration_rate else None
             for _ in places
         ]
+        self.q_values = None
         if None not in actions:
             return [action for action in actions if action is not None]
         states = self.games.arrays.states
         # A slice where possible, because indexing copies: megabytes per step with many games.
         seen = states[: len(places)] if isinstance(places, range) else states[places]
         q = self.network.predict(seen)  # (places, num_actions)
+        if places[0] == 0:
+            self.q_values = q[0]
         return [int(best) if action is None else action for action, best in zip(actions, q.argmax(axis=1), strict=True)]
 
     def _store(self, steps: Sequence[Step]) -> None:

@@ -21,6 +21,7 @@ import pytest
 
 from fakes import make_decision, make_scene
 from simple_dqn.watching import cells, terminal
+from simple_dqn.watching.card_text import card_lines, large_digits
 from simple_dqn.watching.cells import (
     blocks,
     changes,
@@ -30,7 +31,7 @@ from simple_dqn.watching.cells import (
     style_of_terminal,
     without_colours,
 )
-from simple_dqn.watching.display import HELP, QScale
+from simple_dqn.watching.display import HELP, Card, QScale
 from simple_dqn.watching.terminal import Terminal, keys
 
 SMALL = make_scene(np.zeros((4, 8, 3), np.uint8), pixel_width=1.0)
@@ -219,13 +220,41 @@ def test_a_terminal_of_any_size_shows_all_of_the_help_and_how_to_quit(
     assert words == " ".join(f"{keys} {text}" for keys, text in HELP).split()
 
 
+CARD = Card([("you", "-21"), ("agent", "7.5")], [("steps", "1856"), ("best so far", "20 (this game)"), ("q", "quit")])
+
+
+def test_the_scores_of_a_card_are_large_digits() -> None:
+    assert card_lines(CARD, 60, 8) == [
+        "     you          agent    ",
+        "     ▀▀█ ▄█    ▀▀█     █▀▀ ",
+        " ▀▀▀ █▀▀  █      █     ▀▀█ ",
+        "     ▀▀▀ ▀▀▀     ▀  ▀  ▀▀▀ ",
+        "      steps  1856          ",
+        "best so far  20 (this game)",
+        "          q  quit          ",
+    ]
+    assert large_digits("1", 2) == ["  ██  ", "████  ", "  ██  ", "  ██  ", "██████"]
+
+
+@pytest.mark.parametrize("score", ["-21", "123456789012", "1e-05"])
+@pytest.mark.parametrize("size", [(80, 21), (40, 9), (20, 3), (200, 57), (7, 2)])
+def test_a_card_fits_into_every_terminal(score: str, size: tuple[int, int]) -> None:
+    lines = card_lines(CARD._replace(scores=[("you", score), ("agent", "7")]), *size)
+    assert len(lines) <= size[1]
+    assert {len(line) for line in lines} == {len(lines[0])}
+    assert len(lines[0]) <= size[0]
+    assert lines[0].strip().startswith("you")
+    large = size[0] >= {"-21": 40, "123456789012": 80}.get(score, 999)
+    assert any("▀" in line or "█" in line for line in lines) == large
+
+
 def test_nothing_is_left_of_the_help_or_of_the_decision_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, page = paged(monkeypatch, 80, 24)
     scene = make_scene()
     shown.draw(scene)
     bare = page.text()
     smaller = dict(picture=scene.picture[:100])
-    for parts in (dict(help=HELP), dict(decision=make_decision()), dict(help=HELP[:1]), smaller, {}):
+    for parts in (dict(help=HELP), dict(decision=make_decision()), dict(help=HELP[:1]), dict(card=CARD), smaller, {}):
         shown.draw(scene._replace(**parts))
         left_over = page.text()
         monkeypatch.setattr(shown, "_cells", None)  # so that all is drawn
@@ -278,6 +307,7 @@ def test_a_terminal_marks_random_moves_and_shows_the_value_of_the_last_states() 
         ({}, 256, in_256_colours),
         ({}, 16, in_16_colours),
         ({}, 8, in_16_colours),
+        ({}, -1, without_colours),
         (dict(COLORTERM="truecolor"), 8, in_all_colours),
         (dict(COLORTERM="truecolor", NO_COLOR="1"), 256, without_colours),
         (dict(NO_COLOR=""), 256, in_256_colours),

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from fakes import PONG, SEAQUEST, FakeEnvironment, make_agent, step
+from fakes import PONG, SEAQUEST, FakeEnvironment, FakeNetwork, make_agent, step
 from simple_dqn.agent import Agent, Step
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetwork, DeepQNetworkOptions
 from simple_dqn.environment import Sound
@@ -344,20 +344,25 @@ def play_a_game(display: FakeDisplay, *rewards: float) -> None:
     display.step(step(rewards[-1], terminal=True))
 
 
+def last_card(display: FakeDisplay) -> tuple[dict[str, str], dict[str, str]]:
+    """The scores and the lines of the last card."""
+    shown = display.scenes[-1].card
+    assert shown
+    return dict(shown.scores), dict(shown.lines)
+
+
 def test_a_card_after_each_game_waits_for_r_or_some_seconds() -> None:
     display = FakeDisplay()
     display.viewer.on_phase_start("play", 0, None)
     display.viewer.on_game()
     play_a_game(display, 1, 2, 3)
-    cards = [dict(scene.card) for scene in display.scenes if scene.card]
-    assert cards[0] == {
-        "score": "6", "steps": "3", "best so far": "6", "r": "next game (starts after 5 s)", "q": "quit"
-    }  # fmt: skip
+    lines = {"steps": "3", "best so far": "6", "r": "next game (in 5 s)", "q": "quit"}
+    assert last_card(display) == ({"agent's score": "6"}, lines)
     assert display.now == pytest.approx(5, abs=0.2)
     display.script = {display.looks + 8: "r"}
     play_a_game(display, 1, 1)
     assert display.now < 5.4
-    assert dict(display.scenes[-1].card)["best so far"] == "6"
+    assert last_card(display)[1]["best so far"] == "6"
     assert display.scenes[-1].status[0] == "GAME OVER"
     assert not display.show().card
     assert not display.viewer.wants_restart()
@@ -371,7 +376,7 @@ def test_the_card_of_the_last_game_stays_until_a_key(key: str, again: bool) -> N
     display.step(step(2), step(1, terminal=True))
     display.script = {100: [key]}
     assert display.viewer.wants_another_game() == again
-    assert (display.looks, dict(display.scenes[-1].card)["r"]) == (100, "play again")
+    assert (display.looks, last_card(display)[1]["r"]) == (100, "play again")
 
 
 def test_the_card_shows_the_picture_of_its_game() -> None:
@@ -391,7 +396,7 @@ def test_whoever_takes_over_has_a_score_of_their_own() -> None:
     display = FakeDisplay()
     display.viewer.on_phase_start("play", 0, None)
     play_a_game(display, 1, 1)
-    assert "your moves" not in dict(display.scenes[-1].card)
+    assert "your moves" not in last_card(display)[1]
     display.show("m")
     display.viewer.steer(1)
     display.step(step(5))
@@ -400,9 +405,9 @@ def test_whoever_takes_over_has_a_score_of_their_own() -> None:
     display.step(step(2))
     assert {"score 7", "you 5 : agent 2"} <= set(display.show().status)
     play_a_game(display, 0, 0)
-    shown = dict(display.scenes[-1].card)
-    assert (shown["your moves"], shown["you : agent"]) == ("25% (1)", "5 : 2")
-    assert shown["best so far"] == "7 (this game)"
+    points, lines = last_card(display)
+    assert points == {"you": "5", "agent": "2"}
+    assert (lines["together"], lines["your moves"], lines["best so far"]) == ("7", "25% (1)", "7 (this game)")
 
 
 def test_a_game_of_your_own_counts_as_yours() -> None:
@@ -412,8 +417,24 @@ def test_a_game_of_your_own_counts_as_yours() -> None:
     assert display.show().status[0] == "YOU"
     display.viewer.on_phase_start("play", 0, None)
     play_a_game(display, 1, 2)
-    shown = dict(display.scenes[-1].card)
-    assert (shown["your moves"], "you : agent" in shown) == ("100% (2)", False)
+    points, lines = last_card(display)
+    assert (points, "your moves" in lines) == ({"your score": "3"}, False)
+
+
+def test_help_can_be_read_over_a_card_and_keys_without_effect_there_change_nothing() -> None:
+    display = FakeDisplay()
+    display.attach()
+    play_a_game(display, 2, 1)
+    display.show("h")  # a game that ends while help is open shows its card nevertheless
+    display.script = {display.looks + 10: "h", display.looks + 20: "h", display.looks + 30: "pbn", 100: "r"}
+    before = len(display.scenes)
+    assert display.viewer.wants_another_game()
+    scenes = display.scenes[before:]
+    helps = [bool(scene.help) for scene in scenes]
+    assert (helps[0], True in helps, helps[-1]) == (False, True, False)
+    offered = {keys for scene in scenes for keys, _ in scene.help}
+    assert not {"p", "n", "b"} & {*offered}
+    assert "PAUSED" not in display.show().status
 
 
 def test_no_card_while_training() -> None:
@@ -424,6 +445,41 @@ def test_no_card_while_training() -> None:
 
 
 # Lecture mode
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_nothing_of_the_last_game_is_explained_in_the_next(ended: bool) -> None:
+    """Until its first step, because before that the agent has decided nothing."""
+    display = FakeDisplay()
+    display.attach(lambda state, action: np.ones(state.shape[1:]))
+    display.viewer.on_phase_start("play", 0, None)
+    display.env.frame = 200
+    display.show("v")
+    display.viewer.steer(1)
+    assert display.show().picture[0, 0].tolist() == [255, 255, 200]
+    if ended:
+        play_a_game(display, 1, 1)
+    else:
+        display.viewer.on_game()
+    scene = display.show()
+    assert scene.picture[0, 0].tolist() == [200, 200, 200]
+    assert scene.decision  # because the window would get smaller and larger again
+    assert not display.show("v").decision
+    assert not display.show("v").decision
+    display.viewer.steer(1)
+    assert display.show().picture[0, 0].tolist() == [255, 255, 200]
+
+
+def test_the_network_predicts_once_a_step() -> None:
+    display = FakeDisplay()
+    display.env.watchers = [display.viewer]
+    network = Mock(wraps=FakeNetwork())
+    agent = make_agent([display.env], network, exploration_rate_test=0)
+    display.viewer.attach(agent)
+    display.show("v")
+    agent.test(3)
+    assert display.show().decision
+    assert network.predict.call_count == 3
 
 
 def play_steps(display: FakeDisplay, steps: int) -> None:

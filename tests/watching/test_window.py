@@ -11,7 +11,7 @@ import pygame
 import pytest
 
 from fakes import PONG, SEAQUEST, make_decision, make_scene
-from simple_dqn.watching.display import BLUE, HELP, ORANGE
+from simple_dqn.watching.display import BLUE, HELP, ORANGE, Card
 from simple_dqn.watching.painter import bar_height, fitted_size, panel_width
 from simple_dqn.watching.window import Window
 
@@ -194,6 +194,40 @@ def test_all_of_the_help_can_be_read(size: tuple[int, int], pages: int, window: 
         assert not np.concatenate([inked[0], inked[-1], inked[:, 0], inked[:, -1]]).any()  # no letter is cut
         help = help[window.help_page_length(help) :]
     assert count == pages
+
+
+TWO_SCORES = Card(
+    [("you", "-13"), ("agent", "6")], [("steps", "1856"), ("best so far", "7 (this game)"), ("q", "quit")]
+)
+
+
+@pytest.mark.parametrize("size", [(3824, 1888), (1920, 1080), (800, 658), (304, 192)])
+@pytest.mark.parametrize("panel", [False, True])
+def test_the_scores_of_a_card_are_the_largest_text_of_the_window(
+    panel: bool, size: tuple[int, int], window: Window
+) -> None:
+    scene = make_scene(np.zeros((210, 160, 3), np.uint8), decision=make_decision() if panel else None)
+    window.draw(scene)
+    resize(window, size)
+    window.draw(scene._replace(card=TWO_SCORES))
+    room = size[0] - (min(panel_width(size[1]), size[0] // 2) if panel else 0)
+    heights = []
+    for colour in (BLUE, ORANGE):
+        inked = (pixels(window)[: size[1] - bar_height(*size), :room] == colour).all(axis=2)
+        lines = np.flatnonzero(np.diff(inked.any(axis=1), prepend=False, append=False)).reshape(-1, 2)
+        heights.append((lines[-1, 1] - lines[-1, 0]) / size[1])
+    assert min(heights) > 0.12  # of the window
+    inked = (pixels(window)[: size[1] - bar_height(*size), :room] > 200).all(axis=2)  # the other lines
+    assert len(np.flatnonzero(np.diff(inked.any(axis=1), prepend=False, append=False))) // 2 >= len(TWO_SCORES.lines)
+    assert not np.concatenate([inked[0], inked[-1], inked[:, 0], inked[:, -1]]).any()  # no letter is cut
+
+
+def test_help_covers_a_card(window: Window) -> None:
+    scene = make_scene(help=HELP)
+    window.draw(scene)
+    before = pixels(window)
+    window.draw(scene._replace(card=TWO_SCORES))
+    np.testing.assert_array_equal(pixels(window), before)
 
 
 def test_window_keys(window: Window) -> None:

@@ -26,11 +26,12 @@ def style_of_terminal() -> Style:
         return without_colours
     if os.environ.get("COLORTERM", "") in ("truecolor", "24bit"):
         return in_all_colours
-    return in_256_colours if _num_colours() >= 256 else in_16_colours
+    number = _num_colours()
+    return in_256_colours if number >= 256 else in_16_colours if number >= 8 else without_colours
 
 
 def _num_colours() -> int:
-    """The number of colours that the terminal's description has; 256 if it has no description."""
+    """The number of colours in the terminal's description: below 8 if it has none; 256 if there is no description."""
     try:
         import curses
 

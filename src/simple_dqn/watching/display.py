@@ -81,6 +81,13 @@ class Decision(NamedTuple):
         return bool(np.isfinite(self.q_values).all()) and self.action != int(self.q_values.argmax())
 
 
+class Card(NamedTuple):
+    """What is shown of a finished game."""
+
+    scores: Sequence[tuple[str, str]]  # whose, and how many points; shown as large as possible
+    lines: Sequence[tuple[str, str]]  # labels and values; the keys and what they do last
+
+
 class Scene(NamedTuple):
     """Everything that a display draws at one moment."""
 
@@ -88,7 +95,7 @@ class Scene(NamedTuple):
     pixel_width: float  # of a picture's pixel, in pixel heights
     status: Sequence[str]  # parts; the most important first, the keys for help and quitting last; see `shortened`
     help: Sequence[tuple[str, str]]  # keys and what they do, from the current page on; empty: hidden
-    card: Sequence[tuple[str, str]]  # labels and values of a finished game; empty: hidden
+    card: Card | None  # None: hidden; help covers it
     decision: Decision | None  # None: hidden
 
 
@@ -140,4 +147,6 @@ def least_height(pixel_width: float, height: int) -> int:
 def enlarged(picture: Picture, pixel_width: float, height: int) -> Picture:
     """`picture` without blur: each pixel becomes a block, `height` pixels high."""
     columns, rows = block(pixel_width, height)
+    if columns == rows == 1:  # because a copy takes 4 ms for a large picture
+        return picture
     return picture.repeat(rows, axis=0).repeat(columns, axis=1)

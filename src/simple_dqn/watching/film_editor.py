@@ -89,7 +89,7 @@ class FilmEditor(Watcher, Callback):
 
     def steer(self, action: int) -> int:
         if self._insight:
-            self._thought = self._insight.think(self._agent.state, action)
+            self._thought = self._insight.think(self._agent.state, action, self._agent.q_values)
         if not self._begun:
             self._begun = True
             if self._first:
@@ -188,6 +188,7 @@ class OverlayPainter:
 
         assert shot.thought
         picture = shot.thought.over(shot.picture())
-        self._painter.draw(Scene(picture, shot.pixel_width, shot.status, (), (), shot.thought.decision))
-        pixels = pygame.surfarray.array3d(self._surface)  # (width, height, 3)
-        return dataclasses.replace(shot, shown=np.ascontiguousarray(pixels.transpose(1, 0, 2)), pixel_width=1.0)
+        self._painter.draw(Scene(picture, shot.pixel_width, shot.status, (), None, shot.thought.decision))
+        width, height = self._surface.get_size()
+        pixels = pygame.image.tobytes(self._surface, "RGB")  # six times as fast as pygame.surfarray
+        return dataclasses.replace(shot, shown=np.frombuffer(pixels, np.uint8).reshape(height, width, 3), pixel_width=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ class Moment(NamedTuple):
     picture: Picture
     state: NDArray[np.uint8]  # (history, height, width)
     action: int  # that the agent chose
+    q_values: NDArray[np.floating[Any]] | None  # if the agent needed them
     score: float
     lives: int
 

@@ -71,10 +71,20 @@ class Insight:
         self._values: deque[float] = deque(maxlen=TIMELINE)
         self.problem = ""
 
-    def think(self, state: NDArray[np.uint8], action: int, steps_back: int = 0) -> Thought:
-        """Explain why the agent chose `action` in `state`, so many steps ago. The timeline ends there."""
+    def think(
+        self, state: NDArray[np.uint8], action: int, q_values: NDArray[np.floating[Any]] | None, steps_back: int = 0
+    ) -> Thought:
+        """Explain why the agent chose `action` in `state`, so many steps ago. The timeline ends there.
+
+        Args:
+            state: what the agent saw.
+            action: what it chose.
+            q_values: what the network predicted; None: nothing yet.
+            steps_back: how long ago.
+        """
         agent = self._agent
-        q_values = agent.network.predict(state[None])[0]
+        if q_values is None:
+            q_values = agent.network.predict(state[None])[0]
         self._scale = self._scale.including(q_values)
         if not steps_back:
             self._values.append(float(q_values.max()))

@@ -9,12 +9,14 @@ import numpy as np
 import pygame
 
 from simple_dqn.environment import Picture
-from simple_dqn.watching.display import ORANGE, Scene, block, shortened
+from simple_dqn.watching.display import BLUE, ORANGE, Card, Scene, block, shortened
 from simple_dqn.watching.fonts import get_font
-from simple_dqn.watching.panel import BACKGROUND, INK, MIN_TEXT, DecisionPanel
+from simple_dqn.watching.panel import BACKGROUND, DIM, INK, MIN_TEXT, DecisionPanel
 
 _SMALL_TEXT = 12  # font size, pixels. In a small window help gets pages before its font gets smaller
 _LINES = 36  # of text would fill a window, so that the last row of a lecture hall can read it
+_CARD_LINES = 18  # of a card's text would fill a window
+_DIGITS = 5  # size of the digits of a card's scores, in sizes of its text
 _PANEL = 0.55  # width of the panel, in heights of the window
 
 
@@ -54,8 +56,10 @@ class Painter:
         self._draw_status(scene)
         if scene.decision:
             self._draw_panel(scene)
-        if scene.card or scene.help:
-            self._draw_box(scene.card or scene.help, self._width - self._panel_width(scene))
+        if scene.help:
+            self._draw_help(scene.help, self._width - self._panel_width(scene))
+        elif scene.card:
+            self._draw_card(scene.card, self._width - self._panel_width(scene))
         return self._surface.get_rect()
 
     def _draw_picture(self, scene: Scene, runs: Sequence[tuple[int, int]]) -> list[Any]:
@@ -111,18 +115,37 @@ class Painter:
         self._surface.blit(ink, (margin, bar.top + (self._bar - ink.get_height()) // 2))
         return bar
 
-    def _draw_box(self, entries: Sequence[tuple[str, str]], width: int) -> None:
-        """Draw help or a card over the picture of this `width`, or over the whole surface if it is wider."""
-        size, count = self.help_page(entries)
-        font, line, (column, right) = get_font(size), _line_height(size), _columns(entries, size)
-        box = pygame.Surface((right, line * count + size), pygame.SRCALPHA)
-        box.fill((0, 0, 0, 225))
-        for i, (keys, text) in enumerate(entries[:count]):
-            box.blit(font.render(keys, True, ORANGE), (size, size // 2 + i * line))
-            box.blit(font.render(text, True, INK), (column, size // 2 + i * line))
-        height = self._height - self._bar
-        width = width if right <= width else self._width
-        self._surface.blit(box, ((width - right) // 2, (height - box.get_height()) // 2))
+    def _draw_help(self, help: Sequence[tuple[str, str]], width: int) -> None:
+        size, count = self.help_page(help)
+        box = _box(_columns(help, size)[1], _line_height(size) * count + size)
+        _draw_lines(box, help[:count], size, size, size // 2, ORANGE)
+        self._place_box(box, width)
+
+    def _draw_card(self, card: Card, width: int) -> None:
+        """Draw a card as large as it fits. Its scores are the largest text."""
+        for size in range(max(MIN_TEXT, self._height // _CARD_LINES), MIN_TEXT - 1, -1):
+            line, digits, (_, lines_width) = _line_height(size), _DIGITS * size, _columns(card.lines, size)
+            columns = [max(get_font(size).size(who)[0], get_font(digits).size(score)[0]) for who, score in card.scores]
+            scores_width = sum(columns) + digits * len(columns) // 2
+            top = size // 2 + line + _line_height(digits)
+            right, bottom = max(lines_width, scores_width), top + line * len(card.lines) + size // 2
+            if right <= width and bottom <= self._height - self._bar:
+                break
+        box = _box(right, bottom)
+        left = (right - scores_width) // 2 + digits // 4
+        for (who, score), column in zip(card.scores, columns, strict=True):
+            colour = BLUE if who.startswith("you") else ORANGE
+            for text, font, y in ((who, get_font(size), size // 2), (score, get_font(digits), size // 2 + line)):
+                ink = font.render(text, True, colour)
+                box.blit(ink, (left + (column - ink.get_width()) // 2, y))
+            left += column + digits // 2
+        _draw_lines(box, card.lines, size, (right - lines_width) // 2 + size, top, DIM)
+        self._place_box(box, width)
+
+    def _place_box(self, box: Any, width: int) -> None:
+        """Draw `box` over the picture of this `width`, or over the whole surface if it is wider."""
+        width = width if box.get_width() <= width else self._width
+        self._surface.blit(box, ((width - box.get_width()) // 2, (self._height - self._bar - box.get_height()) // 2))
 
 
 def text_size(width: int, height: int) -> int:
@@ -147,6 +170,23 @@ def panel_width(height: int) -> int:
 
 def _line_height(size: int) -> int:
     return int(get_font(size).get_linesize()) + size // 6
+
+
+def _box(width: int, height: int) -> Any:
+    """A dark surface that lets the game shine through."""
+    box = pygame.Surface((width, height), pygame.SRCALPHA)
+    box.fill((0, 0, 0, 225))
+    return box
+
+
+def _draw_lines(
+    box: Any, entries: Sequence[tuple[str, str]], size: int, left: int, top: int, colour: tuple[int, int, int]
+) -> None:
+    """Write two columns, the first one in `colour`."""
+    font, column = get_font(size), left - size + _columns(entries, size)[0]
+    for i, (label, text) in enumerate(entries):
+        box.blit(font.render(label, True, colour), (left, top + i * _line_height(size)))
+        box.blit(font.render(text, True, INK), (column, top + i * _line_height(size)))
 
 
 def _columns(entries: Sequence[tuple[str, str]], size: int) -> tuple[int, int]:

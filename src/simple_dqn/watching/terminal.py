@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from simple_dqn.environment import Sound
+from simple_dqn.watching.card_text import card_lines
 from simple_dqn.watching.cells import blocks, changes, style_of_terminal
 from simple_dqn.watching.display import HELP, Decision, Scene, shortened
 
@@ -45,7 +46,7 @@ class Terminal:
         self._settings: Any = None
         self._closed = False
         self._cells: Any = None  # what the screen shows; None: draw all
-        self._panel_size = (0, 0)  # width and height of the text over the picture
+        self._panel_place = (0, 0, 0, 0)  # of the text over the picture: top, left, bottom, right
         self._shown = float("-inf")
         self._press_times: dict[str, float] = {}  # of the last press of each key
         self._size = os.terminal_size((0, 0))
@@ -178,17 +179,25 @@ class Terminal:
         return changes(cells, before, self._style)
 
     def _panel(self, scene: Scene, columns: int, rows: int) -> str:
-        """The help or the Q-values, at the right edge. If the terminal is narrow, they cover a part of the picture."""
+        """The help or the Q-values at the right edge, or the card in the middle. They may cover the picture."""
         lines = q_value_lines(scene.decision, rows) if scene.decision else []
-        if scene.card or scene.help:
-            page = scene.card or scene.help[: self.help_page_length(scene.help)]
+        least_width = _PANEL_COLUMNS
+        if scene.help:
+            page = scene.help[: self.help_page_length(scene.help)]
             lines = [line for entry in page for line in help_lines(*entry, columns)][:rows]
-        width = min(columns, max(_PANEL_COLUMNS, *map(len, lines))) if lines else 0
-        before, self._panel_size = self._panel_size, (width, len(lines))
-        if width < before[0] or len(lines) < before[1]:
+        elif scene.card:
+            lines, least_width = card_lines(scene.card, columns, rows), 0
+        width = min(columns, max(least_width, *map(len, lines))) if lines else 0
+        top, left = 0, columns - width
+        if scene.card and not scene.help:
+            top, left = (rows - len(lines)) // 2, left // 2
+        before, place = self._panel_place, (top, left, top + len(lines), left + width)
+        self._panel_place = place
+        if before[2] and (place[0] > before[0] or place[1] > before[1] or place[2] < before[2] or place[3] < before[3]):
             self._cells = None
-        left = columns - width + 1
-        return "\x1b[0m" + "".join(f"\x1b[{i + 1};{left}H{line[:width]:<{width}}" for i, line in enumerate(lines))
+        return "\x1b[0m" + "".join(
+            f"\x1b[{row};{left + 1}H{line[:width]:<{width}}" for row, line in enumerate(lines, top + 1)
+        )
 
 
 def help_lines(keys: str, text: str, columns: int) -> list[str]:

@@ -15,7 +15,7 @@ from simple_dqn.agent import Agent, Callback, Step
 from simple_dqn.environment import Environment, Picture
 from simple_dqn.reports.scores import Scores, score_text
 from simple_dqn.watching import card
-from simple_dqn.watching.display import HELP, Display, Scene
+from simple_dqn.watching.display import HELP, Card, Display, Scene
 from simple_dqn.watching.history import History, Moment
 from simple_dqn.watching.insight import Explain, Insight, Thought
 from simple_dqn.watching.joystick import JOYSTICK, joystick
@@ -60,7 +60,7 @@ class Viewer(Watcher, Callback):
         self._steered = False  # whether the user chose the last action
         self._playing = False  # in the phase of --play_games
         self._over = False  # the game is over, and the last step is yet to be counted
-        self._card: Sequence[tuple[str, str]] = ()
+        self._card: Card | None = None
         self._help: Sequence[tuple[str, str]] = ()  # entries of the current page and those after it
         self._speed = _SPEEDS.index(1)
         self._volume = 10  # of 10
@@ -86,7 +86,8 @@ class Viewer(Watcher, Callback):
 
     def on_game(self) -> None:
         self._over = self._playing and self._scores.current.steps > 0
-        self._history.clear()
+        if not self._over:
+            self._forget_game()
 
     def on_step(self, step: Step) -> None:
         if step.game:
@@ -114,8 +115,9 @@ class Viewer(Watcher, Callback):
     def steer(self, action: int) -> int:
         self._stepping = False
         if self._agent and self._picture is not None:
-            score, state = self._scores.current.score, self._agent.state.copy()
-            self._now = Moment(self._picture, state, action, score, self._environment.lives)
+            agent, score = self._agent, self._scores.current.score
+            state, lives = agent.state.copy(), self._environment.lives
+            self._now = Moment(self._picture, state, action, agent.q_values, score, lives)
             self._history.add(self._now)
             self._thought_now = None
             self._think()
@@ -191,6 +193,8 @@ class Viewer(Watcher, Callback):
             unused |= {"arrows", "space"}
         if not self._playing:
             unused |= {"-", "+", "="}
+        if self._card:
+            unused |= {"p", "n", "b"}
         return unused
 
     def _wait_for_frame(self, frames_per_second: float) -> None:
@@ -212,15 +216,22 @@ class Viewer(Watcher, Callback):
     def _show_card(self, last: bool) -> bool:
         """Show the card of a finished game. Return whether the user asks for another game."""
         self._card = card.card(self._scores.games, last)
-        self._restart = False
+        self._restart, self._help = False, ()
         end = float("inf") if last else self._clock() + card.SECONDS
         while not self._restart and not self._ending and self._clock() < end:
             self._draw_if_due()
             self._sleep(_REFRESH)
             self._handle_keys()
         again, self._restart = self._restart, False
-        self._card = ()
+        self._card = None
+        self._forget_game()
         return again and not self._ending
+
+    def _forget_game(self) -> None:
+        """Another game begins. If Q-values are shown, the last ones stay until its first step."""
+        self._history.clear()
+        self._now = self._thought_now = None
+        self._thought = self._thought and self._thought._replace(heat=None)
 
     @property
     def _ending(self) -> bool:
@@ -267,7 +278,7 @@ class Viewer(Watcher, Callback):
             f"speed {speed_text}",
             f"volume {self._volume}" if self._volume < 10 else "",
             f"ε {self._rate:.2f}",
-            "r: again  q: quit" if self._card else f"h: {hint}  q: quit",
+            "r: again  q: quit" if self._card and not self._help else f"h: {hint}  q: quit",
         )
         return [part for part in parts if part]
 
@@ -275,13 +286,13 @@ class Viewer(Watcher, Callback):
         """Explain the moment that is shown, once the agent has chosen an action."""
         if not self._insight or not self._now:
             return
-        moment, now = self._history.shown, self._now
-        if moment:
-            self._thought = self._insight.think(moment.state, moment.action, self._history.steps_back)
-        elif self._thought_now:
-            self._thought = self._thought_now
-        else:
-            self._thought = self._thought_now = self._insight.think(now.state, now.action)
+        steps_back, now = self._history.steps_back, self._now
+        if moment := self._history.shown:
+            self._thought = self._insight.think(moment.state, moment.action, moment.q_values, steps_back)
+            return
+        if not self._thought_now:
+            self._thought_now = self._insight.think(now.state, now.action, now.q_values)
+        self._thought = self._thought_now
 
     def _change_exploration(self, more: bool) -> None:
         """Take the next smaller or larger rate. Only in games played, because tests are measurements."""
