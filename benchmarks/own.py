@@ -13,25 +13,17 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from main import GROUPS
+from main import GROUPS, make_parts
 from simple_dqn import __version__, options
-from simple_dqn.agent import Agent, AgentOptions
-from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
-from simple_dqn.environment import EnvironmentOptions
-from simple_dqn.games.game import GameSpec
-from simple_dqn.games.make import make_games
-from simple_dqn.learning.library import library_of
-from simple_dqn.replay.prioritized import memory_class
-from simple_dqn.replay_memory import ReplayMemoryOptions
-from simple_dqn.statistics import Statistics
+from simple_dqn.agent import Agent
+from simple_dqn.command_line import MainOptions
 
 # As the peers have it; the rest is at the program's defaults.
 SAME_WORK = [
@@ -45,30 +37,10 @@ SAME_WORK = [
 
 def make_agent(argv: Sequence[str], seed: int = 1) -> Agent:
     """The agent that these options make, with everything it works with, and its statistics."""
-    values = options.parse(GROUPS, argv, usage="", description="", epilog="")
-    game, memory, agent = np.random.SeedSequence(seed).spawn(3)
-    env_options, net_options = (
-        options.build(EnvironmentOptions, values),
-        options.build(DeepQNetworkOptions, values),
-    )
-    memory_options, agent_options = (
-        options.build(ReplayMemoryOptions, values),
-        options.build(AgentOptions, values),
-    )
-    backend = options.build(BackendOptions, values)
-    screen_shape = (env_options.screen_height, env_options.screen_width)
-    state_shape = (memory_options.history_length, *screen_shape)
-    n, random_starts = agent_options.num_envs, agent_options.random_starts
-    network_class, on_gpu = library_of(backend)
-    spec = GameSpec(env_options, state_shape, random_starts, game.spawn(n))
-    games = make_games(spec, on_gpu=on_gpu, in_turn=agent_options.learns_in_bursts)
-    rng = np.random.default_rng(memory)
-    replay = memory_class(memory_options)(memory_options, screen_shape, net_options.batch_size, rng, lanes=n)
-    use_target = agent_options.target_steps > 0
-    network = network_class(games.num_actions, state_shape, net_options, backend, seed, use_target, games.cores_left)
-    made = Agent(games, replay, network, agent_options, np.random.default_rng(agent))
-    made.callbacks = [Statistics(made)]
-    return made
+    values = options.parse(GROUPS, argv, usage="", description="", epilog="") | {"random_seed": seed}
+    parts = make_parts(options.build(MainOptions, values), values, None, [], ExitStack())
+    parts.agent.callbacks = [parts.statistics]
+    return parts.agent
 
 
 def speed(phase: Callable[[int], None], steps: int) -> float:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from simple_dqn.learning.guided import Box, Floats
 from simple_dqn.reports import html
 from simple_dqn.reports.scores import score_text
+from simple_dqn.wording import count
 
 Screens = NDArray[np.uint8]  # (history, height, width)
 _STYLE, _SCRIPT, _FILM_SCRIPT = (
@@ -100,10 +101,10 @@ def _about(header: Header) -> list[tuple[str, str]]:
 def _section(section: Section, games: int) -> str:
     (height, width), (rows, columns) = section.size, section.field
     shown, dead = len(section.peaks), section.peaks.count(None)
-    below = f"the {section.channels} channels of conv {section.number - 1}"
+    below = f"the {count(section.channels, 'channel')} of conv {section.number - 1}"
     if section.number == 1:
         below = f"the last {section.channels} screens" if section.channels > 1 else "the screen"
-    text = f"{section.filters} filters of {width}×{height} with stride {section.stride}, on {below}. "
+    text = f"{count(section.filters, 'filter')} of {width}×{height} with stride {section.stride}, on {below}. "
     text += f"Receptive field: {columns}×{rows} pixels of a screen. "
     text += f"Shown: {'all' if shown == section.filters else f'the first {shown}' if shown > 1 else 'the first'}"
     text += f"; {dead} of these {'was' if dead == 1 else 'were'} never active" if dead else ""

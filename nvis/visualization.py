@@ -36,13 +36,6 @@ class VisualizationOptions(Options):
     )
 
 
-def make_page(
-    options: VisualizationOptions, env_options: EnvironmentOptions, weights: Path | None
-) -> Visualization | None:
-    """What writes the page. None if the options ask for none."""
-    return Visualization(options, env_options, weights) if options.visualization_file else None
-
-
 class _Peak(NamedTuple):
     """The state in which a filter was most active so far."""
 

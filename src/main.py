@@ -11,7 +11,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,16 +22,16 @@ if __name__ == "__main__":
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from nvis.visualization import VisualizationOptions, make_page
+from nvis.visualization import Visualization, VisualizationOptions
 from simple_dqn import options
 from simple_dqn.agent import Agent, AgentOptions
 from simple_dqn.cluster.games import ClusterOptions
 from simple_dqn.command_line import DESCRIPTION, EPILOG, USAGE, CommonOptions, MainOptions, require_sense
 from simple_dqn.deepqnetwork import BackendOptions, DeepQNetworkOptions
 from simple_dqn.environment import EnvironmentOptions
-from simple_dqn.errors import SimpleDQNError, exit_status
+from simple_dqn.errors import exit_status
 from simple_dqn.games.game import GameSpec
-from simple_dqn.games.make import leave_cores_to_games, make_games
+from simple_dqn.games.make import leave_cores_to_games, make_games, number_of_games
 from simple_dqn.interrupts import Interrupted, stop_on_interrupt
 from simple_dqn.learning.library import library_of
 from simple_dqn.replay.prioritized import memory_class
@@ -39,17 +39,14 @@ from simple_dqn.replay_memory import ReplayMemoryOptions
 from simple_dqn.reports.progress import Progress, start_log
 from simple_dqn.reports.scores import Scores
 from simple_dqn.reports.tensorboard import TensorBoard
-from simple_dqn.saving.resume import Parts, Position, actions_of, phases_from, seeds_of, start_from, transitions_to_hold
+from simple_dqn.saving.resume import Parts, Position, actions_of, seeds_of, start_from, transitions_to_hold
 from simple_dqn.saving.run_files import RunFiles
 from simple_dqn.saving.settings import log_options, recorded_options, settle
 from simple_dqn.saving.start import Start
 from simple_dqn.statistics import Statistics
-from simple_dqn.watching.film_editor import make_film
-from simple_dqn.watching.insight import Saliency
-from simple_dqn.watching.make import ViewerOptions, make_display
-from simple_dqn.watching.recorder import RecorderOptions, make_recorders
-from simple_dqn.watching.viewer import Viewer
-from simple_dqn.watching.watcher import Watcher, WatcherGroup
+from simple_dqn.watching.make import RunWatchers, ViewerOptions
+from simple_dqn.watching.recorder import RecorderOptions
+from simple_dqn.watching.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +64,7 @@ class Setup(NamedTuple):
     position: Position
     files: RunFiles
     progress: Progress
-    viewer: Viewer | None
-    watchers: WatcherGroup
+    watchers: RunWatchers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,7 +89,8 @@ def run(argv: Sequence[str]) -> None:
         setup = put_together(o, values, start, stack)
         log_options(GROUPS, given, values, start)
         stack.callback(setup.files.log_names)
-        close_viewer = setup.viewer.close if setup.viewer else None
+        viewer = setup.watchers.viewer
+        close_viewer = viewer.close if viewer else None
         with stop_on_interrupt(setup.parts.agent.stop, close_viewer), stack.pop_all():  # closes the parts first
             try:
                 if o.play_games:
@@ -101,7 +98,7 @@ def run(argv: Sequence[str]) -> None:
                 else:
                     train(setup)
             except Interrupted:
-                if not (setup.viewer and setup.viewer.quit):
+                if not (viewer and viewer.quit):
                     raise
             setup.watchers.finish()  # because what they record is complete
 
@@ -115,44 +112,31 @@ def put_together(o: MainOptions, values: dict[str, Any], start: Start | None, st
     recorded = recorded_options(GROUPS, values)  # before anything opens, because it checks all options
     env_options = options.build(EnvironmentOptions, values)
 
-    viewer_options = options.build(ViewerOptions, values)
-    display = make_display(viewer_options, env_options.game)
-    viewer = Viewer(display, scores, manual=viewer_options.player == "you") if display else None
-    page = make_page(options.build(VisualizationOptions, values), env_options, start and start.path)
-    recorder_options = options.build(RecorderOptions, values)
-    film = make_film(recorder_options)
-    watchers = [*make_recorders(recorder_options, film), *filter(None, (viewer, page))]
-    group = WatcherGroup(watchers, o.play_games)
-    stack.callback(group.close)
+    page_options = options.build(VisualizationOptions, values)
+    page = Visualization(page_options, env_options, start and start.path) if page_options.visualization_file else None
+    viewer_options, recorder_options = options.build(ViewerOptions, values), options.build(RecorderOptions, values)
+    watchers = RunWatchers(viewer_options, recorder_options, env_options.game, scores, page, o.play_games)
+    stack.callback(watchers.close)
 
-    parts = make_parts(o, values, start, [group] if watchers else [], stack)
-    games, _, network, agent, statistics = parts
-    facts = {"options": recorded, "game": env_options.game, "actions": games.action_names}
-    phases = [("random", 0), *phases_from("train", o.start_epoch + 1, o.epochs)]
-    position = Position(phases, o.start_epoch, agent.total_train_steps, facts)
-    if start:
-        start_from(start, o, parts, position)
+    parts = make_parts(o, values, start, [watchers] if watchers else [], stack)
+    _, _, network, agent, statistics = parts
+    position = start_from(start, o, parts, recorded)
     files = RunFiles(o, start, position, parts)
     stack.callback(files.close)
 
-    statistics.write_to(files.csv)
     progress = Progress(statistics, o, position)
     agent.callbacks = [statistics, progress, scores]
     if o.tensorboard and files.csv:
         agent.callbacks.append(TensorBoard(statistics, files.csv))
-    explain = Saliency(network.layers, lambda: network.train_iterations)
-    for watcher in (viewer, film):
-        if watcher:
-            watcher.attach(agent, explain)
-            agent.callbacks.append(watcher)
+    agent.callbacks += watchers.attach(agent, network)
     if page:
         page.attach(agent, network.layers())
         agent.callbacks.append(page)
-    return Setup(o, parts, position, files, progress, viewer, group)
+    return Setup(o, parts, position, files, progress, watchers)
 
 
 def make_parts(
-    o: MainOptions, values: dict[str, Any], start: Start | None, watchers: Sequence[WatcherGroup], stack: ExitStack
+    o: MainOptions, values: dict[str, Any], start: Start | None, watchers: Sequence[Watcher], stack: ExitStack
 ) -> Parts:
     """Make games, memory, network, agent and statistics as for a new run; `stack` closes the games."""
     env_options = options.build(EnvironmentOptions, values)
@@ -163,9 +147,7 @@ def make_parts(
 
     seed = values["random_seed"]
     game_seed, memory_seed, agent_seed = seeds_of(seed, o.start_epoch, start)
-    num_games = agent_options.num_envs
-    if o.play_games:  # one after the other if they are watched
-        num_games = 1 if watchers else min(num_games, o.play_games)
+    num_games = number_of_games(agent_options.num_envs, o.play_games, watchers)
     in_turn = agent_options.learns_in_bursts or not o.trains
     if in_turn and num_games > 1 and not watchers:
         leave_cores_to_games()
@@ -186,28 +168,22 @@ def make_parts(
     )
     network.hold_screens(memory)
     agent = Agent(games, memory, network, agent_options, np.random.default_rng(agent_seed))
-    agent.total_train_steps = o.start_epoch * o.train_steps
     return Parts(games, memory, network, agent, Statistics(agent))
 
 
 def play(setup: Setup) -> None:
     """Play the games of --play_games, then games that the user asks for. Those are not recorded."""
-    viewer, watchers, agent = setup.viewer, setup.watchers, setup.parts.agent
-    run_phase(setup, "play", 0, setup.options.play_games, agent.play)
-    if viewer:
-        watchers.finish()  # because the user may look at the last card for long
-        # The others have finished. A page, for example, would be written again.
-        agent.callbacks = [made for made in agent.callbacks if made is viewer or not isinstance(made, Watcher)]
-        while viewer.wants_another_game():
-            watchers.continue_with(viewer)
-            run_phase(setup, "play", 0, 1, agent.play)
+    number = setup.options.play_games
+    while number:
+        run_phase(setup, "play", 0, number, setup.parts.agent.play)
+        number = setup.watchers.more_games()
 
 
 def train(setup: Setup) -> None:
     """Run the phases that are left. Save after each, and also when a signal or an error ends them."""
     o, position = setup.options, setup.position
     tests = o.test_games or o.test_steps
-    try:
+    with setup.files.save_if_interrupted():
         while position.left:
             phase, epoch = position.left[0]
             if phase == "random":
@@ -221,13 +197,6 @@ def train(setup: Setup) -> None:
                 setup.files.save(epoch)
             if phase == "test":
                 setup.progress.log_epoch(epoch)
-    except Interrupted:
-        setup.files.save_unsaved(checkpoint=True)
-        raise
-    except Exception:  # such as a full disk, on which a snapshot may still fit
-        with suppress(SimpleDQNError):
-            setup.files.save_unsaved(checkpoint=False)
-        raise
 
 
 def train_epoch(setup: Setup, epoch: int) -> None:

@@ -76,7 +76,7 @@ def test_lambda_returns_of_a_large_memory_before_each_step_are_refused() -> None
         require_sense(MainOptions(), fine, None)
     slow = dict(replay_size=101, return_lambda=0.5, train_frequency=1)
     require_sense(MainOptions(play_games=1), slow, None)
-    with pytest.raises(OptionError, match=r"all 101 transitions of --replay_size every 1 steps"):
+    with pytest.raises(OptionError, match=r"all 101 transitions of --replay_size every 1 step\."):
         require_sense(MainOptions(), slow, None)
 
 

@@ -631,7 +631,7 @@ def test_the_filter_page_leaves_out_games_that_the_user_adds(
             keys = iter("r" if len(cards) == 1 else "q")
 
     display = Mock(unused_keys=(), draw=draw, pressed=lambda: next(keys, ""), held=set)
-    monkeypatch.setattr(simple_dqn_main, "make_display", lambda *_: display)
+    monkeypatch.setattr("simple_dqn.watching.make.make_display", lambda *_: display)
     play = ["pong", "--play_games", "1", "--max_game_seconds", "2", "--random_seed", "1"]
     assert main([*play, "--visualization_file", "page.html", "--backend", "cpu"]) == 0
     assert len(cards) == 2

@@ -17,6 +17,7 @@ from simple_dqn.replay_memory import ReplayMemoryOptions
 from simple_dqn.reports.tensorboard import require_tensorboard
 from simple_dqn.saving.files import require_writable
 from simple_dqn.saving.start import Start
+from simple_dqn.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +125,8 @@ def require_sense(o: MainOptions, values: Mapping[str, Any], start: Start | None
     if o.trains and memory.return_lambda and memory.replay_size > _MOST_LAMBDA_RETURNS * agent.train_frequency:
         raise OptionError(
             f"--return_lambda is too slow: it evaluates all {memory.replay_size} transitions of --replay_size every "
-            f"{agent.train_frequency} steps. Use a smaller --replay_size and a larger --train_frequency, such as those "
-            "of @presets/online."
+            f"{count(agent.train_frequency, 'step')}. Use a smaller --replay_size and a larger --train_frequency, as "
+            "@presets/online does."
         )
     snapshot = o.save_weights_prefix and f"{o.save_weights_prefix}_1.pkl"
     scores = o.scores_path and f"{o.scores_path}/scores.csv"

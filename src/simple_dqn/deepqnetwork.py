@@ -22,6 +22,7 @@ from simple_dqn.machine import num_cores
 from simple_dqn.options import Options, option
 from simple_dqn.replay_memory import Minibatch, ReplayMemory, TargetParts
 from simple_dqn.saving.snapshot import Layer, require_fit
+from simple_dqn.wording import count
 
 if TYPE_CHECKING:
     import torch
@@ -234,8 +235,7 @@ class DeepQNetwork(QLearning):
         if most < torch.get_num_threads():
             torch.set_num_threads(most)
         self.device = find_device(backend, log=True)
-        n = torch.get_num_threads()
-        where = "1 thread" if n == 1 else f"{n} threads"
+        where = count(torch.get_num_threads(), "thread")
         datatype = backend.datatype
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # because streams and graphs belong to the current one

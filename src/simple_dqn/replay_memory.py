@@ -16,6 +16,7 @@ from simple_dqn.environment import CONTINUES, TERMINATED, TRUNCATED
 from simple_dqn.errors import OptionError
 from simple_dqn.machine import available_memory
 from simple_dqn.options import Options, option
+from simple_dqn.wording import count
 
 _HEADROOM = 512 * 2**20  # bytes left for the network and the emulator
 _NEVER = 2**62
@@ -127,8 +128,8 @@ class ReplayMemory:
             needs = f", --multi_step {options.multi_step}" if options.multi_step > 1 else ""
             needs += f" of each of {lanes} games" if lanes > 1 else ""
             raise OptionError(
-                f"--replay_size {options.replay_size} is too small: a minibatch of {batch_size} transitions with "
-                f"{options.history_length} screens of history{needs} needs at least {least}"
+                f"--replay_size {options.replay_size} is too small: a minibatch of {count(batch_size, 'transition')} "
+                f"with {count(options.history_length, 'screen')} of history{needs} needs at least {least}"
             )
         size = options.replay_size if at_most is None else min(options.replay_size, max(at_most, least))
         self.lane_size = size // lanes
@@ -252,9 +253,9 @@ class ReplayMemory:
         valid = everything[self.is_valid(everything)]
         if not len(valid):
             raise OptionError(
-                f"None of {self.count} transitions in the replay memory has {self.history_length} screens of history "
-                f"and {self.multi_step} known steps. Use a smaller --history_length, --multi_step or --random_starts, "
-                "or a larger --replay_size."
+                f"None of {count(self.count, 'transition')} in the replay memory has "
+                f"{count(self.history_length, 'screen')} of history and {count(self.multi_step, 'known step')}. "
+                "Use a smaller --history_length, --multi_step or --random_starts, or a larger --replay_size."
             )
         return self._rng.choice(valid, self.batch_size)
 

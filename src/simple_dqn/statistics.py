@@ -16,6 +16,7 @@ from simple_dqn.errors import OptionError
 from simple_dqn.replay_memory import as_array
 from simple_dqn.reports.csv_file import CSVFile
 from simple_dqn.reports.scores import mean_text, score_text, shortest
+from simple_dqn.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -169,8 +170,7 @@ class Statistics(Callback):
         if self.game_rewards:
             mean, low, high = row["average_reward"], row["min_game_reward"], row["max_game_reward"]
             scores = mean_text(mean, decimals=2), score_text(low), score_text(high)
-            games = f"{self.num_games} game{'s' if self.num_games > 1 else ''}"
-            logger.info("  %s, score %s (lowest %s, highest %s)", games, *scores)
+            logger.info("  %s, score %s (lowest %s, highest %s)", count(self.num_games, "game"), *scores)
         else:
             logger.info("  no game ended, so there is no score")
         text = "  ε %(last_exploration_rate).4f,"

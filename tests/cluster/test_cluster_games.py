@@ -147,7 +147,7 @@ def test_without_a_free_core_games_are_played_here_and_join_the_cluster_again(ca
 
     assert_same(games, here(), 30, happens)
     assert "No core of the cluster is free for games 2 to 3. This process plays until one is" in caplog.text
-    assert "5 games on 1 cores" in caplog.text
+    assert "5 games on 1 core of" in caplog.text
     assert "5 games on 4 cores" in caplog.text
 
 

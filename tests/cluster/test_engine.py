@@ -99,7 +99,7 @@ def test_runs_that_no_machine_can_hold_are_refused() -> None:
     assert _fitting(nodes, 8, 0.25) == nodes[1:2]
     with pytest.raises(OptionError, match=r"--cores 9: the largest machine has 8\. Use a smaller --cores"):
         _fitting(nodes, 9, 0)
-    with pytest.raises(OptionError, match=r"--gpus 2: no machine has as many beside 1 cores \(at most 1\)"):
+    with pytest.raises(OptionError, match=r"--gpus 2: no machine has as many with --cores 1 \(at most 1\)"):
         _fitting(nodes, 1, 2)
 
 

@@ -43,7 +43,7 @@ def test_a_training_on_ray_whose_worker_is_killed_and_that_is_interrupted(tmp_pa
         stdout=subprocess.DEVNULL, text=True, start_new_session=True,
     )  # fmt: skip
     log = wait_for(run, "Train 1/1")
-    assert "3 games on 1 cores of the cluster" in log
+    assert "3 games on 1 core of the cluster" in log
     children = psutil.Process(run.pid).children(recursive=True)
     workers = [process for process in children if process.name().startswith("ray::GamePlayer")]
     workers[0].kill()

@@ -79,6 +79,19 @@ def test_another_plan_of_the_same_name_is_refused_with_what_differs(
     assert PLAN.path(tmp_path).read_bytes() == before
 
 
+@pytest.mark.parametrize(("seeds", "text"), [([1], "try is complete: 1 run"), ([1, 2], "try is complete: 2 runs")])
+def test_an_experiment_that_is_complete_says_so(
+    seeds: list[int], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Plan("try", ["try"], [], ["pong"], {"plain": []}, seeds).write(tmp_path)
+    for seed in seeds:
+        (tmp_path / "results" / "try" / f"pong_plain_{seed}.json").write_text('{"state": "complete", "legs": []}')
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO")
+    assert main(GROUPS, ["try"]) == 0
+    assert caplog.messages == [text]
+
+
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
     PLAN.write(tmp_path)
     assert read_plan("try", tmp_path) == PLAN

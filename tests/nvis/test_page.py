@@ -102,7 +102,7 @@ def test_page_is_complete_and_needs_no_other_file() -> None:
         "32 filters of 8×8 with stride 4, on the last 4 screens. Receptive field: 8×8 pixels of a screen. "
         "Shown: the first 2; 1 of these was never active." in text
     )
-    assert "1 filters of 3×4 with stride 2, on the 32 channels of conv 1. Receptive field: 16×20 pixels" in text
+    assert "1 filter of 3×4 with stride 2, on the 32 channels of conv 1. Receptive field: 16×20 pixels" in text
     assert all(image["alt"] for image in tree.all("img"))
     assert [pair["tabindex"] for pair in tree.all("div") if pair.get("role") == "group"] == ["0", "0"]
     for fact in ("1.5", "step 42", "LEFTFIRE", "columns 2–3, rows 1–3", "-21"):

@@ -92,7 +92,7 @@ def test_without_a_terminal_there_is_a_line_a_minute(watch: Watch, caplog: pytes
     run.progress.on_phase_end()
     lines = [line for line in caplog.messages if line.startswith("  train")]
     # One step a second: 940 more, then tests and one more epoch of training, as fast.
-    figures = "16 min left, run 49 min, loss 0.12, ε 0.50, score 15.0, 1 steps/s, 1 games"
+    figures = "16 min left, run 49 min, loss 0.12, ε 0.50, score 15.0, 1 steps/s, 1 game"
     assert lines[0] == f"  train 2/3: 60/1000 steps, {figures}"
     assert len(lines) == 2
 

@@ -20,28 +20,28 @@ from simple_dqn.errors import OptionError, OutputError
 from simple_dqn.games.game import make_environment
 from simple_dqn.watching.display import enlarged
 from simple_dqn.watching.film import Film
-from simple_dqn.watching.film_editor import BestFrames, Shot, make_film
-from simple_dqn.watching.recorder import RecorderOptions, make_recorders
+from simple_dqn.watching.film_editor import BestFrames, FilmEditor, Shot
+from simple_dqn.watching.make import make_recorders
+from simple_dqn.watching.recorder import RecorderOptions
+from simple_dqn.watching.watcher import WatcherGroup
 
 
 def record(steps: int = 10, finish: bool = True, games: int = 1, **options: Any) -> Eye:
     """Play Pong at random. Return the pictures and sounds."""
     eye = Eye()
     recorder_options = RecorderOptions(**options)
-    recorders = make_recorders(recorder_options, make_film(recorder_options))
-    env = make_environment(EnvironmentOptions(game="pong"), 1, [eye, *recorders])
+    recorder = WatcherGroup(make_recorders(recorder_options), recorder_options.record_games)
+    env = make_environment(EnvironmentOptions(game="pong"), 1, [eye, recorder])
     env.mode = "test"
     rng = np.random.default_rng(0)
     for _ in range(games):
         env.restart()
-        for recorder in recorders:
-            recorder.steer(0)
+        recorder.steer(0)
         for action in rng.integers(env.num_actions, size=steps).tolist():
             env.act(action)
-    for recorder in recorders:
-        if finish:
-            recorder.finish()
-        recorder.close()
+    if finish:
+        recorder.finish()
+    recorder.close()
     return eye
 
 
@@ -171,12 +171,12 @@ def test_recording_that_cannot_be_written(option: str, name: str, tmp_path: Path
     options: Callable[..., RecorderOptions] = RecorderOptions
     recorder_options = options(**{option: str(tmp_path / "file" / name)})
     with pytest.raises(OutputError, match="cannot write"):
-        make_recorders(recorder_options, make_film(recorder_options))
+        make_recorders(recorder_options)
 
 
 def test_films_are_of_few_kinds_and_mute_games_have_no_sound_to_record(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"the name must end in \.mov, \.mp4 or \.gif"):
-        make_film(RecorderOptions(video_file=str(tmp_path / "film.avi")))
+        make_recorders(RecorderOptions(video_file=str(tmp_path / "film.avi")))
     recorders = make_recorders(RecorderOptions(record_sound_filename=str(tmp_path / "a.wav")))
     with pytest.raises(OptionError, match="no sound to record"):
         make_environment(EnvironmentOptions(game="CartPole-v1", environment="gym"), 1, recorders)
@@ -272,8 +272,7 @@ def test_a_film_starts_with_the_first_action_and_may_be_a_part(
     options: dict[str, Any], numbers: range, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.gif"
-    editor = make_film(RecorderOptions(video_file=str(path), **options))
-    assert editor
+    editor = FilmEditor(Film(path), RecorderOptions(video_file=str(path), **options))
     env = FakeEnvironment()
     env.frames_per_second = 10
     for env.frame in range(41):  # of which 0 is a no-op's
@@ -289,8 +288,8 @@ def test_a_film_starts_with_the_first_action_and_may_be_a_part(
 def test_an_overlay_films_what_v_shows(tmp_path: Path) -> None:
     films = []
     for overlay in (False, True):
-        editor = make_film(RecorderOptions(video_file=str(tmp_path / "a.mp4"), overlay=overlay))
-        assert editor
+        path = tmp_path / "a.mp4"
+        editor = FilmEditor(Film(path), RecorderOptions(video_file=str(path), overlay=overlay))
         env = FakeEnvironment()
         env.frame = 100
         agent = make_agent([env])
@@ -300,7 +299,7 @@ def test_an_overlay_films_what_v_shows(tmp_path: Path) -> None:
             editor.on_frame(env)
             editor.steer(2)
         editor.finish()
-        with av.open(str(tmp_path / "a.mp4")) as read:
+        with av.open(str(path)) as read:
             films.append([frame.to_ndarray(format="rgb24") for frame in read.decode(video=0)])
     (plain, *_), (shown, *_) = films
     height, width, _ = plain.shape

@@ -29,6 +29,7 @@ class Engine:
 
     def __init__(self, address: str | None, folder: Path, cores: int, gpus: float | None) -> None:
         self._ray = connect(address)
+        self._leg = self._ray.remote(_task())  # one function, because Ray queues calls of one in their order
         self._folder, self._cores = folder, cores
         self._runs: dict[Any, PlannedRun] = {}  # by the reference of their task
         try:
@@ -44,7 +45,7 @@ class Engine:
 
     def start(self, run: PlannedRun) -> None:
         """Start a run as soon as there is room for it."""
-        task = self._ray.remote(_task()).options(
+        task = self._leg.options(
             num_cpus=self._cores,
             num_gpus=self._gpus,
             max_retries=-1,  # because each attempt continues from a checkpoint
@@ -105,7 +106,7 @@ def _fitting(nodes: Sequence[dict[str, Any]], cores: int, gpus: float) -> list[d
         most_cores, most_gpus = max(c for c, _ in amounts), max(g for _, g in amounts)
         if cores > most_cores:
             raise OptionError(f"--cores {cores}: the largest machine has {most_cores:g}. Use a smaller --cores")
-        raise OptionError(f"--gpus {gpus:g}: no machine has as many beside {cores} cores (at most {most_gpus:g})")
+        raise OptionError(f"--gpus {gpus:g}: no machine has as many with --cores {cores} (at most {most_gpus:g})")
     return found
 
 

@@ -24,6 +24,7 @@ from simple_dqn.games.game import GameSpec
 from simple_dqn.games.games import Games, SharedArrays
 from simple_dqn.options import Options, option
 from simple_dqn.state_buffer import StateBuffer
+from simple_dqn.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -240,8 +241,8 @@ class ClusterGames(Games):
                 )
                 self._begin_again(share, self._mode)
             else:
-                text = "Lost %s, on %s. To play again: the last %d steps"
-                logger.info(text, share, share.machine, sum(message[0] == "play" for message in share.since))
+                steps = count(sum(message[0] == "play" for message in share.since), "step")
+                logger.info("Lost %s, on %s. To play again: the last %s", share, share.machine, steps)
         self._place(lost)
 
     def _begin_again(self, share: _Share, mode: Mode) -> None:
@@ -301,7 +302,7 @@ class ClusterGames(Games):
                 share.base = its_states
         machines = Counter(share.machine for share in self._shares for _ in share.numbers)
         text = ", ".join(f"{number} on {machine}" for machine, number in machines.items())
-        logger.info("%d games on %d cores of the cluster: %s", n, cores, text)
+        logger.info("%s on %s of the cluster: %s", count(n, "game"), count(cores, "core"), text)
 
     def _spread_if_better(self) -> None:
         """Spread the games again if machines have joined, or if some games are played here and need not."""

@@ -31,6 +31,7 @@ from simple_dqn.reports.experiment.report import ReportOptions, write_report
 from simple_dqn.reports.progress import in_terminal
 from simple_dqn.saving.files import Lock, require_writable
 from simple_dqn.saving.settings import Groups, recorded_options
+from simple_dqn.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def run(groups: Groups, argv: Sequence[str]) -> None:
         stack.callback(lock.close)
         left = [run for run in runs if read_facts(folder / run.result("json")).get("state") != "complete"]
         if not left:
-            logger.info("All %d runs of %s are complete", len(runs), plan.name)
+            logger.info("%s is complete: %s", plan.name, count(len(runs), "run"))
             return
         engine = Engine(o.address, folder, o.cores, o.gpus)
         stack.callback(engine.close)
@@ -140,8 +141,8 @@ def run(groups: Groups, argv: Sequence[str]) -> None:
     except StatisticsError as error:  # such as no rows, because all runs failed at once
         logger.info("No report: %s", error)
     if failed:
-        raise SimpleDQNError(f"{len(failed)} of {len(runs)} runs failed. The same command tries them again")
-    logger.info("All %d runs of %s are complete", len(runs), plan.name)
+        raise SimpleDQNError(f"{len(failed)} of {count(len(runs), 'run')} failed. The same command tries them again")
+    logger.info("%s is complete: %s", plan.name, count(len(runs), "run"))
 
 
 def _watch(

@@ -12,6 +12,7 @@ from typing import Any
 
 from simple_dqn.experiments.plan import PlannedRun
 from simple_dqn.experiments.status import Status, status_of
+from simple_dqn.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class LiveTable:
         statuses = [(run, self._status(run)) for run in self._runs]
         counts = Counter(status.state for _, status in statuses)
         caption = ", ".join(f"{counts[state]} {state}" for state in reversed(_STATES) if counts[state])
-        table = RichTable(title=f"{self._runs[0].experiment}: {len(self._runs)} runs", caption=caption)
+        table = RichTable(title=f"{self._runs[0].experiment}: {count(len(self._runs), 'run')}", caption=caption)
         for i, column in enumerate(_COLUMNS):
             table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
         for run, status in sorted(statuses, key=lambda pair: _STATES.index(pair[1].state))[: max(1, most)]:

@@ -17,12 +17,19 @@ from simple_dqn.watching.watcher import Watcher
 logger = logging.getLogger(__name__)
 
 
+def number_of_games(num_envs: int, play_games: int, watchers: Sequence[Watcher]) -> int:
+    """Return how many games are played side by side. Watched games of --play_games follow one another."""
+    if not play_games:
+        return num_envs
+    return 1 if watchers else min(num_envs, play_games)
+
+
 def make_games(
     spec: GameSpec,
     watchers: Sequence[Watcher] = (),
     on_gpu: bool = False,
     in_turn: bool = False,
-    cluster: ClusterOptions | None = None,
+    cluster: ClusterOptions = ClusterOptions(),  # noqa: B008  (it is frozen)
 ) -> Games:
     """Make the games, in this process, in workers or on a cluster. The results are the same.
 
@@ -36,32 +43,35 @@ def make_games(
     Raises:
         GameError, OptionError: as `make_environment`.
     """
-    n, cores = spec.num_games, num_cores()
-    workers = 0 if watchers or n == 1 else min(n, _cores_for_games(cores, on_gpu, in_turn))
-    address = cluster.cluster if cluster else None
-    if address and watchers:
-        logger.info("Watched games cannot leave this process: --cluster %s is not used", address)
-    games: Games
-    if cluster and address and not watchers:
-        games = _games_on_cluster(spec, cluster, address, max(1, workers), in_turn)
-    elif workers:
-        games = GameWorkers(spec, workers, cores_left=None if in_turn else cores - workers)
-    else:
-        games = games_here(spec, range(n), SharedArrays.make(n, spec.state_shape), watchers)
+    games = _place_games(spec, watchers, on_gpu, in_turn, cluster)
     if spec.random_starts and "NOOP" not in games.action_names:
         text = "No action of %s is called NOOP: --random_starts %d has no effect"
         logger.info(text, spec.options.game, spec.random_starts)
     return games
 
 
+def _place_games(
+    spec: GameSpec, watchers: Sequence[Watcher], on_gpu: bool, in_turn: bool, cluster: ClusterOptions
+) -> Games:
+    n, cores = spec.num_games, num_cores()
+    workers = 0 if watchers or n == 1 else min(n, _cores_for_games(cores, on_gpu, in_turn))
+    if cluster.cluster:
+        if not watchers:
+            return _games_on_cluster(spec, cluster, cluster.cluster, max(1, workers), in_turn)
+        logger.info("Watched games cannot leave this process: --cluster %s is not used", cluster.cluster)
+    if workers:
+        return GameWorkers(spec, workers, cores_left=None if in_turn else cores - workers)
+    return games_here(spec, range(n), SharedArrays.make(n, spec.state_shape), watchers)
+
+
 def _games_on_cluster(
     spec: GameSpec, options: ClusterOptions, address: str, workers_here: int, in_turn: bool
 ) -> ClusterGames:
-    machines = RayMachines(address, options.cluster_cores)
-    if address != "local":
-        return ClusterGames(spec, machines, options.cluster_cores or None)
-    cores = options.cluster_cores or workers_here
-    return ClusterGames(spec, machines, cores, None if in_turn else max(1, num_cores() - cores))
+    cores, cores_left = options.cluster_cores, None
+    if address == "local":
+        cores = cores or workers_here
+        cores_left = None if in_turn else max(1, num_cores() - cores)
+    return ClusterGames(spec, RayMachines(address, options.cluster_cores), cores or None, cores_left)
 
 
 def _cores_for_games(cores: int, on_gpu: bool, in_turn: bool) -> int:

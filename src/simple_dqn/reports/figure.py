@@ -399,7 +399,7 @@ def _length(groups: Sequence[Group], phase: str) -> str:
     }
     if len(steps) != 1 or not math.isfinite(step := steps.pop()):
         return ""
-    return f" ({step:,.0f} steps{'' if _PHASES[phase].baseline else ' per epoch'})"
+    return f" ({step:,.0f} {'step' if step == 1 else 'steps'}{'' if _PHASES[phase].baseline else ' per epoch'})"
 
 
 def _labels(groups: Sequence[Group]) -> list[str]:

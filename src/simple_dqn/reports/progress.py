@@ -19,6 +19,7 @@ from tqdm import tqdm
 from simple_dqn.agent import Callback, Step
 from simple_dqn.reports.scores import mean_text
 from simple_dqn.statistics import Statistics
+from simple_dqn.wording import count
 
 if TYPE_CHECKING:
     from simple_dqn.command_line import MainOptions
@@ -71,7 +72,9 @@ class Progress(Callback):
             of = f"/{self._steps}" if self._steps else ""
             logger.info("  %s: %d%s steps, %s", self._name, done, of, ", ".join(figures))
             return
-        name = f"{self._name} {100 * done / self._steps:.0f}%" if self._steps else f"{self._name}: {done} steps"
+        name = (
+            f"{self._name} {100 * done / self._steps:.0f}%" if self._steps else f"{self._name}: {count(done, 'step')}"
+        )
         width = _bar_columns() - len(f"{name}, ")
         text = fitting([fitting(figures[:4], width), *figures[4:]], width - _BAR_COLUMNS)
         between = " {bar}| " if self._steps and len(text) < width - _BAR_COLUMNS else ", "
@@ -141,7 +144,7 @@ class Progress(Callback):
         parts += [self._best()] if self._best() else []
         parts += [f"score {mean_text(s.mean_reward)}"] if s.num_games else []
         parts += [f"{self._speeds[self._phase]:.0f} steps/s"] if self._phase in self._speeds else []
-        return [*parts, f"{s.num_games} games"]
+        return [*parts, count(s.num_games, "game")]
 
 
 class LogFormatter(logging.Formatter):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from simple_dqn.agent import Callback, Step
 from simple_dqn.saving.files import replace_file
+from simple_dqn.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +75,12 @@ class Scores(Callback):
         if folder and len(self.games) >= wanted:
             write_scores(Path(folder), self.games)
         elif folder:
-            logger.warning("Only %d of %d games: nothing new in %s", len(self.games), wanted, folder)
+            logger.warning("Only %d of %s: nothing new in %s", len(self.games), count(wanted, "game"), folder)
         if self.games:  # print last, because stdout may be a closed pipe
             print(table(self.games), flush=True)
         for game in self._unfinished.values():  # because the run was ended
-            logger.info("A game was not finished: score %s after %d steps", score_text(game.score), game.steps)
+            score, steps = score_text(game.score), count(game.steps, "step")
+            logger.info("A game was not finished: score %s after %s", score, steps)
 
 
 def shortest(number: float) -> float | int:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from simple_dqn.errors import StatisticsError, reason
 from simple_dqn.reports.csv_file import decoded
 from simple_dqn.statistics import COLUMNS
+from simple_dqn.wording import count
 
 Floats = NDArray[np.float64]
 PHASES = ("random", "play", "train", "test")
@@ -127,7 +128,7 @@ def _row(values: list[str], names: Sequence[str], wanted: Sequence[str]) -> dict
         values = values[: len(names)]
     if len(values) != len(names):
         hint = "; --delimiter says what stands between them" if len(values) == 1 else ""
-        raise ValueError(f"{len(values)} values instead of {len(names)}{hint}")
+        raise ValueError(f"{count(len(values), 'value')} instead of {len(names)}{hint}")
     cells = dict(zip(names, values, strict=True))
     if cells["phase"] not in PHASES:
         raise ValueError(f"phase is {cells['phase'][:40]!r}, which is none of {', '.join(PHASES)}")

@@ -115,13 +115,21 @@ def transitions_to_hold(o: MainOptions, lanes: int, start: Start | None) -> int:
     return max(random + o.epochs * epoch, before_epoch + left, added)
 
 
-def start_from(start: Start, o: MainOptions, parts: Parts, position: Position) -> None:
-    """Bring the parts to where they were when the snapshot or checkpoint was saved.
+def start_from(start: Start | None, o: MainOptions, parts: Parts, recorded: dict[str, Any]) -> Position:
+    """Bring new parts to where they were when the snapshot or checkpoint was saved. Return where the run continues.
+
+    A new run begins at `o.start_epoch`. Its snapshots record the options `recorded`.
 
     Raises:
         SnapshotError: the weights do not fit the network.
         CheckpointError: the checkpoint's values do not fit together.
     """
+    parts.agent.total_train_steps = steps = o.start_epoch * o.train_steps
+    phases = [("random", 0), *phases_from("train", o.start_epoch + 1, o.epochs)]
+    facts = {"options": recorded, "game": recorded["game"], "actions": parts.games.action_names}
+    position = Position(phases, o.start_epoch, steps, facts)
+    if not start:
+        return position
     if start.snapshot:
         _load_weights(start, start.snapshot, o, parts, position)
     if o.resume and o.csv_file and not Path(o.csv_file).exists():
@@ -130,6 +138,7 @@ def start_from(start: Start, o: MainOptions, parts: Parts, position: Position) -
         _continue_from(start.checkpoint, o, parts, position)
     if o.resume and not parts.memory.count:
         parts.memory.steps_before = parts.agent.total_train_steps
+    return position
 
 
 def _load_weights(start: Start, snapshot: Snapshot, o: MainOptions, parts: Parts, position: Position) -> None:

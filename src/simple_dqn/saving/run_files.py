@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from simple_dqn.command_line import MainOptions
-from simple_dqn.errors import OutputError, reason
+from simple_dqn.errors import OutputError, SimpleDQNError, reason
+from simple_dqn.interrupts import Interrupted
 from simple_dqn.reports.csv_file import CSVFile, best_test, rows_before, rows_up_to
 from simple_dqn.reports.scores import mean_text
 from simple_dqn.reports.tensorboard import events_of
@@ -19,6 +22,7 @@ from simple_dqn.saving.settings import csv_file_of
 from simple_dqn.saving.snapshot import Snapshot, write_snapshot
 from simple_dqn.saving.start import Start
 from simple_dqn.statistics import COLUMNS
+from simple_dqn.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +59,7 @@ class RunFiles:
                 self.csv = CSVFile(Path(o.csv_file), COLUMNS, **self._rows_to_keep(start), number=number)
                 if self.csv.copy:
                     _move_events(self.csv.path, self.csv.copy)
+                parts.statistics.write_to(self.csv)
                 if "best_epoch" not in position.facts:  # of a snapshot from before this was recorded
                     position.facts |= best_test(self.csv.kept)
             if self._prefix:
@@ -95,7 +100,20 @@ class RunFiles:
         if self._checkpoints and checkpoint:
             self._checkpoints.save(number, self._state(facts), parts.memory)
 
-    def save_unsaved(self, checkpoint: bool) -> None:
+    @contextmanager
+    def save_if_interrupted(self) -> Iterator[None]:
+        """If a signal or an error ends the training in this block, save what was learned since the last snapshot."""
+        try:
+            yield
+        except Interrupted:
+            self._save_unsaved(checkpoint=True)
+            raise
+        except Exception:  # such as a full disk, on which a snapshot may still fit
+            with suppress(SimpleDQNError):
+                self._save_unsaved(checkpoint=False)
+            raise
+
+    def _save_unsaved(self, checkpoint: bool) -> None:
         """Save a snapshot of the epoch under way, if anything was played since the last one."""
         self._parts.statistics.require_finite_loss()
         if self._parts.memory.added.sum() != self._saved_transitions:
@@ -112,7 +130,7 @@ class RunFiles:
             best, score = best_of(Path(self._prefix)), mean_text(facts["best_score"])
             logger.info("The snapshot of the best test, %s in epoch %d, is %s", score, facts["best_epoch"], best)
         if self.csv:
-            logger.info("Statistics are in %s (%d new rows)", self.csv.path, self.csv.rows)
+            logger.info("Statistics are in %s (%s)", self.csv.path, count(self.csv.rows, "new row"))
         if self._position.left and self._last:
             logger.info("Continue with: %s", resume_command(self._last, self._o.csv_file))
 

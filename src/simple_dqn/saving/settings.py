@@ -91,7 +91,7 @@ def log_options(groups: Groups, given: dict[str, Any], values: dict[str, Any], s
         return shlex.join(word for flag, value in zip(flags, changed.values(), strict=True) for word in (*flag, value))
 
     taken = words({name: value for name, value in values.items() if name not in given})
-    parts = [words(given), f"from {start.path}: {taken}" if start and taken else ""]
+    parts = [words({name: values[name] for name in given}), f"from {start.path}: {taken}" if start and taken else ""]
     logger.info("Options: %s", "; ".join(filter(None, parts)) or "all at their defaults")
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from simple_dqn.errors import SnapshotError, reason
 from simple_dqn.learning.layers import NATURE, Conv, Layers, Shape, shapes_in_files
 from simple_dqn.saving.files import replace_file
+from simple_dqn.wording import count
 
 Array = NDArray[Any]
 _FACTS = "simple_dqn"  # Neon ignores a key that it does not know
@@ -178,13 +179,13 @@ def _differences(
     has = [layer.params["W"].shape for layer in found if "W" in layer.params]
     needs = [shapes["W"] for _, shapes in wanted if "W" in shapes]
     if len(has) != len(needs):
-        return [f"it has {len(has)} layers with weights, the network {len(needs)}"]
+        return [f"it has {count(len(has), 'layer')} with weights, the network {len(needs)}"]
     words = []
     batch_norm = any(kind == "BatchNorm" for kind, _ in wanted)
     if any(layer.type == "BatchNorm" for layer in found) != batch_norm:
         words.append("it was made " + ("without" if batch_norm else "with") + " --batch_norm true")
     if has[-1][0] != needs[-1][0]:
-        words.append(f"it has {has[-1][0]} actions, the game {needs[-1][0]}")
+        words.append(f"it has {count(has[-1][0], 'action')}, the game {needs[-1][0]}")
     convolutions = sum(kind == "Convolution" for kind, _ in wanted)
     if convolutions and has[0] != needs[0]:
         words.append(f"its states have {state_shape[0] * has[0][0] / needs[0][0]:g} screens, here {state_shape[0]}")
@@ -373,7 +374,7 @@ class _NoteOfArray:
         valid = isinstance(shape, tuple) and len(shape) <= 8 and all(type(n) is int and n >= 0 for n in shape)
         if not valid or math.prod(shape) != len(flat):
             words = str(shape)[:60] if valid else "nonsense"
-            raise SnapshotError(f"an array of shape {words} holds {len(flat)} numbers")
+            raise SnapshotError(f"an array of shape {words} holds {count(len(flat), 'number')}")
         self.value = flat.reshape(shape, order="F" if fortran else "C")
 
 

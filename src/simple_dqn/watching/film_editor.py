@@ -6,7 +6,6 @@ import dataclasses
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -40,16 +39,6 @@ class Shot:
     def sound(self) -> Sound:
         """The frame's sound."""
         return self.heard
-
-
-def make_film(options: RecorderOptions) -> FilmEditor | None:
-    """The film that `options` ask for.
-
-    Raises:
-        OptionError: the type of the file is unknown.
-        OutputError: the file cannot be written.
-    """
-    return FilmEditor(Film(Path(options.video_file)), options) if options.video_file else None
 
 
 class FilmEditor(Watcher, Callback):

@@ -25,7 +25,7 @@ from simple_dqn.errors import OptionError, OutputError, reason
 from simple_dqn.options import Options, option
 from simple_dqn.saving.files import GrowingFile, clear_away, require_writable
 from simple_dqn.watching.display import enlarged
-from simple_dqn.watching.watcher import Watcher, WatcherGroup
+from simple_dqn.watching.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -55,23 +55,6 @@ class RecorderOptions(Options):
         for name in ("video_from", "video_seconds", "overlay"):
             if getattr(self, name) and not self.video_file:
                 raise OptionError(f"--{name} is for films. Add --video_file NAME.mp4")
-
-
-def make_recorders(options: RecorderOptions, film: Watcher | None = None) -> list[Watcher]:
-    """The recorders that `options` ask for, and `film`. They stop after --record_games.
-
-    Raises:
-        OptionError: the type of a file is unknown.
-        OutputError: a recording cannot be written.
-    """
-    recorders: list[Watcher] = []
-    if options.record_screen_path:
-        recorders.append(Frames(Path(options.record_screen_path)))
-    if options.record_sound_filename:
-        recorders.append(SoundTrack(Path(options.record_sound_filename)))
-    if film:
-        recorders.append(film)
-    return [WatcherGroup(recorders, options.record_games)] if recorders else []
 
 
 class Frame(Protocol):

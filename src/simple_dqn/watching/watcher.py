@@ -50,6 +50,9 @@ class WatcherGroup(Watcher):
         self._games = 0
         self._abandoned = self._done = False
 
+    def __bool__(self) -> bool:
+        return bool(self._watchers)
+
     def meet(self, environment: Environment) -> None:
         for watcher in self._watchers:
             watcher.meet(environment)

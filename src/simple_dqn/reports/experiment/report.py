@@ -27,6 +27,7 @@ from simple_dqn.reports.experiment.results import Experiment, RunResults, common
 from simple_dqn.reports.scores import mean_text
 from simple_dqn.reports.table import Floats
 from simple_dqn.saving.files import replace_file, require_writable
+from simple_dqn.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -132,10 +133,10 @@ def _overview(experiment: Experiment, defaults: Mapping[str, Any]) -> list[Block
     runs = experiment.runs
     counts = {state: [run.state for run in runs].count(state) for state in dict.fromkeys(run.state for run in runs)}
     seeds = len({run.seed for run in runs})
-    size = f"{_count(len(experiment.games), 'game')}, {_count(len(experiment.variants), 'variant')}, "
-    size += f"{_count(seeds, 'seed')}: {_count(len(runs), 'run')}, {sum(run.hours for run in runs):.1f} hours in total."
+    size = f"{count(len(experiment.games), 'game')}, {count(len(experiment.variants), 'variant')}, "
+    size += f"{count(seeds, 'seed')}: {count(len(runs), 'run')}, {sum(run.hours for run in runs):.1f} hours in total."
     states = ", ".join(
-        f"{count} {'of unknown state' if state == 'unknown' else state}" for state, count in counts.items()
+        f"{number} {'of unknown state' if state == 'unknown' else state}" for state, number in counts.items()
     )
     blocks: list[Block] = [Text(f"{size} Runs: {states}.")]
     missing = [f"{run.name}: {why}" for run in runs if (why := _missing(experiment, run))]
@@ -174,10 +175,6 @@ def _missing(experiment: Experiment, run: RunResults) -> str:
 
 def _words(values: Mapping[str, Any]) -> str:
     return shlex.join(word for name, value in values.items() for word in (f"--{name}", as_word(value)))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 # Learning curves
