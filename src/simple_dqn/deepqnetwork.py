@@ -319,7 +319,8 @@ class DeepQNetwork(QLearning):
 
     def anneal(self, step: int) -> None:
         """Set the learning rate for the updates of this training step."""
-        self._optimizer.set_learning_rate(self.options.learning_rate_at(step))
+        if self.options.learning_rate_decay_steps:  # because each change costs a GPU some microseconds
+            self._optimizer.set_learning_rate(self.options.learning_rate_at(step))
 
     def update_target_network(self) -> None:
         """Copy weights and averages of the online network to the target network.

@@ -141,15 +141,12 @@ class ReplayMemory:
         self.terminals = np.empty(size, np.uint8)  # CONTINUES, TERMINATED or TRUNCATED
         self.targets = np.empty(size, np.float32) if options.return_lambda else None  # see replay/returns.py
         self.added = np.zeros(lanes, np.int64)  # transitions ever added, to each lane
+        self.counts = np.zeros(lanes, np.int64)  # transitions in each lane
         self.steps_before = 0  # of a resumed training whose transitions were lost
+        self._was_ready = False
         self._first_valid = [_NEVER] * lanes  # number of the first transition that has its history
         self._history = np.arange(-self.history_length, 0)  # offsets of the prestate's screens from a transition
         self._steps = np.arange(self.multi_step)  # offsets of the transition and of those after it
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """Number of transitions in each lane."""
-        return np.minimum(self.added, self.lane_size)
 
     @property
     def count(self) -> int:
@@ -159,8 +156,10 @@ class ReplayMemory:
     @property
     def ready(self) -> bool:
         """Whether there are enough transitions for a minibatch, and one was valid at some time."""
-        found = any(first + self.multi_step <= n for first, n in zip(self._first_valid, self.added, strict=True))
-        return found and self.count > max(self.batch_size, self.history_length)
+        if not self._was_ready:  # a memory stays ready
+            found = any(first + self.multi_step <= n for first, n in zip(self._first_valid, self.added, strict=True))
+            self._was_ready = found and self.count > max(self.batch_size, self.history_length)
+        return self._was_ready
 
     def add(self, action: int, reward: float, screen: NDArray[np.uint8], terminal: bool, lane: int = 0) -> None:
         """Add a transition: `action` earned `reward` and led to `screen` (height, width), the last if `terminal`."""
@@ -174,6 +173,7 @@ class ReplayMemory:
             ended = self.terminals[self.after(index, self._history)].any()
             self._first_valid[lane] = _NEVER if ended else number
         self.added[lane] += 1
+        self.counts[lane] = min(number + 1, self.lane_size)
 
     def cut(self, lane: int | None = None) -> None:
         """Mark that the next screen, in `lane` or in all, does not follow the last one. No state will hold both."""
@@ -290,6 +290,8 @@ class ReplayMemory:
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a state that fits. `set_transitions` restores the transitions."""
         self.added[:] = state["added"]
+        self.counts[:] = np.minimum(self.added, self.lane_size)
+        self._was_ready = False
         for lane, ends in enumerate(state["ends"]):
             self.terminals[lane * self.lane_size :][: len(ends)] = ends
         self._first_valid = list(state["first_whole"])
