@@ -27,7 +27,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 GAMES = ("pong", "breakout")
 VARIANTS = {"plain": [], "double": ["--double_dqn", "true"]}
 SEEDS = (1, 2)
-OPTIONS = ["--random_steps", "200", "--train_steps", "300", "--test_steps", "100", "--epochs", "2"]
+OPTIONS = ["--random_steps", "200", "--train_steps", "1000", "--test_steps", "100", "--epochs", "2"]
 OPTIONS += ["--replay_size", "2000", "--backend", "cpu"]
 EXPERIMENT = ["faults", "--games", *GAMES, "--seeds", str(len(SEEDS)), *OPTIONS]
 EXPERIMENT += [word for name, words in VARIANTS.items() for word in ("--variant", " ".join([name, *words]))]
@@ -85,17 +85,17 @@ def befall(folder: Path, cluster: object, nodes: list[object], kills: int) -> li
         if driver.returncode is not None:
             assert drivers < 20, "the experiment does not end"
             driver, drivers = drive(folder, cluster.address), drivers + 1
-        elif killed < kills and workers:
-            random.choice(workers).kill()
-            killed += 1
-        elif removed == 0 and workers:
+        elif removed == 0 and killed >= kills // 3 and workers:
             cluster.remove_node(nodes.pop(), allow_graceful=False)
             removed = 1
-        elif drivers == 0 and workers:
+        elif drivers == 0 and killed >= 2 * kills // 3 and workers:
             driver.kill()
             drivers = 1
             driver.wait()
             driver = drive(folder, cluster.address)
+        elif killed < kills and workers:
+            random.choice(workers).kill()
+            killed += 1
         print(f"{killed} workers, {removed} machines, {drivers} drivers", flush=True)
     return [
         ("worker killed (SIGKILL)", str(killed)),
