@@ -272,27 +272,22 @@ def peers(arguments: argparse.Namespace) -> None:
     if not arguments.cleanrl:
         print("Not measured: `--cleanrl FOLDER` must name a checkout of CleanRL.")
         return
-    scripts = {
-        "DQN": ("dqn_atari.py", ["--learning-starts", "1000", "--buffer-size", "20000"]),
-        "PQN": ("pqn_atari_envpool.py", []),
-    }
+    start = (  # with the names of games that ale-py no longer has by itself
+        "import runpy, sys; from ale_py import registration; registration.register_v0_v4_envs(); "
+        "sys.path.insert(0, sys.argv.pop(1)); del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    folder = Path(arguments.cleanrl).resolve()
     cuda = "--cuda" if arguments.backend == "gpu" else "--no-cuda"
-    for title, (name, options) in scripts.items():
-        script = Path(arguments.cleanrl).resolve() / "cleanrl" / name
-        command = [
-            sys.executable,
-            "-u",
-            str(script),
-            cuda,
-            "--env-id",
-            "BreakoutNoFrameskip-v4" if title == "DQN" else "Breakout-v5",
-        ]
-        output, why = run(
-            [*command, *options, "--total-timesteps", "10000000"], arguments.seconds / 2 - 1, arguments.work / "peers"
-        )
+    for script, game, *options in (
+        ("dqn_atari.py", "BreakoutNoFrameskip-v4", "--learning-starts", "1000", "--buffer-size", "20000"),
+        ("pqn_atari_envpool.py", "Breakout-v5"),
+    ):
+        words = [str(folder), str(folder / "cleanrl" / script), cuda, "--env-id", game, *options]
+        command = [arguments.cleanrl_python, "-u", "-c", start, *words, "--total-timesteps", "10000000"]
+        output, why = run(command, arguments.seconds / 2 - 1, arguments.work / "peers")
         speeds = [line.split()[-1] for line in output.splitlines() if line.startswith("SPS:")]
         text = f"{speeds[-1]} steps per second, by its own count from its start" if speeds else f"not measured: {why}"
-        print(f"- CleanRL {title}: {text}", flush=True)
+        print(f"- CleanRL, {script}: {text}", flush=True)
 
 
 def training(arguments: argparse.Namespace) -> None:
@@ -461,6 +456,7 @@ def run_part(part: str, arguments: argparse.Namespace, seconds: float, *more: st
     """Run a part in a process of its own. Return what it printed, and "" or why it ended early."""
     command = [sys.executable, str(Path(__file__).resolve()), f"--part={part}", f"--seconds={seconds:.1f}"]
     command += [f"--backend={arguments.backend}", f"--work={arguments.work}", f"--cleanrl={arguments.cleanrl or ''}"]
+    command += [f"--cleanrl_python={arguments.cleanrl_python}"]
     return run([*command, *more], seconds + GRACE, new_group=not arguments.part)
 
 
@@ -535,6 +531,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("gpu-work"), help="folder for what stays (default: gpu-work)")
     parser.add_argument("--wheels", type=Path, help="folder with wheels of packages that may be missing")
     parser.add_argument("--cleanrl", help="folder with a checkout of CleanRL")
+    parser.add_argument("--cleanrl_python", default=sys.executable, help="interpreter for CleanRL (default: this one)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="no parts but these")
     parser.add_argument("--output", type=Path, help="file for the report, besides the terminal")
     parser.add_argument("--part", choices=(*PARTS, "one_speed"), help=argparse.SUPPRESS)
