@@ -199,7 +199,7 @@ def fitting(parts: Sequence[str], width: int) -> str:
 
 def duration_text(seconds: float) -> str:
     """Return a duration in the unit in which it has two or three digits."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 3 * size:
+    for unit, size, least in (("days", 86400, 3), ("h", 3600, 2), ("min", 60, 3)):
+        if seconds >= least * size:
             return f"{seconds / size:.{int(seconds < 10 * size and unit != 'min')}f} {unit}"
     return f"{max(0, seconds):.0f} s"
