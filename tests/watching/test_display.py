@@ -65,7 +65,7 @@ def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
         (True, {}, True),
         ("terminal", {}, True),
         (True, dict(SDL_VIDEODRIVER="nonsense"), True),
-        (True, dict(DISPLAY=":77"), True),  # a display that does not exist, for which SDL would draw invisibly
+        (True, dict(DISPLAY=":54321"), True),  # a display that does not exist, for which SDL would draw invisibly
     ],
 )
 def test_the_terminal_shows_games_if_there_is_no_display(
