@@ -17,7 +17,7 @@ import pytest
 
 from main import GROUPS
 from runs import DEADLINE, ROOT, contents, wait_for
-from simple_dqn.cluster.connection import why_not_connected
+from simple_dqn.cluster.connection import connect, why_not_connected
 from simple_dqn.cluster.engine import _fitting
 from simple_dqn.errors import OptionError
 from simple_dqn.experiments.command import main
@@ -115,6 +115,13 @@ def test_another_version_of_ray_or_python_is_told_in_one_line() -> None:
     assert (
         why_not_connected("a:1", "--address", "no answer\nmore") == "--address a:1: there is no Ray cluster (no answer)"
     )
+
+
+@with_ray
+@pytest.mark.parametrize("port", ["1", "99999"])
+def test_an_address_at_which_nobody_answers_is_told_at_once(port: str) -> None:
+    with pytest.raises(OptionError, match=f"--cluster 127.0.0.1:{port}: there is no Ray cluster"):
+        connect(f"127.0.0.1:{port}", "--cluster")
 
 
 def test_without_ray_one_line_says_what_installs_it(

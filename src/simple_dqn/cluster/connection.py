@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from simple_dqn.machine import num_cores
 from simple_dqn.saving.files import ROOT
 
 SOURCE = str(ROOT / "src")
+_PATIENCE = 10.0  # seconds until a cluster must answer; Ray itself would try for minutes
 _OBJECT_STORE = 80 * 2**20  # bytes; little more than the least, because hardly any object is large
 
 
@@ -34,10 +36,18 @@ def connect(address: str | None, option: str = "--address", installer: str = "./
     if not address:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # or else Ray would listen on all interfaces on Linux
         here = dict(num_cpus=num_cores(), object_store_memory=_OBJECT_STORE, include_dashboard=False)
+    else:
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # of 41 s each; Ray's 20 take a quarter of an hour
     try:
         import ray
     except ImportError as error:
         raise OptionError(f"Ray is missing ({error}): {installer} installs it") from None
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+        except (OSError, OverflowError) as error:
+            raise OptionError(why_not_connected(address, option, str(error))) from None
     # Ray's processes inherit the blocked signals. They are for this process, which saves before it ends.
     before = signal.pthread_sigmask(
         signal.SIG_BLOCK, set(ENDING_SIGNALS) - {signal.SIGTERM}
