@@ -11,7 +11,9 @@ label=''
 case ${1-} in
   '' | -* | @*) ;;
   */*)
-    echo "error: $1 is not a label: a label must not contain /" >&2
+    hint=''
+    if [ -f "$1" ] || [ -f "$root/$1" ]; then hint="; to use the options in this file, type @$1"; fi
+    echo "error: $1 is not a label: a label must not contain /$hint" >&2
     exit 2
     ;;
   *)

@@ -402,6 +402,14 @@ def test_usage(name: str, arguments: list[str], echo_project: Path, tmp_path: Pa
     assert example.startswith(f"example: ./{name}.sh ")
 
 
+def test_a_file_of_options_without_its_at_sign(echo_project: Path, tmp_path: Path) -> None:
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / "options").touch()
+    result = run(echo_project / "train.sh", "pong", "my/options", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.endswith("; to use the options in this file, type @my/options\n")
+
+
 def test_upload_says_in_one_line_what_to_do(echo_project: Path, tmp_path: Path) -> None:
     line = failure(run(echo_project / "upload_gym.sh", "results/Breakout-v0", cwd=tmp_path))
     assert "closed the Gym scoreboard in 2017" in line

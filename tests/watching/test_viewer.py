@@ -215,6 +215,7 @@ def test_a_pause_ends_with_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_status() -> None:
     display = FakeDisplay()
+    assert display.status() == "agent · score 0 · lives 3 · speed 1x · h: help  q: quit"
     display.step(step(1234567), step(5, game=1), step(0.5))
     assert display.status() == "agent · score 1234567.5 · lives 3 · speed 1x · ε 0.50 · h: help  q: quit"
     display.step(step(1, truncated=True))
@@ -364,6 +365,7 @@ def test_a_card_after_each_game_waits_for_r_or_some_seconds() -> None:
     assert display.now < 5.4
     assert last_card(display)[1]["best so far"] == "6"
     assert display.scenes[-1].status[0] == "GAME OVER"
+    assert "lives" not in " ".join(display.scenes[-1].status)  # because they are the next game's
     assert not display.show().card
     assert not display.viewer.wants_restart()
 

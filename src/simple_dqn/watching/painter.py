@@ -173,9 +173,10 @@ def _line_height(size: int) -> int:
 
 
 def _box(width: int, height: int) -> Any:
-    """A dark surface that lets the game shine through."""
+    """A dark surface that lets the game shine through, with a frame, because games such as Breakout are black."""
     box = pygame.Surface((width, height), pygame.SRCALPHA)
     box.fill((0, 0, 0, 225))
+    pygame.draw.rect(box, DIM, box.get_rect(), 1)
     return box
 
 

@@ -123,6 +123,8 @@ class Terminal:
         with contextlib.suppress(OSError, termios.error):  # the terminal may be closed
             self._give_back()
         self._settings = None
+        if not sys.stderr.isatty():  # a file or a pipe has received the log already
+            return
         with contextlib.suppress(OSError):
             for line in self._log.lines:
                 print(line, file=sys.stderr, flush=True)

@@ -65,7 +65,7 @@ class Viewer(Watcher, Callback):
         self._speed = _SPEEDS.index(1)
         self._volume = 10  # of 10
         self._taps: set[str] = set()  # keys pressed since the last step, so that short presses count
-        self._rate = float("nan")
+        self._rate: float | None = None  # of the last step
         self._picture: Picture | None = None  # the last one, kept because the environment has the next game's already
         self._history = History()
         self._now: Moment | None = None  # the last moment of the history
@@ -274,10 +274,10 @@ class Viewer(Watcher, Callback):
             "YOU" if self._manual else "agent",
             f"score {score_text(moment.score if moment else game.score)}",
             f"you {score_text(game.human_score)} : agent {score_text(game.score - game.human_score)}" if shared else "",
-            f"lives {lives}" if lives else "",
+            f"lives {lives}" if lives and not self._card else "",  # because the next game has begun
             f"speed {speed_text}",
             f"volume {self._volume}" if self._volume < 10 else "",
-            f"ε {self._rate:.2f}",
+            f"ε {self._rate:.2f}" if self._rate is not None else "",
             "r: again  q: quit" if self._card and not self._help else f"h: {hint}  q: quit",
         )
         return [part for part in parts if part]
