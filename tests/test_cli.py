@@ -314,6 +314,7 @@ WRONG = [  # command line, and what the error says
     ("pong --random_steps 0 --train_steps 0 --test_steps 0", "nothing to do"),
     ("--game pong", "unrecognized argument '--game': the game is given without --game"),
     ("pong --random_sed 1", "did you mean --random_seed"),
+    ("pong --seed 1", "did you mean --random_seed"),
     ("pong --epocs=1", "did you mean --epochs"),
     ("pong --xyzzy", "--help lists the options"),
     ("pong -x", "unrecognized argument '-x'"),

@@ -287,7 +287,8 @@ def _with_true(words: Sequence[str], flags: Sequence[str]) -> list[str]:
 
 
 def _unknown(word: str, names: Iterable[str], positional: Container[str]) -> str:
-    close = difflib.get_close_matches(word.lstrip("-").split("=")[0], names, n=1)
+    name = word.lstrip("-").split("=")[0]
+    close = difflib.get_close_matches(name, names, n=1) or [n for n in names if n.endswith(f"_{name}")]
     if not (close and word.startswith("-")):
         hint = "--help lists the options"
     elif close[0] in positional:

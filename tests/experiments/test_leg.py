@@ -111,6 +111,17 @@ def test_a_training_that_is_always_killed_is_given_up(tmp_path: Path, monkeypatc
     assert Leg(run, tmp_path, 1, {}).play() == "killed 3 times in sequence (SIGKILL). Is there enough memory?"
 
 
+def test_a_run_that_the_driver_stops_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(leg: Leg, process: subprocess.Popen[bytes]) -> int:
+        raise KeyboardInterrupt
+
+    run = make(tmp_path)
+    monkeypatch.setattr(Leg, "_wait_for", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Leg(run, tmp_path, 1, {}).play()
+    assert row(run, status_of(run, tmp_path))[-1] == "stopped"
+
+
 def test_a_machine_without_the_folder_is_named(tmp_path: Path) -> None:
     run = make(tmp_path)
     assert "does not see /nowhere/results/try/experiment.json" in Leg(run, Path("/nowhere"), 1, {}).play()

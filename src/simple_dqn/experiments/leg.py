@@ -123,7 +123,7 @@ class Leg:
         except BaseException:  # KeyboardInterrupt: the driver stops the run
             process.terminate()
             process.wait()
-            self._save("running")
+            self._save("stopped")
             raise
 
     def _wait_for(self, process: subprocess.Popen[bytes]) -> int:

@@ -19,7 +19,7 @@ _TAIL = 4096  # bytes of the log that hold its last figures
 class Status(NamedTuple):
     """How far a run is. Texts are empty if they are unknown."""
 
-    state: str  # waiting, running, failed or complete
+    state: str  # waiting, running, stopped, failed or complete
     error: str
     machine: str
     epoch: int

@@ -16,7 +16,7 @@ from simple_dqn.wording import count
 
 logger = logging.getLogger(__name__)
 
-_STATES = ("running", "failed", "waiting", "complete")  # the most interesting first
+_STATES = ("running", "failed", "stopped", "waiting", "complete")  # the most interesting first
 _COLUMNS = ("run", "machine", "epoch", "steps/s", "last test", "best test", "time left")
 _AROUND = 6  # lines of the terminal for title, column names, caption and borders
 

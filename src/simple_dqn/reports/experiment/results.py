@@ -37,7 +37,7 @@ class RunResults(NamedTuple):
 
     @property
     def state(self) -> str:
-        """complete, running, failed, not started; unknown without a record."""
+        """complete, running, stopped, failed, not started; unknown without a record."""
         return str(self.record.get("state") or ("unknown" if self.rows else "not started"))
 
     @property
