@@ -42,16 +42,10 @@ def connect(address: str | None, option: str = "--address", installer: str = "./
         import ray
     except ImportError as error:
         raise OptionError(f"Ray is missing ({error}): {installer} installs it") from None
-    host, colon, port = (address or "").rpartition(":")
-    if colon and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
-        except (OSError, OverflowError) as error:
-            raise OptionError(why_not_connected(address, option, str(error))) from None
-    # Ray's processes inherit the blocked signals. They are for this process, which saves before it ends.
-    before = signal.pthread_sigmask(
-        signal.SIG_BLOCK, set(ENDING_SIGNALS) - {signal.SIGTERM}
-    )  # with that, Ray ends them
+    _require_answer(address, option)
+    # Ray's processes inherit the blocked signals, which are for this process: it saves before it ends. SIGTERM is not
+    # blocked, because Ray ends its processes with it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(ENDING_SIGNALS) - {signal.SIGTERM})
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **here)
     except Exception as error:  # Ray raises RuntimeError, ConnectionError, ValueError, and Exception itself
@@ -59,6 +53,20 @@ def connect(address: str | None, option: str = "--address", installer: str = "./
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return ray
+
+
+def _require_answer(address: str | None, option: str) -> None:
+    """Check that somebody answers at `address`, if it is HOST:PORT.
+
+    Raises:
+        OptionError: nobody does, or there is no such port.
+    """
+    host, _, port = (address or "").rpartition(":")
+    if port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+        except (OSError, OverflowError) as error:
+            raise OptionError(why_not_connected(address, option, str(error))) from None
 
 
 def why_not_connected(address: str | None, option: str, error: str) -> str:

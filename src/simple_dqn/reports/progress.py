@@ -72,9 +72,8 @@ class Progress(Callback):
             of = f"/{self._steps}" if self._steps else ""
             logger.info("  %s: %d%s steps, %s", self._name, done, of, ", ".join(figures))
             return
-        name = (
-            f"{self._name} {100 * done / self._steps:.0f}%" if self._steps else f"{self._name}: {count(done, 'step')}"
-        )
+        how_far = f" {100 * done / self._steps:.0f}%" if self._steps else f": {count(done, 'step')}"
+        name = self._name + how_far
         width = _bar_columns() - len(f"{name}, ")
         text = fitting([fitting(figures[:4], width), *figures[4:]], width - _BAR_COLUMNS)
         between = " {bar}| " if self._steps and len(text) < width - _BAR_COLUMNS else ", "

@@ -85,10 +85,8 @@ def _lines(path: Path) -> list[str]:
     try:
         return decoded(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     except FileNotFoundError:
-        likely = next(
-            (p for p in (Path(f"results/{path}.csv"), Path(f"results/pretrained/{path}.csv")) if p.is_file()), ""
-        )
-        raise NoRows(f"there is no file {path}" + (f": did you mean {likely}?" if likely else "")) from None
+        likely = [file for file in (f"results/{path}.csv", f"results/pretrained/{path}.csv") if Path(file).is_file()]
+        raise NoRows(f"there is no file {path}" + (f": did you mean {likely[0]}?" if likely else "")) from None
     except (OSError, ValueError) as error:
         why = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else reason(error)
         raise StatisticsError(f"cannot read {path}: {why}") from None

@@ -28,7 +28,7 @@ def card_lines(card: Card, columns: int, rows: int) -> list[str]:
     text = [f"{line:<{max(map(len, text))}}" for line in text]
     if len(text[0]) > columns:
         text = [line for entry in card.lines for line in textwrap.wrap(": ".join(entry), max(1, columns))]
-    for scale in range(max(1, 2 * rows // 15), 0, -1):  # at most a third of the height, because the game shines
+    for scale in range(max(1, 2 * rows // 15), 0, -1):  # at most a third of the height, so that the game stays visible
         scores = _scores(card, scale)
         fits = len(scores) + len(text) <= rows or (scale == 1 and len(scores) < rows)
         if scores and len(scores[0]) <= columns and fits:
