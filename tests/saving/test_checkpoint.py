@@ -610,10 +610,10 @@ def test_kill_9_at_random_moments(straight: Straight, tmp_path: Path) -> None:
     words, expected = straight
     rng = np.random.default_rng(len(words))
     killed = 0
-    for attempt in range(40):
+    for attempt in range(30):
         begun = bool(list(tmp_path.glob("snapshots/*.checkpoint")))
         process = start(*(RESUME if begun else words), cwd=tmp_path)
-        if attempt < 8:
+        if attempt < 5:
             wait_for(process, "Random", "Train", "Test", "error")
             time.sleep(rng.random() * 0.2)
             process.kill()
@@ -625,17 +625,25 @@ def test_kill_9_at_random_moments(straight: Straight, tmp_path: Path) -> None:
     assert ended(tmp_path) == ended(expected)
 
 
+@pytest.fixture(scope="module")
+def long_epoch(straight: Straight, tmp_path_factory: pytest.TempPathFactory) -> Straight:
+    """One epoch, long enough to be stopped in its middle."""
+    words = [*straight[0], "--train_steps", "1500", "--train_frequency", "100", "--epochs", "1"]
+    folder = tmp_path_factory.mktemp("long_epoch")
+    process = start(*words, cwd=folder)
+    _, log = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, log
+    return words, folder
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_stopped_in_the_middle_of_an_epoch(
-    number: signal.Signals, status: int, straight: Straight, tmp_path: Path
+    number: signal.Signals, status: int, long_epoch: Straight, tmp_path: Path
 ) -> None:
     if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("these tests run under nohup")
-    words = [*straight[0], "--train_steps", "1500", "--train_frequency", "100", "--epochs", "1"]
-    stopped, complete = tmp_path / "stopped", tmp_path / "complete"
-    for folder in (stopped, complete):
-        folder.mkdir()
-    process = start(*words, cwd=stopped)
+    words, complete = long_epoch
+    process = start(*words, cwd=tmp_path)
     wait_for(process, "Train 1/1")
     time.sleep(0.2)
     process.send_signal(number)
@@ -644,14 +652,14 @@ def test_stopped_in_the_middle_of_an_epoch(
     assert "Traceback" not in log
     assert "Interrupted: ending after this step" in log
     assert "Saved snapshots/b_1.pkl" in log
-    facts, (random, train) = read_snapshot(stopped / "snapshots/b_1.pkl").facts, rows(stopped / "results/b.csv")
+    facts, (random, train) = read_snapshot(tmp_path / "snapshots/b_1.pkl").facts, rows(tmp_path / "results/b.csv")
     assert (random["phase"], train["phase"], train["epoch"], facts["epoch"]) == ("random", "train", "1", 0)
     assert 0 < int(train["steps"]) == facts["total_train_steps"] < 1500
-    for process in (start(*RESUME, cwd=stopped), start(*words, cwd=complete)):
-        _, log = process.communicate(timeout=DEADLINE)
-        assert process.returncode == 0, log
-    assert (stopped / "snapshots/b_1.pkl").read_bytes() == (complete / "snapshots/b_1.pkl").read_bytes()
-    assert without_times(stopped / "results/b.csv") == without_times(complete / "results/b.csv")
+    process = start(*RESUME, cwd=tmp_path)
+    _, log = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, log
+    assert (tmp_path / "snapshots/b_1.pkl").read_bytes() == (complete / "snapshots/b_1.pkl").read_bytes()
+    assert without_times(tmp_path / "results/b.csv") == without_times(complete / "results/b.csv")
 
 
 def test_two_runs_of_one_name(tmp_path: Path) -> None:
