@@ -205,7 +205,7 @@ def train_epoch(setup: Setup, epoch: int) -> None:
     done = agent.total_train_steps - position.epoch_began
     run_phase(setup, "train", epoch, setup.options.train_steps, agent.train, done)
     if setup.options.train_steps and not memory.ready:
-        logger.warning("Nothing was learned. Too few transitions for a minibatch (%d).", memory.count)
+        logger.warning("Nothing was learned: %s. Use more --random_steps or --train_steps.", memory.why_not_ready())
     position.end_training(agent.total_train_steps)
 
 

@@ -200,9 +200,19 @@ def test_a_million_transitions_take_at_most_6_7_gib(monkeypatch: pytest.MonkeyPa
 def test_more_than_the_machine_has_is_refused_with_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_memory, "available_memory", lambda: 4 * 2**30)
     with pytest.raises(
-        OptionError, match=r"1000000 transitions need 6\.58 GiB of memory and 3\.50 GiB are free .* --replay_size 53"
+        OptionError,
+        match=r"transitions in this run\) needs 6\.58 GiB of memory and 3\.50 GiB are free .* --replay_size 53",
     ):
         ReplayMemory(ReplayMemoryOptions(), (84, 84), 32, np.random.default_rng(0))
+
+
+def test_the_refused_size_is_that_of_the_run_and_of_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_memory, "available_memory", lambda: 2**30)
+    options = ReplayMemoryOptions(replay_size=5_000_000)
+    with pytest.raises(
+        OptionError, match=r"^--replay_size 5000000 \(1000000 transitions in this run\) needs 6\.58 GiB"
+    ):
+        ReplayMemory(options, (84, 84), 32, np.random.default_rng(0), at_most=1_000_000)
 
 
 def test_a_short_run_takes_no_room_for_a_long_one() -> None:

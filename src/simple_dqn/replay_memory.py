@@ -134,7 +134,7 @@ class ReplayMemory:
         size = options.replay_size if at_most is None else min(options.replay_size, max(at_most, least))
         self.lane_size = size // lanes
         self.size = size = self.lane_size * lanes
-        _require_memory(size, screen_shape)
+        _require_memory(size, screen_shape, options.replay_size)
         self.actions = np.empty(size, np.uint8)
         self.rewards = np.empty(size, np.float32)
         self.screens: Any = np.empty((size, *screen_shape), np.uint8)  # the network may move them to the GPU
@@ -160,6 +160,12 @@ class ReplayMemory:
             found = any(first + self.multi_step <= n for first, n in zip(self._first_valid, self.added, strict=True))
             self._was_ready = found and self.count > max(self.batch_size, self.history_length)
         return self._was_ready
+
+    def why_not_ready(self) -> str:
+        """Return in words what a minibatch lacks, if it is not `ready`."""
+        if self.count <= max(self.batch_size, self.history_length):
+            return f"{count(self.count, 'transition')} are too few for a minibatch of {self.batch_size}"
+        return f"{count(self.count, 'transition')} of {count(len(self.added), 'game')} are too few for states of each"
 
     def add(self, action: int, reward: float, screen: NDArray[np.uint8], terminal: bool, lane: int = 0) -> None:
         """Add a transition: `action` earned `reward` and led to `screen` (height, width), the last if `terminal`."""
@@ -315,12 +321,12 @@ def as_array(screens: Any) -> NDArray[np.uint8]:
     return array
 
 
-def _require_memory(size: int, screen_shape: tuple[int, int]) -> None:
+def _require_memory(size: int, screen_shape: tuple[int, int], replay_size: int) -> None:
     need = size * (screen_shape[0] * screen_shape[1] + 6)
     have = available_memory() - _HEADROOM
     if need > have:
         fits = max(0, int(have / need * size))
         raise OptionError(
-            f"{size} transitions need {need / 2**30:.2f} GiB of memory and {max(0, have) / 2**30:.2f} GiB are free "
-            f"for it: use at most --replay_size {fits}, or smaller screens"
+            f"--replay_size {replay_size} ({size} transitions in this run) needs {need / 2**30:.2f} GiB of memory and "
+            f"{max(0, have) / 2**30:.2f} GiB are free for it: use at most --replay_size {fits}, or smaller screens"
         )

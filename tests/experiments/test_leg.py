@@ -40,13 +40,13 @@ def facts(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "results/try/pong_plain_7.json").read_text()))
 
 
-def after_first_row(folder: Path, do: Callable[[], None]) -> None:
-    """Call `do` when the training has written its first row."""
+def after_first_epoch(folder: Path, do: Callable[[], None]) -> None:
+    """Call `do` when the first epoch is trained; in the random phase a stopped run would save PREFIX_0.pkl too."""
 
     def wait() -> None:
         deadline = time.monotonic() + DEADLINE
         csv_file = folder / "results/try/pong_plain_7.csv"
-        while not (csv_file.exists() and csv_file.read_text().count("\n") > 1) and time.monotonic() < deadline:
+        while not (csv_file.exists() and csv_file.read_text().count("\n") > 2) and time.monotonic() < deadline:
             time.sleep(0.01)
         do()
 
@@ -84,7 +84,7 @@ def test_a_run_is_the_training_of_train_sh_also_if_it_is_killed(
 ) -> None:
     run = make(tmp_path)
     if number:
-        after_first_row(tmp_path, lambda: kill_training(number, tmp_path))
+        after_first_epoch(tmp_path, lambda: kill_training(number, tmp_path))
     assert Leg(run, tmp_path, 1, {}).play() == ""
     require_same(tmp_path, straight)
     found = facts(tmp_path)

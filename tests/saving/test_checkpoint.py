@@ -557,9 +557,19 @@ def test_memory_that_runs_out_is_told_in_a_line(
         assert capsys.readouterr().err == f"error: {text}\n"
 
 
-def test_an_epoch_too_short_to_learn_from_is_told_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    main.run([*RUN, "--epochs", "1", "--random_steps", "0", "--train_steps", "6", "--test_steps", "0"])
-    assert "Nothing was learned. Too few transitions for a minibatch (6)." in caplog.text
+@pytest.mark.parametrize(
+    ("games", "steps", "why"),
+    [
+        ("1", "6", "6 transitions are too few for a minibatch of 8"),
+        ("6", "12", "12 transitions of 6 games are too few for states of each"),
+    ],
+)
+def test_an_epoch_too_short_to_learn_from_is_told_of(
+    games: str, steps: str, why: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = ["--epochs", "1", "--random_steps", "0", "--train_steps", steps, "--test_steps", "0", "--num_envs", games]
+    main.run([*RUN, *short])
+    assert f"Nothing was learned: {why}. Use more --random_steps or --train_steps." in caplog.text
 
 
 def test_a_full_disk_leaves_what_there_was(folder: Path, monkeypatch: pytest.MonkeyPatch, straight: Straight) -> None:

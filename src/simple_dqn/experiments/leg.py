@@ -21,8 +21,9 @@ from simple_dqn.experiments.plan import PlannedRun
 from simple_dqn.experiments.status import read_facts
 from simple_dqn.machine import cpu_name
 from simple_dqn.reports.tensorboard import events_of
-from simple_dqn.saving.checkpoint import Checkpoint, best_of, checkpoints_of, files_of, read_checkpoint
+from simple_dqn.saving.checkpoint import Checkpoint, checkpoints_of, read_checkpoint
 from simple_dqn.saving.files import ROOT, Lock, replace_file
+from simple_dqn.saving.names import best_of, files_of
 
 _POLL = 0.25  # seconds
 _MOST_KILLS = 3  # in sequence, without a new row of statistics

@@ -91,7 +91,7 @@ def frames_of(recorded: Mapping[str, Any]) -> int:
 
 def recorded_options(path: Path) -> dict[str, Any]:
     """Return the options that the last snapshot of results/NAME.csv, snapshots/NAME_N.pkl, records; {} if none."""
-    from simple_dqn.saving.checkpoint import files_of, number_of  # not needed for other axes
+    from simple_dqn.saving.names import files_of, number_of  # not needed for other axes
     from simple_dqn.saving.snapshot import read_snapshot
 
     folder = Path(re.sub(r"(.*/)results(?=/|$)", r"\1snapshots", str(path.absolute().parent)))

@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ from simple_dqn.errors import CheckpointError, OutputError, SnapshotError, reaso
 from simple_dqn.machine import num_cores
 from simple_dqn.replay_memory import ReplayMemory
 from simple_dqn.saving.files import replace_file
+from simple_dqn.saving.names import best_of, files_of, number_of
 from simple_dqn.saving.snapshot import plain_bytes, plain_value
 
 _KIND = "simple_dqn checkpoint"
@@ -202,28 +202,6 @@ def checkpoints_of(prefix: Path) -> list[Path]:
         return header.serial if header else math.inf, path.stat().st_mtime_ns, number_of(path)
 
     return sorted(files_of(prefix, "checkpoint"), key=age, reverse=True)
-
-
-def prefix_of(path: Path) -> Path:
-    """Return the prefix of a training's file: snapshots/pong for snapshots/pong_10.pkl and snapshots/pong_best.pkl."""
-    return path.with_name(re.sub(r"(?<=.)_(\d+|best)$", "", path.stem))
-
-
-def best_of(prefix: Path) -> Path:
-    """Return the file for the snapshot of the best test."""
-    return Path(f"{prefix}_best.pkl")
-
-
-def files_of(prefix: Path, kind: str) -> list[Path]:
-    """The files PREFIX_NUMBER.kind, in no order."""
-    pattern = re.compile(re.escape(prefix.name) + rf"_\d+\.{kind}")
-    return [path for path in prefix.parent.glob(f"*.{kind}") if pattern.fullmatch(path.name)]
-
-
-def number_of(path: Path) -> int:
-    """The epoch in the name of a snapshot or checkpoint; -1 if there is none."""
-    name = re.fullmatch(r".*_(\d+)", path.stem)
-    return int(name[1]) if name else -1
 
 
 @contextlib.contextmanager

@@ -15,8 +15,9 @@ from simple_dqn.interrupts import Interrupted
 from simple_dqn.reports.csv_file import CSVFile, best_test, rows_before, rows_up_to
 from simple_dqn.reports.scores import mean_text
 from simple_dqn.reports.tensorboard import events_of
-from simple_dqn.saving.checkpoint import Checkpoints, Chunk, best_of, number_of, prefix_of, set_aside
+from simple_dqn.saving.checkpoint import Checkpoints, Chunk, set_aside
 from simple_dqn.saving.files import ROOT, Lock, free_number, here, replace_file, ships
+from simple_dqn.saving.names import best_of, number_of, prefix_of
 from simple_dqn.saving.resume import Parts, Position
 from simple_dqn.saving.settings import csv_file_of
 from simple_dqn.saving.snapshot import Snapshot, write_snapshot

@@ -13,8 +13,8 @@ from typing import Any, get_type_hints
 from simple_dqn.errors import OptionError, SnapshotError
 from simple_dqn.games.roms import game_of, same_game
 from simple_dqn.options import Options, as_word, build
-from simple_dqn.saving.checkpoint import number_of, prefix_of
 from simple_dqn.saving.files import ships
+from simple_dqn.saving.names import number_of, prefix_of
 from simple_dqn.saving.start import Start, named_by_epoch, start_from_weights, start_where_it_stopped
 
 logger = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ read, and read by an unpickler that knows four names and runs no code, whatever 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import math
 import pickle
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from simple_dqn.errors import SnapshotError, reason
 from simple_dqn.learning.layers import NATURE, Conv, Layers, Shape, shapes_in_files
 from simple_dqn.saving.files import replace_file
+from simple_dqn.saving.names import prefix_of
 from simple_dqn.wording import count
 
 Array = NDArray[Any]
@@ -272,10 +274,14 @@ def _arrays(params: dict[str, Any]) -> dict[str, Array]:
 
 
 def other_snapshots_hint(path: Path) -> str:
-    """Return the end of an error: names of snapshots in the folder `path`, or beside the file `path`, if any."""
+    """Return the end of an error: the snapshot whose name is close to `path`, or those in its folder, or in `path`."""
     folder = path if path.is_dir() else path.parent
     siblings = folder.iterdir() if folder.is_dir() else ()
     names = sorted(p.name for p in siblings if p.suffix in (".pkl", ".prm"))
+    wanted, *labels = (prefix_of(Path(name)).name for name in (path.name, *names))
+    close = [] if wanted in labels else difflib.get_close_matches(wanted, labels, n=1, cutoff=0.75)
+    if close and folder != path:
+        return f": did you mean {folder / close[0]}?"
     return f": in {folder} are {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else ""
 
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from simple_dqn.errors import CheckpointError, OptionError, SnapshotError
 from simple_dqn.games.roms import name_of_game, stem_of
-from simple_dqn.saving.checkpoint import Checkpoint, checkpoints_of, files_of, number_of, prefix_of, read_checkpoint
+from simple_dqn.saving.checkpoint import Checkpoint, checkpoints_of, read_checkpoint
 from simple_dqn.saving.files import PRETRAINED, ROOT, here
+from simple_dqn.saving.names import files_of, number_of, prefix_of
 from simple_dqn.saving.snapshot import Snapshot, other_snapshots_hint, read_snapshot
 
 logger = logging.getLogger(__name__)
