@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -235,6 +236,9 @@ def test_film_of_the_best_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     before = (results / link).stat().st_mtime_ns
     assert main(["night"], program.GROUPS) == 0
     assert (results / link).stat().st_mtime_ns == before  # it is still the film of this snapshot
+    assert Path("results/night/report.html").read_text() == page
+    shutil.rmtree(folder / "snapshots")  # as in a copy of the results alone
+    assert main(["night"], program.GROUPS) == 0
     assert Path("results/night/report.html").read_text() == page
 
 

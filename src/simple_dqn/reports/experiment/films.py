@@ -23,14 +23,14 @@ class Film(NamedTuple):
 
 
 def film_of(run: RunResults, experiment: str, folder: Path, best_epoch: int) -> Film:
-    """Film a game of a run's best snapshot as videos/NAME/RUN_best.mp4, unless that is there and newer."""
+    """Film a game of a run's best snapshot as videos/NAME/RUN_best.mp4, unless there is one and no newer snapshot."""
     path = folder / "videos" / experiment / f"{run.name}_best.mp4"
     prefix = folder / "snapshots" / experiment / run.name
     candidates = [prefix.with_name(f"{run.name}_{which}.pkl") for which in ("best", best_epoch)]
     snapshot = next(filter(Path.is_file, candidates), None)
-    if not snapshot:
+    if not snapshot and not path.is_file():
         return Film(path, b"", f"no film, because there is no snapshot {candidates[0]}")
-    if not path.is_file() or path.stat().st_mtime < snapshot.stat().st_mtime:
+    if snapshot and (not path.is_file() or path.stat().st_mtime < snapshot.stat().st_mtime):
         words = ["--load_weights", str(snapshot), "--video_file", str(path), "--random_seed", run.seed or "1"]
         words += ["--play_games", "1", "--max_game_seconds", str(_SECONDS), "--backend", "cpu"]
         command = [sys.executable, str(ROOT / "src" / "main.py"), *words]
