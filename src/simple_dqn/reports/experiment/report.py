@@ -327,7 +327,9 @@ def _iqm_panel(experiment: Experiment, estimates: Mapping[str, Mapping[str, Esti
     caption = (
         "How to read it: a dot further right is a better variant. The bar is its 95 % stratified bootstrap interval. "
     )
-    caption += "If two bars do not overlap, the difference is unlikely to be chance."
+    caption += (
+        "If two bars do not overlap, the difference is unlikely to be chance. With few seeds the bars are too short."
+    )
     draw = partial(figures.draw_estimates, estimates=iqm, colours=colours, label="human-normalised score")
     return Panel("Interquartile mean", f"Interquartile mean: {alt}", caption, draw, len(iqm))
 
@@ -366,7 +368,7 @@ def _improvements(experiment: Experiment, score: str) -> list[Block]:
     caption += (
         "game, 0.5 (dashed) that both are equally good. The bar is the 95 % stratified bootstrap interval. If it "
     )
-    caption += "does not reach 0.5, the difference is unlikely to be chance."
+    caption += "does not reach 0.5, the difference is unlikely to be chance. With few seeds the bars are too short."
     alt = "; ".join(f"{pair} {_two_decimals(e)}" for pair, e in estimates.items())
     colours = [experiment.variants.index(ours) for ours, _ in pairs]
     draw = partial(figures.draw_estimates, estimates=estimates, colours=colours, label="probability", line=0.5)
