@@ -165,7 +165,8 @@ class ReplayMemory:
         """Return in words what a minibatch lacks, if it is not `ready`."""
         if self.count <= max(self.batch_size, self.history_length):
             return f"{count(self.count, 'transition')} are too few for a minibatch of {self.batch_size}"
-        return f"{count(self.count, 'transition')} of {count(len(self.added), 'game')} are too few for states of each"
+        what = f"{count(self.count, 'transition')} of {count(len(self.added), 'game')}"
+        return f"{what} are too few for a state with its history and return"
 
     def add(self, action: int, reward: float, screen: NDArray[np.uint8], terminal: bool, lane: int = 0) -> None:
         """Add a transition: `action` earned `reward` and led to `screen` (height, width), the last if `terminal`."""

@@ -151,6 +151,7 @@ WRONG = {
     "no file": ([], "no CSV file given"),
     "missing file": (["no.csv"], "there is no file no.csv"),
     "misspelt file": (["results/pog.csv"], r"there is no file results/pog.csv: did you mean results/pong.csv\?"),
+    "no such file": (["results/seaquest.csv"], r"there is no file results/seaquest.csv$"),
     "game for a file": (["pong"], r"there is no file pong: did you mean results/pong.csv\?"),
     "missing folder": (["no/no.csv"], "there is no file no/no.csv"),
     "folder": (["results"], "results is a folder: name a CSV file in it, such as results/pong.csv"),

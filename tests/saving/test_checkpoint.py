@@ -561,7 +561,7 @@ def test_memory_that_runs_out_is_told_in_a_line(
     ("games", "steps", "why"),
     [
         ("1", "6", "6 transitions are too few for a minibatch of 8"),
-        ("6", "12", "12 transitions of 6 games are too few for states of each"),
+        ("6", "12", "12 transitions of 6 games are too few for a state with its history and return"),
     ],
 )
 def test_an_epoch_too_short_to_learn_from_is_told_of(

@@ -88,6 +88,7 @@ def test_paths_are_short_below_the_current_folder(monkeypatch: pytest.MonkeyPatc
         ("snapshots/pong", "there is no snapshot snapshots/pong: in snapshots are breakout_10.pkl, "),
         ("snapshots/pong_16.pkl", "; .*/snapshots/pretrained/pong_16.pkl ships with this program"),
         ("snapshots/brekout", r"there is no snapshot snapshots/brekout: did you mean snapshots/breakout\?$"),
+        ("/", "/ is a folder, not a snapshot"),
         ("pong_17.pkl", "there is no snapshot pong_17.pkl"),
         ("other/folder", r"other/folder is a folder, not a snapshot: in other/folder are pong_1.pkl"),
     ],

@@ -86,8 +86,9 @@ def _lines(path: Path) -> list[str]:
         return decoded(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     except FileNotFoundError:
         likely = [file for file in (f"results/{path}.csv", f"results/pretrained/{path}.csv") if Path(file).is_file()]
-        names = sorted(str(file) for file in path.parent.glob("*.csv"))
-        likely += difflib.get_close_matches(str(path), names, n=1)
+        names = sorted(file.stem for file in path.parent.glob("*.csv"))
+        close = difflib.get_close_matches(path.stem, names, n=1, cutoff=0.75)
+        likely += [str(path.with_name(f"{name}.csv")) for name in close]
         raise NoRows(f"there is no file {path}" + (f": did you mean {likely[0]}?" if likely else "")) from None
     except (OSError, ValueError) as error:
         why = "it is not text in UTF-8" if isinstance(error, UnicodeDecodeError) else reason(error)

@@ -278,10 +278,12 @@ def other_snapshots_hint(path: Path) -> str:
     folder = path if path.is_dir() else path.parent
     siblings = folder.iterdir() if folder.is_dir() else ()
     names = sorted(p.name for p in siblings if p.suffix in (".pkl", ".prm"))
-    wanted, *labels = (prefix_of(Path(name)).name for name in (path.name, *names))
-    close = [] if wanted in labels else difflib.get_close_matches(wanted, labels, n=1, cutoff=0.75)
-    if close and folder != path:
-        return f": did you mean {folder / close[0]}?"
+    if folder != path:
+        typed = path.name if path.suffix in (".pkl", ".prm") else f"{path.name}.pkl"  # or else lr0.5 loses its end
+        wanted, *labels = (prefix_of(Path(name)).name for name in (typed, *names))
+        close = [] if wanted in labels else difflib.get_close_matches(wanted, labels, n=1, cutoff=0.75)
+        if close:
+            return f": did you mean {folder / close[0]}?"
     return f": in {folder} are {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else ""
 
 
