@@ -620,10 +620,10 @@ def test_kill_9_at_random_moments(straight: Straight, tmp_path: Path) -> None:
     words, expected = straight
     rng = np.random.default_rng(len(words))
     killed = 0
-    for attempt in range(30):
+    for attempt in range(40):
         begun = bool(list(tmp_path.glob("snapshots/*.checkpoint")))
         process = start(*(RESUME if begun else words), cwd=tmp_path)
-        if attempt < 5:
+        if attempt < 8:
             wait_for(process, "Random", "Train", "Test", "error")
             time.sleep(rng.random() * 0.2)
             process.kill()

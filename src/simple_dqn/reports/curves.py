@@ -13,6 +13,7 @@ import numpy as np
 
 from simple_dqn.errors import SnapshotError, StatisticsError
 from simple_dqn.reports.table import Floats, Table
+from simple_dqn.saving.names import files_of, number_of
 
 # What stands on the x axis, and the column that it is computed from.
 AXES = {"epoch": "epoch", "steps": "total_train_steps", "frames": "total_train_steps", "hours": "total_time"}
@@ -91,8 +92,7 @@ def frames_of(recorded: Mapping[str, Any]) -> int:
 
 def recorded_options(path: Path) -> dict[str, Any]:
     """Return the options that the last snapshot of results/NAME.csv, snapshots/NAME_N.pkl, records; {} if none."""
-    from simple_dqn.saving.names import files_of, number_of  # not needed for other axes
-    from simple_dqn.saving.snapshot import read_snapshot
+    from simple_dqn.saving.snapshot import read_snapshot  # not needed for other axes
 
     folder = Path(re.sub(r"(.*/)results(?=/|$)", r"\1snapshots", str(path.absolute().parent)))
     snapshots = files_of(folder / path.stem, "pkl")

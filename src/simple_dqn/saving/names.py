@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+SNAPSHOT_KINDS = (".pkl", ".prm")
+
 
 def prefix_of(path: Path) -> Path:
     """Return the prefix of a training's file: snapshots/pong for snapshots/pong_10.pkl and snapshots/pong_best.pkl."""
     return path.with_name(re.sub(r"(?<=.)_(\d+|best)$", "", path.stem))
+
+
+def trainings_in(folder: Path) -> list[str]:
+    """Return the names of the trainings with snapshots in `folder`: pong for pong_1.pkl and pong_best.pkl."""
+    return sorted({prefix_of(path).name for path in folder.glob("*") if path.suffix in SNAPSHOT_KINDS})
 
 
 def best_of(prefix: Path) -> Path:

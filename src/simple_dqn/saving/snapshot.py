@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from simple_dqn.errors import SnapshotError, reason
 from simple_dqn.learning.layers import NATURE, Conv, Layers, Shape, shapes_in_files
 from simple_dqn.saving.files import replace_file
-from simple_dqn.saving.names import prefix_of
+from simple_dqn.saving.names import SNAPSHOT_KINDS, prefix_of, trainings_in
 from simple_dqn.wording import count
 
 Array = NDArray[Any]
@@ -274,16 +274,15 @@ def _arrays(params: dict[str, Any]) -> dict[str, Array]:
 
 
 def other_snapshots_hint(path: Path) -> str:
-    """Return the end of an error: the snapshot whose name is close to `path`, or those in its folder, or in `path`."""
+    """Return the end of an error: the training with a name close to `path`, or the snapshots beside or in it."""
     folder = path if path.is_dir() else path.parent
-    siblings = folder.iterdir() if folder.is_dir() else ()
-    names = sorted(p.name for p in siblings if p.suffix in (".pkl", ".prm"))
     if folder != path:
-        typed = path.name if path.suffix in (".pkl", ".prm") else f"{path.name}.pkl"  # or else lr0.5 loses its end
-        wanted, *labels = (prefix_of(Path(name)).name for name in (typed, *names))
-        close = [] if wanted in labels else difflib.get_close_matches(wanted, labels, n=1, cutoff=0.75)
+        file = path if path.suffix in SNAPSHOT_KINDS else Path(f"{path}.pkl")
+        wanted, known = prefix_of(file).name, trainings_in(folder)
+        close = [] if wanted in known else difflib.get_close_matches(wanted, known, n=1, cutoff=0.75)
         if close:
             return f": did you mean {folder / close[0]}?"
+    names = sorted(file.name for file in folder.glob("*") if file.suffix in SNAPSHOT_KINDS)
     return f": in {folder} are {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else ""
 
 

@@ -12,7 +12,7 @@ from simple_dqn.errors import CheckpointError, OptionError, SnapshotError
 from simple_dqn.games.roms import name_of_game, stem_of
 from simple_dqn.saving.checkpoint import Checkpoint, checkpoints_of, read_checkpoint
 from simple_dqn.saving.files import PRETRAINED, ROOT, here
-from simple_dqn.saving.names import files_of, number_of, prefix_of
+from simple_dqn.saving.names import files_of, number_of, prefix_of, trainings_in
 from simple_dqn.saving.snapshot import Snapshot, other_snapshots_hint, read_snapshot
 
 logger = logging.getLogger(__name__)
@@ -94,11 +94,7 @@ def _newest(prefix: Path) -> Path | None:
 
 def _known_names(wanted: str, *, shipped: bool = True) -> str:
     """Return the end of an error: the name that is close to `wanted`, or all that mean a snapshot, if any."""
-    saved, ships = (
-        sorted({prefix_of(path).name for path in folder.glob("*") if path.suffix in (".pkl", ".prm")})
-        for folder in (_SNAPSHOTS, _SHIPPED)
-    )
-    ships = ships if shipped else []
+    saved, ships = trainings_in(_SNAPSHOTS), trainings_in(_SHIPPED) if shipped else []
     close = difflib.get_close_matches(name_of_game(wanted), [*saved, *ships], n=1, cutoff=0.75)
     if close:
         return f": did you mean {close[0]}?"

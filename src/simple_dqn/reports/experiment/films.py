@@ -23,7 +23,10 @@ class Film(NamedTuple):
 
 
 def film_of(run: RunResults, experiment: str, folder: Path, best_epoch: int) -> Film:
-    """Film a game of a run's best snapshot as videos/NAME/RUN_best.mp4, unless there is one and no newer snapshot."""
+    """Film a game of a run's best snapshot as videos/NAME/RUN_best.mp4.
+
+    A film that is as new as the snapshot is kept, and one whose snapshot is gone.
+    """
     path = folder / "videos" / experiment / f"{run.name}_best.mp4"
     prefix = folder / "snapshots" / experiment / run.name
     candidates = [prefix.with_name(f"{run.name}_{which}.pkl") for which in ("best", best_epoch)]

@@ -42,6 +42,7 @@ _METRICS = {
     "Optimality gap": evaluation.optimality_gap,
 }
 _MANY_PAIRS = 15  # if there are more pairs of variants, each is compared with the first one only
+_UNLIKELY = "the difference is unlikely to be chance. With few seeds the bars are too short."
 
 
 @dataclass(frozen=True)
@@ -326,9 +327,7 @@ def _iqm_panel(experiment: Experiment, estimates: Mapping[str, Mapping[str, Esti
     alt = "; ".join(f"{variant} {_two_decimals(e)}" for variant, e in iqm.items())
     caption = (
         "How to read it: a dot further right is a better variant. The bar is its 95 % stratified bootstrap interval. "
-    )
-    caption += (
-        "If two bars do not overlap, the difference is unlikely to be chance. With few seeds the bars are too short."
+        f"If two bars do not overlap, {_UNLIKELY}"
     )
     draw = partial(figures.draw_estimates, estimates=iqm, colours=colours, label="human-normalised score")
     return Panel("Interquartile mean", f"Interquartile mean: {alt}", caption, draw, len(iqm))
@@ -364,11 +363,9 @@ def _improvements(experiment: Experiment, score: str) -> list[Block]:
     }
     caption = (
         "How to read it: 1 means that every run of the first variant beats every run of the second one on the same "
+        "game, 0.5 (dashed) that both are equally good. The bar is the 95 % stratified bootstrap interval. "
+        f"If it does not reach 0.5, {_UNLIKELY}"
     )
-    caption += (
-        "game, 0.5 (dashed) that both are equally good. The bar is the 95 % stratified bootstrap interval. If it "
-    )
-    caption += "does not reach 0.5, the difference is unlikely to be chance. With few seeds the bars are too short."
     alt = "; ".join(f"{pair} {_two_decimals(e)}" for pair, e in estimates.items())
     colours = [experiment.variants.index(ours) for ours, _ in pairs]
     draw = partial(figures.draw_estimates, estimates=estimates, colours=colours, label="probability", line=0.5)
