@@ -104,7 +104,7 @@ def main() -> None:
     nap = found[1].seconds - trip
     rows = []
     for n, m in found.items():
-        model = max(nap + trip + (n - 1) * cost, n * cost)
+        model = nap + trip + (n - 1) * cost
         rows.append((n, n * GAMES, round(n * GAMES / m.seconds), round(n * GAMES / model), f"{m.messages:g}",
                      round(m.bytes / (n * GAMES)), f"{m.processor_seconds * 1e3:.1f}"))  # fmt: skip
     header = ("Workers", "Games", "Steps/s", "Steps/s of the model", "Messages/step", "Bytes/game and step",
@@ -166,8 +166,8 @@ def on_paper(trip: float, cost: float, size: float) -> list[tuple[str, ...]]:
     for cores in CORES:
         for each in (8, 64):
             games = cores * each
-            play = trip + each / STEPS_OF_A_CORE
-            speeds = [games / max(play, cores * cost, games * size * 8 / rate) for rate in (1e9, 10e9, 25e9)]
+            seconds = trip + each / STEPS_OF_A_CORE + (cores - 1) * cost
+            speeds = [games / max(seconds, games * size * 8 / rate) for rate in (1e9, 10e9, 25e9)]
             rows.append((str(cores), str(games), *(f"{round(speed, -2):,.0f}" for speed in speeds)))
     return rows
 

@@ -91,6 +91,7 @@ def test_options_in_the_text_exist(page: str) -> None:
         "trials",
         "seed",
         "depth",
+        "unshallow",
     }  # of scripts, the worked example, benchmarks, git
     found = {name for word in code(page) for name in re.findall(r"--(\w+)", word)}
     assert found <= NAMES | own
