@@ -46,8 +46,8 @@ class _Peak(NamedTuple):
 class Visualization(Watcher, Callback):
     """Examines all states of the games in batches, and writes the page at the end.
 
-    Only the state that activates a filter most is kept, so that games may have any length. A watcher, because the film
-    shows the frames that watchers see, with colours.
+    Only the state that activates a filter most is kept, so that games may have any length. It is a watcher,
+    because only watchers receive frames in colour.
 
     Args:
         options: the number of filters, and the page's file.

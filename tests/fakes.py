@@ -191,7 +191,7 @@ class Eye(Watcher):
     def __init__(self) -> None:
         self.pictures: list[Any] = []
         self.sounds: list[Any] = []
-        self.games = 0
+        self.games = self.steered = 0
 
     def on_game(self) -> None:
         self.games += 1
@@ -199,6 +199,10 @@ class Eye(Watcher):
     def on_frame(self, environment: Environment) -> None:
         self.pictures.append(environment.picture())
         self.sounds.append(environment.sound())
+
+    def steer(self, action: int) -> int:
+        self.steered += 1
+        return action
 
 
 PONG = ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]

@@ -367,7 +367,8 @@ WRONG = [  # command line, and what the error says
     ("--resume pong_1.pkl", "there is no snapshot pong_1.pkl"),
     ("--load_weights folder", "folder"),
     ("--resume file", "file is not a snapshot"),
-    ("pong --csv_file results/old.csv --start_epoch 1", "cannot continue results/old.csv"),
+    ("pong --epochs 2 --csv_file results/old.csv --start_epoch 1", "cannot continue results/old.csv"),
+    ("pong --epochs 2 --start_epoch 2 --csv_file a.csv", "--start_epoch 2: must be less than --epochs 2"),
 ]
 
 

@@ -442,7 +442,7 @@ def test_an_average_needs_a_target_network_to_be_in() -> None:
         (dict(stochastic_round=True), "--stochastic_round: only Neon"),
         (dict(stochastic_round=10), "--stochastic_round: only Neon"),
         (dict(backend="mkl"), "--backend mkl: only Neon has it"),
-        (dict(backend="gpu", device_id=2), "--device_id 2: there are 2 GPUs"),
+        (dict(backend="gpu", device_id=2), "--device_id 2: this machine has 2 GPUs, counted from 0"),
     ],
 )
 def test_backends_that_are_not_there(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str) -> None:

@@ -109,6 +109,8 @@ class Agent:
         callbacks: receive every step and every update.
 
     Attributes:
+        total_train_steps: steps of training so far, all games counted.
+        interrupted: end the phase after the current step.
         q_values: of `state`, (num_actions,), while watchers steer. None: no prediction was needed.
     """
 

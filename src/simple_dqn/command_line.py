@@ -111,6 +111,8 @@ def require_sense(o: MainOptions, values: Mapping[str, Any], start: Start | None
         raise OptionError(
             f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}. Use a larger --epochs to continue"
         )
+    if o.start_epoch >= max(1, o.epochs) and not (o.resume or o.play_games):
+        raise OptionError(f"--start_epoch {o.start_epoch}: must be less than --epochs {o.epochs}")
     page = values.get("visualization_file")
     if o.scores_path and not o.play_games:
         raise OptionError(f"--scores_path {o.scores_path} is for the scores of games played: add --play_games 1")

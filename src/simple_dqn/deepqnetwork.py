@@ -204,6 +204,11 @@ class DeepQNetwork(QLearning):
         use_target: keep a separate target network. Without it the network is its own target.
         threads: at most this many on the CPU; None: one for each core.
 
+    Attributes:
+        num_actions, state_shape, options: as given.
+        device: where it computes.
+        train_iterations: updates so far.
+
     Raises:
         OptionError: the device is missing, the network does not fit the screens or the memory, or `target_rate` needs a
             target network.
@@ -264,7 +269,7 @@ class DeepQNetwork(QLearning):
         self._update = cuda.Graph(self._learn_from) if graph else self._learn_from
 
     def predict(self, states: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
-        """Q-values (n, num_actions) of `states` (n, history, height, width), for any n."""
+        """Q-values (n, num_actions) of `states` (n, history, height, width), for any n; float32 or float64."""
         values: NDArray[np.floating[Any]] = self._acting.forward(self._tensor(states)).cpu().numpy()
         return values
 
@@ -438,7 +443,7 @@ def find_device(backend: BackendOptions, log: bool = False) -> torch.device:
         return torch.device("cpu")
     gpus, problem = count_gpus(backend.device_id)
     if gpus and backend.device_id >= gpus:
-        raise OptionError(f"--device_id {backend.device_id}: there are {gpus} GPUs, counted from 0")
+        raise OptionError(f"--device_id {backend.device_id}: this machine has {count(gpus, 'GPU')}, counted from 0")
     if gpus:
         return torch.device("cuda", backend.device_id)
     if backend.backend == "gpu":

@@ -39,7 +39,7 @@ class OutputError(SimpleDQNError):
 
 def reason(error: Exception) -> str:
     """Return the message of an error of the operating system, without its number and path."""
-    if isinstance(error, FileExistsError | NotADirectoryError):
+    if isinstance(error, FileExistsError | NotADirectoryError):  # raised here only when folders are made
         return "its folder is a file"
     return (isinstance(error, OSError) and error.strerror) or str(error)
 

@@ -23,7 +23,7 @@ from simple_dqn.experiments.command import runs_of
 from simple_dqn.experiments.leg import Leg
 from simple_dqn.experiments.plan import Plan, PlannedRun
 from simple_dqn.experiments.status import status_of
-from simple_dqn.experiments.table import row
+from simple_dqn.experiments.table import Lines, row
 
 OPTIONS = ["--random_steps", "60", "--train_steps", "60", "--test_steps", "20", "--epochs", "2", "--batch_size", "8"]
 OPTIONS += ["--screen_width", "40", "--screen_height", "36", "--backend", "cpu"]
@@ -85,21 +85,21 @@ def test_a_run_is_the_training_of_train_sh_also_if_it_is_killed(
     run = make(tmp_path)
     if number:
         after_first_epoch(tmp_path, lambda: kill_training(number, tmp_path))
-    assert Leg(run, tmp_path, 1, {}).play() == ""
+    assert Leg(run, tmp_path, 1, {}).train() == ""
     require_same(tmp_path, straight)
     found = facts(tmp_path)
     assert (found["state"], found["seed"], len(found["legs"])) == ("complete", 7, 1)
     assert found["options"] == dict(run.options)
     assert row(run, status_of(run, tmp_path))[2] == "2/2"
     before = contents(tmp_path / "snapshots")
-    assert Leg(run, tmp_path, 1, {}).play() == ""  # as after a worker that died before it could note the end
+    assert Leg(run, tmp_path, 1, {}).train() == ""  # as after a worker that died before it could note the end
     assert contents(tmp_path / "snapshots") == before
     assert len(facts(tmp_path)["legs"]) == 2
 
 
 def test_a_run_that_fails_tells_its_last_line(tmp_path: Path) -> None:
     run = make(tmp_path, "--learning_rate", "1000", "--clip_error", "0")
-    error = Leg(run, tmp_path, 1, {}).play()
+    error = Leg(run, tmp_path, 1, {}).train()
     assert error.startswith("The loss is NaN or infinite")
     assert (facts(tmp_path)["state"], facts(tmp_path)["error"]) == ("failed", error)
     assert status_of(run, tmp_path).state == "failed"
@@ -108,7 +108,7 @@ def test_a_run_that_fails_tells_its_last_line(tmp_path: Path) -> None:
 def test_a_training_that_is_always_killed_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make(tmp_path)
     monkeypatch.setattr(Leg, "_train", lambda self, resume: -signal.SIGKILL)
-    assert Leg(run, tmp_path, 1, {}).play() == "killed 3 times in sequence (SIGKILL). Is there enough memory?"
+    assert Leg(run, tmp_path, 1, {}).train() == "killed 3 times in sequence (SIGKILL). Is there enough memory?"
 
 
 def test_a_run_that_the_driver_stops_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,18 +118,40 @@ def test_a_run_that_the_driver_stops_is_stopped(tmp_path: Path, monkeypatch: pyt
     run = make(tmp_path)
     monkeypatch.setattr(Leg, "_wait_for", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        Leg(run, tmp_path, 1, {}).play()
+        Leg(run, tmp_path, 1, {}).train()
     assert row(run, status_of(run, tmp_path))[-1] == "stopped"
 
 
 def test_a_machine_without_the_folder_is_named(tmp_path: Path) -> None:
     run = make(tmp_path)
-    assert "does not see /nowhere/results/try/experiment.json" in Leg(run, Path("/nowhere"), 1, {}).play()
+    assert "does not see /nowhere/results/try/experiment.json" in Leg(run, Path("/nowhere"), 1, {}).train()
 
 
 def test_a_run_that_did_not_begin_is_waiting(tmp_path: Path) -> None:
     run = make(tmp_path)
     assert row(run, status_of(run, tmp_path)) == ("pong_plain_7", "", "", "", "", "", "waiting")
+
+
+def test_the_time_left_is_known_from_the_first_estimate_on(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    log = tmp_path / run.result("log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("About 2.1 h to the end of epoch 10 (measured on 40 training steps)\n")  # as test_progress.py has it
+    assert status_of(run, tmp_path).left == "2.1 h"
+
+
+def test_a_line_that_is_half_written_is_shown_when_it_is_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    run = make(tmp_path)
+    log = tmp_path / run.result("log")
+    lines = Lines([run], tmp_path)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    for text in ("epoch 1/2 · te", "epoch 1/2 · test 3.0\n"):
+        log.write_text(text)
+        lines.show()
+    assert [message.partition(": ")[2] for message in caplog.messages] == ["epoch 1/2 · test 3.0"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")

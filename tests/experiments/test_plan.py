@@ -40,6 +40,7 @@ def error_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("try --games pong --variant plain --variant|double --doubel_dqn true", "variant double: unrecognized"),
         ("try --games pong --variant plain --variant|plain --double_dqn true", "two variants are called plain"),
         ("try --games pong --variant|--double_dqn true", "begin with a name"),
+        ("try --games pong --variant| ", "begin with a name"),
         ("try --games pong --variant|double --csv_file a.csv", "--csv_file is not for experiments"),
         ("try --games pong --variant|double '--double_dqn", "no closing quotation"),
         ("try --games pong --variant|fast --num_envs 0", "variant fast: --num_envs 0"),

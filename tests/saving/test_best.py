@@ -17,7 +17,7 @@ from simple_dqn.interrupts import Interrupted
 from simple_dqn.saving.files import ROOT
 from simple_dqn.saving.run_files import resume_command
 from simple_dqn.saving.snapshot import read_snapshot, write_snapshot
-from simple_dqn.saving.start import find_snapshot
+from simple_dqn.saving.start import find_snapshot, named_by_epoch
 from simple_dqn.statistics import Statistics
 
 RUN = ["breakout", "--random_steps", "20", "--train_steps", "20", "--test_steps", "10", "--epochs", "4"]
@@ -228,3 +228,20 @@ def test_in_the_folder_of_the_program_the_command_is_short(monkeypatch: pytest.M
     assert resume_command(Path("snapshots/it's.pkl")) == """./resume.sh 'snapshots/it'"'"'s.pkl'"""
     monkeypatch.chdir(ROOT.parent)
     assert resume_command(Path("a_1.pkl"), "a.csv") == f"{shlex.quote(f'./{ROOT.name}/resume.sh')} a_1.pkl"
+
+
+def test_a_training_under_another_name_names_no_best_snapshot_that_it_lacks(
+    copy: Path, caplog: pytest.LogCaptureFixture, scores: dict[int, float]
+) -> None:
+    caplog.set_level("INFO")
+    scores[5] = 1.0
+    main.run(["--resume", "snapshots/b", "--epochs", "5", "--save_weights_prefix", "snapshots/c"])
+    assert Path("snapshots/c_5.pkl").exists()
+    assert not [message for message in caplog.messages if "c_best.pkl" in message]
+
+
+def test_a_copy_that_does_not_know_its_epoch_is_resumed_as_it_is(copy: Path) -> None:
+    snapshot = read_snapshot(BEST)
+    del snapshot.facts["best_epoch"]
+    write_snapshot(BEST, snapshot)
+    assert named_by_epoch(BEST) == BEST

@@ -187,8 +187,9 @@ def test_the_options_of_a_snapshot_are_in_that_line(folder: Path, caplog: pytest
 
 def test_that_line_has_the_names_of_the_files_that_are_written(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     words = ["--load_weights", "pong", "--record_screen_path", "videos/{name}", "--video_file", "videos/{snapshot}.mov"]
-    line = options_line(words, caplog)
-    assert "--record_screen_path videos/pong --video_file videos/pong_16.mov; from " in line
+    line = options_line([*words, "--record_sound_filename", "{snapshot}.wav"], caplog)
+    names = "--record_screen_path videos/pong --video_file videos/pong_16.mov --record_sound_filename pong_16.wav"
+    assert f"{names}; from " in line
 
 
 def test_a_training_that_goes_on_from_what_ships_writes_to_the_current_folder(folder: Path) -> None:

@@ -285,6 +285,24 @@ def test_a_film_starts_with_the_first_action_and_may_be_a_part(
         assert [int(frame.to_ndarray(format="rgb24")[0, 0, 0]) for frame in read.decode(video=0)] == list(numbers)
 
 
+@pytest.mark.parametrize(
+    ("begun", "words"), [(True, "second 5. Use a smaller --video_from"), (False, "the agent's first action")]
+)
+def test_a_game_that_ended_before_the_film_began_is_reported(
+    begun: bool, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.gif"
+    editor = FilmEditor(Film(path), RecorderOptions(video_file=str(path), video_from=5.0))
+    for _ in range(9):
+        editor.on_frame(FakeEnvironment())
+        if begun:
+            editor.steer(0)
+    editor.finish()
+    editor.finish()  # as after another game of the viewer
+    assert caplog.messages == [f"There is no film: the game ended before {words}"]
+    assert not path.exists()
+
+
 def test_an_overlay_films_what_v_shows(tmp_path: Path) -> None:
     films = []
     for overlay in (False, True):

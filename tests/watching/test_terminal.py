@@ -324,6 +324,11 @@ def test_colours_are_those_that_the_terminal_has(
     assert style_of_terminal() == style
 
 
+def test_a_python_without_curses_knows_no_description_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "curses", None)
+    assert cells._num_colours() == 256
+
+
 def test_16_colours_and_none() -> None:
     white, black, red, blue = [255, 255, 255], [0, 0, 0], [200, 72, 72], [10, 10, 180]
     assert in_16_colours([white, black]) == ("\x1b[97;40m", "▀")

@@ -18,6 +18,25 @@ def test_a_watcher_group_stops_after_its_last_game_and_abandoned_games_do_not_co
     assert seen == [1, 2, 3, 3]
 
 
+def test_a_game_that_the_viewer_abandons_does_not_count_for_the_recorders() -> None:
+    recorder = Eye()
+    both = WatcherGroup([WatcherGroup([recorder], max_games=1), Abandons(1)], max_games=0)
+    for _ in range(3):
+        both.on_game()
+        both.on_frame(FakeEnvironment())
+        both.wants_restart()
+    assert (recorder.games, len(recorder.pictures)) == (2, 2)  # the abandoned game and one more
+
+
+def test_after_the_last_game_watchers_do_not_steer() -> None:
+    eye = Eye()
+    group = WatcherGroup([eye], max_games=1)
+    for _ in range(2):
+        group.on_game()
+        group.steer(0)
+    assert eye.steered == 1
+
+
 def test_after_the_last_game_one_watcher_may_go_on() -> None:
     recorder, viewer = Eye(), Eye()
     group = WatcherGroup([recorder, viewer], max_games=1)

@@ -56,10 +56,10 @@ def connect(address: str | None, option: str = "--address", installer: str = "./
 
 
 def _require_answer(address: str | None, option: str) -> None:
-    """Check that somebody answers at `address`, if it is HOST:PORT.
+    """Check that `address` accepts connections, if it is HOST:PORT.
 
     Raises:
-        OptionError: nobody does, or there is no such port.
+        OptionError: it does not, or there is no such port.
     """
     host, _, port = (address or "").rpartition(":")
     if port.isdigit():

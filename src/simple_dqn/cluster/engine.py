@@ -123,6 +123,6 @@ def _task() -> Callable[[str, PlannedRun, str, int], str]:
         from simple_dqn.experiments.leg import Leg
 
         devices = ",".join(map(str, ray.get_gpu_ids()))
-        return Leg(run, Path(folder), cores, {"CUDA_VISIBLE_DEVICES": devices}).play()
+        return Leg(run, Path(folder), cores, {"CUDA_VISIBLE_DEVICES": devices}).train()
 
     return leg

@@ -232,7 +232,7 @@ def _variants(groups: Groups, texts: Sequence[str]) -> dict[str, list[str]]:
     variants: dict[str, list[str]] = {}
     for text in texts:
         try:
-            name, *words = shlex.split(text)
+            name, *words = shlex.split(text) or [""]
         except ValueError as error:
             raise OptionError(f"--variant {text!r}: {str(error).lower()}: give a name and options") from None
         if not re.fullmatch(_NAME, name):

@@ -48,7 +48,7 @@ class Leg:
         self._environment = {**os.environ, **one_run, **variables}
         self._facts: dict[str, Any] = {"options": dict(run.options), "seed": run.seed, "legs": []}
 
-    def play(self) -> str:
+    def train(self) -> str:
         """Train until the run is complete. Return "", or why it failed.
 
         Raises:

@@ -73,5 +73,5 @@ def _figures(log: Path) -> tuple[str, str]:
     except OSError:
         return "", ""
     speeds = re.findall(r"(\d+) steps/s", text)
-    left = re.findall(r"run ([\d.]+ \w+)|· ([\d.]+ \w+) left|About ([\d.]+ \w+) to go", text)
+    left = re.findall(r"run ([\d.]+ \w+)|· ([\d.]+ \w+) left|About ([\d.]+ \w+) to the end", text)
     return speeds[-1] if speeds else "", "".join(left[-1]) if left else ""

@@ -46,7 +46,7 @@ class Lines:
     def _show_epochs(self, run: PlannedRun) -> None:
         with (self._folder / run.result("log")).open("rb") as log:
             log.seek(self._read[run.name])
-            text = log.read().rpartition(b"\n")[0] + b"\n"  # without a line that is half written
+            text = b"".join(log.read().rpartition(b"\n")[:2])  # without a line that is half written
         self._read[run.name] += len(text)
         for line in re.findall(r"(epoch \d+/.*)", text.decode("utf-8", "replace")):
             logger.info("%s on %s: %s", run.name, status_of(run, self._folder).machine, line)

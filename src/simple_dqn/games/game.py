@@ -95,7 +95,8 @@ class Game:
     Args:
         environment: the game.
         state: receives the screens.
-        random_starts: at most this many no-ops.
+        random_starts: at most this many no-ops. There are at least as many as a state has screens, as in 2015, unless
+            `random_starts` is smaller.
         rng: draws their number.
     """
 

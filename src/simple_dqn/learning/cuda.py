@@ -127,7 +127,8 @@ class Later:
 class Graph:
     """A computation recorded as one CUDA graph, because launching each kernel takes longer than running it.
 
-    The first three calls just compute, because libraries choose their kernels then. If recording fails, all calls do.
+    The first three calls just compute, because libraries choose their kernels then. If recording fails, every call just
+    computes.
     """
 
     def __init__(self, compute: Callable[..., tuple[Tensor, Tensor]]) -> None:

@@ -23,6 +23,7 @@ from simple_dqn.errors import OptionError
 from simple_dqn.learning.layers import Conv, Linear, q_layers, require_memory
 from simple_dqn.replay_memory import Minibatch, ReplayMemory, TargetParts
 from simple_dqn.saving.snapshot import Layer, require_fit
+from simple_dqn.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -290,7 +291,11 @@ def find_backend(backend: BackendOptions) -> str:
     if not backend.backend:
         return "gpu" if gpus and backend.datatype != "float64" else "cpu"
     if backend.device_id >= gpus:
-        found = f"finds {gpus} GPUs, counted from 0" if gpus else "finds no GPU here (it looks for one with PyCUDA)"
+        found = (
+            f"finds {count(gpus, 'GPU')}, counted from 0"
+            if gpus
+            else "finds no GPU here (it looks for one with PyCUDA)"
+        )
         raise OptionError(f"--backend gpu --device_id {backend.device_id}: Neon {found}; --backend cpu always works")
     return "gpu"
 

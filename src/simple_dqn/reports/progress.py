@@ -118,7 +118,8 @@ class Progress(Callback):
     def _run_left(self, seconds: float, phases: Iterable[tuple[str, int]]) -> float | None:
         """Return `seconds` plus those of `phases`; None before training has begun, because its speed is unknown.
 
-        Before the first test, tests count as if they were as fast as training.
+        Before the first test, --test_steps count as if they were as fast as training. --test_games count as nothing,
+        because nobody knows how long a game is.
         """
         o, speeds = self._o, self._speeds
         if not o.trains or "train" not in speeds:

@@ -109,7 +109,7 @@ class Checkpoints:
 
     def _tidy(self, number: int) -> None:
         """Remove checkpoints before the last two epochs, and chunks that no remaining checkpoint uses."""
-        for path in checkpoints_of(self._prefix):
+        for path in files_of(self._prefix, "checkpoint"):
             if number_of(path) < number - 1:
                 path.unlink(missing_ok=True)
         needed = _chunk_names(files_of(self._prefix, "checkpoint"))
@@ -195,7 +195,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def checkpoints_of(prefix: Path) -> list[Path]:
-    """The checkpoints of a training, from the last one to the first. Damaged ones come before, to be reported."""
+    """The checkpoints of a training, from the last one to the first. Damaged ones come first, to be reported."""
 
     def age(path: Path) -> tuple[float, int, int]:
         header = _valid_header(path)

@@ -74,7 +74,8 @@ def require_writable(path: Path) -> None:
     """Check now that `path` can be written, because an error after hours of training is too late.
 
     Raises:
-        OutputError: its folder cannot be made or written to, or `path` itself is a folder or device.
+        OutputError: its folder cannot be made or written to, or `path` is a folder, a device, read-only, or among the
+            files that ship.
     """
     try:
         if ships(path):

@@ -74,7 +74,7 @@ class Position:
         return self.left[1] if len(self.left) > 1 else ("train", self.epoch + 1)
 
     def end_training(self, steps: int) -> None:
-        """End the training of an epoch, after so many training steps. The test score was that of another epoch."""
+        """End the training of an epoch, after so many training steps. It forgets the test score of an earlier epoch."""
         self.epoch, self.epoch_began = self.next[1], steps
         for name in SCORES:
             self.facts.pop(name, None)

@@ -127,8 +127,9 @@ class RunFiles:
             more = f" … {self._saved[-1].name} ({len(self._saved)} snapshots)" if len(self._saved) > 1 else ""
             logger.info("Snapshots are in %s%s" if more else "The snapshot is %s%s", self._saved[0], more)
         facts = self._position.facts
-        if self._prefix and "best_epoch" in facts:
-            best, score = best_of(Path(self._prefix)), mean_text(facts["best_score"])
+        best = best_of(Path(self._prefix)) if self._prefix else None
+        if best and best.is_file() and "best_epoch" in facts:
+            score = mean_text(facts["best_score"])
             logger.info("The snapshot of the best test, %s in epoch %d, is %s", score, facts["best_epoch"], best)
         if self.csv:
             logger.info("Statistics are in %s (%s)", self.csv.path, count(self.csv.rows, "new row"))

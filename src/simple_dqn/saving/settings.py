@@ -20,7 +20,13 @@ from simple_dqn.saving.start import Start, named_by_epoch, start_from_weights, s
 logger = logging.getLogger(__name__)
 
 Groups = Sequence[type[Options]]
-_NAMED_AFTER_SNAPSHOT = ("record_screen_path", "video_file", "visualization_file", "scores_path")
+_NAMED_AFTER_SNAPSHOT = (
+    "record_screen_path",
+    "record_sound_filename",
+    "video_file",
+    "visualization_file",
+    "scores_path",
+)
 _FILES = ("save_weights_prefix", "csv_file")
 _COUNTERS = ("epoch", "epoch_began", "total_train_steps", "weight_updates", "best_epoch")
 

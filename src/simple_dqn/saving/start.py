@@ -156,7 +156,8 @@ def named_by_epoch(path: Path) -> Path:
         file = _SNAPSHOTS / file
     if not file.is_file() or not file.stem.endswith("_best") or (path.suffix != ".pkl" and files_of(path, "pkl")):
         return path
-    return file.with_name(f"{prefix_of(file).name}_{read_snapshot(file).facts.get('best_epoch')}.pkl")
+    epoch = read_snapshot(file).facts.get("best_epoch")
+    return path if epoch is None else file.with_name(f"{prefix_of(file).name}_{epoch}.pkl")
 
 
 def _saved(path: Path) -> bool:

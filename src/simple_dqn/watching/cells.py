@@ -34,10 +34,12 @@ def _num_colours() -> int:
     """The number of colours in the terminal's description: below 8 if it has none; 256 if there is no description."""
     try:
         import curses
-
+    except ImportError:  # a Python without curses
+        return 256
+    try:
         curses.setupterm()
         return curses.tigetnum("colors")
-    except (ImportError, curses.error):
+    except curses.error:
         return 256
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from simple_dqn.watching.film import Film, film_scale
 from simple_dqn.watching.insight import Explain, Insight, Thought
 from simple_dqn.watching.recorder import RecorderOptions
 from simple_dqn.watching.watcher import Watcher
+
+logger = logging.getLogger(__name__)
 
 _TAIL = 1.0  # seconds that a film goes on after its last point
 
@@ -42,13 +45,14 @@ class Shot:
 
 
 class FilmEditor(Watcher, Callback):
-    """Films what the options ask for. It starts with the agent's first action, because what is before is no play."""
+    """Films what the options ask for, from the agent's first action on, because it does not choose those before."""
 
     def __init__(self, film: Film, options: RecorderOptions) -> None:
         self._film, self._options = film, options
         self._first: Shot | None = None  # the last frame before the first action
         self._begun = False
         self._frames = 0  # since then
+        self._filmed = False  # whether the film has a frame
         self._score, self._rate = 0.0, ""
         self._insight: Insight | None = None
         self._thought: Thought | None = None
@@ -94,6 +98,11 @@ class FilmEditor(Watcher, Callback):
     def finish(self) -> None:
         for shot in self._best.frames():
             self._record(shot)
+        if not self._filmed:
+            start = self._options.video_from
+            missed = f"second {start:g}. Use a smaller --video_from" if self._begun else "the agent's first action"
+            logger.warning("There is no film: the game ended before %s", missed)
+            self._filmed = True  # because the user may play another game, and this is called again
         self._film.finish()
 
     def close(self) -> None:
@@ -115,6 +124,7 @@ class FilmEditor(Watcher, Callback):
             self._painter = self._painter or OverlayPainter(shot)
             shot = self._painter.painted(shot)
         self._film.on_frame(shot)
+        self._filmed = True
 
 
 class BestFrames:

@@ -1,4 +1,4 @@
-"""The font of windows and films: DejaVu Sans, which matplotlib includes with its licence. All digits are as wide."""
+"""The font of windows and films: DejaVu Sans, which matplotlib includes with its licence. All digits have one width."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Viewer(Watcher, Callback):
         self._volume = 10  # of 10
         self._taps: set[str] = set()  # keys pressed since the last step, so that short presses count
         self._rate: float | None = None  # of the last step
-        self._picture: Picture | None = None  # the last one, kept because the environment has the next game's already
+        self._picture: Picture | None = None  # kept because the environment soon has the next game's
         self._history = History()
         self._now: Moment | None = None  # the last moment of the history
         self._insight: Insight | None = None  # None: the user did not press `v`

@@ -27,6 +27,9 @@ class Watcher:
         """Return whether to abandon the game and start a new one. Called once per step."""
         return False
 
+    def on_restart(self) -> None:
+        """The game is abandoned, because a watcher wants a new one."""
+
     def finish(self) -> None:
         """Complete the output. Called only if the run reaches its end."""
 
@@ -69,14 +72,21 @@ class WatcherGroup(Watcher):
             watcher.on_frame(environment)
 
     def steer(self, action: int) -> int:
-        for watcher in self._watchers:
+        for watcher in () if self._done else self._watchers:
             action = watcher.steer(action)
         return action
 
     def wants_restart(self) -> bool:
         # A list, because any() would stop at the first True, and each watcher must be asked.
-        self._abandoned = any([watcher.wants_restart() for watcher in self._watchers])  # noqa: C419
-        return self._abandoned
+        restart = any([watcher.wants_restart() for watcher in self._watchers])  # noqa: C419
+        if restart:
+            self.on_restart()
+        return restart
+
+    def on_restart(self) -> None:
+        self._abandoned = True
+        for watcher in self._watchers:
+            watcher.on_restart()
 
     def continue_with(self, watcher: Watcher) -> None:
         """Let only `watcher` see one game more. The others have finished."""

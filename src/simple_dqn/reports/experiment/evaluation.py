@@ -85,14 +85,14 @@ def profile(scores: Scores, thresholds: Floats) -> Floats:
     return np.asarray(np.mean([(game[..., None] > thresholds).mean(axis=-2) for game in scores], axis=0))
 
 
-def improvement(ours: Scores, others: Scores) -> Floats:
-    """Return the probability that a run of `ours` beats a run of `others` on the same game. A tie counts half.
+def improvement(first: Scores, second: Scores) -> Floats:
+    """Return the probability that a run of `first` beats a run of `second` on the same game. A tie counts half.
 
     This is the Mann-Whitney U statistic divided by the number of pairs, averaged over the games.
     """
     games = []
-    for a, b in zip(ours, others, strict=True):
-        difference = a[..., :, None] - b[..., None, :]  # (…, our seeds, their seeds)
+    for a, b in zip(first, second, strict=True):
+        difference = a[..., :, None] - b[..., None, :]  # (…, seeds of first, seeds of second)
         games.append(((difference > 0) + 0.5 * (difference == 0)).mean(axis=(-2, -1)))
     return np.asarray(np.mean(games, axis=0))
 
@@ -104,7 +104,8 @@ def curve(values: Floats) -> Estimate:
     """Return the mean over the seeds at each point of a curve, with its bootstrap interval.
 
     Args:
-        values: (seeds, points). nan: a seed lacks this point. Whole curves are drawn, so the bounds are smooth.
+        values: (seeds, points). nan: a seed lacks this point. Each repetition draws whole curves, so the bounds are
+            smooth.
     """
     seeds, there = len(values), np.isfinite(values)
     chosen = np.vstack([np.arange(seeds), _draws(seeds, np.random.default_rng(_SEED))])
