@@ -200,8 +200,8 @@ def _curves_of(experiment: Experiment, game: str) -> Panel:
     last = "; ".join(f"{variant} ends at {_number(y.value[-1])}" for variant, (_, y, _) in shown.items())
     caption = (
         "How to read it: a higher line is a better mean score over the seeds. Where bands overlap, the difference "
+        "may be chance."
     )
-    caption += "may be chance."
     draw = partial(figures.draw_curves, curves=shown, variants=experiment.variants, unit="points per game")
     return Panel(game, f"Learning curves of {game}: {last or 'no game has ended yet'}", caption, draw)
 
@@ -248,9 +248,11 @@ def _scores(experiment: Experiment) -> list[Block]:
             best = _estimate(evaluation.estimate(evaluation.mean, [bests]))
             rows.append([game, variant, _estimate(final), human, best, *each])
     phase = "test" if experiment.phase == "test" else "training epoch"
-    caption = f"Mean score per game of the last and of the best {phase}, over the seeds, with the 95 % bootstrap "
-    caption += "interval. The best is higher than what the network earns on average, because it is a maximum. "
-    caption += "Human-normalised: 0 % is random play, 100 % a human."
+    caption = (
+        f"Mean score per game of the last and of the best {phase}, over the seeds, with the 95 % bootstrap "
+        "interval. The best is higher than what the network earns on average, because it is a maximum. "
+        "Human-normalised: 0 % is random play, 100 % a human."
+    )
     columns = ["Game", "Variant", "Final score", "Human-normalised", "Best score", "Final of each seed"]
     return [Heading("Scores"), Table(caption, [*columns, "Best of each seed"], rows, 2)]
 
@@ -304,8 +306,8 @@ def _all_games(experiment: Experiment, score: str) -> list[Block]:
         for variant, scores in normalised.items()
     }
     rows = [[variant, *(_two_decimals(e) for e in its.values())] for variant, its in estimates.items()]
-    caption = "With 95 % bootstrap intervals. IQM: mean of the middle half of all runs, which outliers do not change. "
-    caption += (
+    caption = (
+        "With 95 % bootstrap intervals. IQM: mean of the middle half of all runs, which outliers do not change. "
         "Median and mean are of the games' means. Optimality gap: how much is lacking to a human (less is better)."
     )
     return [
@@ -343,8 +345,8 @@ def _profile_panel(experiment: Experiment, normalised: Mapping[str, Sequence[Flo
     }
     caption = (
         "How to read it: each line tells which fraction of the runs has more than the score below it. A line that "
+        "is higher everywhere belongs to a better variant. The band is the 95 % stratified bootstrap interval."
     )
-    caption += "is higher everywhere belongs to a better variant. The band is the 95 % stratified bootstrap interval."
     draw = partial(figures.draw_profiles, thresholds=thresholds, profiles=profiles, variants=experiment.variants)
     return Panel("Performance profiles", f"Performance profiles of {', '.join(profiles)}", caption, draw)
 
@@ -421,7 +423,7 @@ def _runs(experiment: Experiment, defaults: Mapping[str, Any]) -> list[Block]:
             run.facts("machine") or "–", run.facts("commit") or "–", _words(special) or "–",
         ])  # fmt: skip
     caption = (
-        "Options: those not at their defaults that differ from other runs of the variant; the table of variants has "
+        "Options: those not at their defaults that differ from other runs of the variant; the table of variants "
+        "has the others."
     )
-    caption += "the others."
     return [Heading("Runs"), Table(caption, columns, rows)]
