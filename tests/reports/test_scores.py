@@ -60,6 +60,7 @@ def test_table_of_one_game_and_of_none() -> None:
         "   min         21       1733\n"
         "   max         21       1733"
     )
+    assert table([]) == ""
 
 
 def test_table_of_large_and_of_small_scores() -> None:

@@ -107,10 +107,12 @@ _FIGURES: dict[str, Callable[[Sequence[float]], float]] = {
 
 
 def table(games: Sequence[Game]) -> str:
-    """Return a line per game, then mean, standard deviation of the sample, minimum and maximum.
+    """Return a line per game, then mean, standard deviation of the sample, minimum and maximum; "" without games.
 
     If a human played, a last column has the share of the human's moves.
     """
+    if not games:
+        return ""
     rows = [("game", "score", "steps")]
     rows += [(str(i), score_text(game.score), str(game.steps)) for i, game in enumerate(games, 1)]
     for name, figure in _FIGURES.items():

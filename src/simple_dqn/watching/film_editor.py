@@ -52,7 +52,7 @@ class FilmEditor(Watcher, Callback):
         self._first: Shot | None = None  # the last frame before the first action
         self._begun = False
         self._frames = 0  # since then
-        self._filmed = False  # whether the film has a frame
+        self._filmed = False  # whether the film has a frame, or a warning said that it has none
         self._score, self._rate = 0.0, ""
         self._insight: Insight | None = None
         self._thought: Thought | None = None
@@ -102,7 +102,7 @@ class FilmEditor(Watcher, Callback):
             start = self._options.video_from
             missed = f"second {start:g}. Use a smaller --video_from" if self._begun else "the agent's first action"
             logger.warning("There is no film: the game ended before %s", missed)
-            self._filmed = True  # because the user may play another game, and this is called again
+            self._filmed = True  # because this is called again if the user plays another game
         self._film.finish()
 
     def close(self) -> None:
