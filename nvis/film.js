@@ -20,8 +20,7 @@
     heat.putImageData(picture, 0, 0);
   };
   const show = (index) => {
-    const [game, step, before, taken, q] = moments[index];
-    const best = q.indexOf(Math.max(...q.filter((value) => value !== null)));
+    const [game, step, before, taken, best, q] = moments[index];
     slider.value = index;
     when.textContent = games > 1 ? `game ${game}, step ${step}` : `step ${step}`;
     score.textContent = before;

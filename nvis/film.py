@@ -12,13 +12,13 @@ import json
 from collections.abc import Sequence
 from fractions import Fraction
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simple_dqn.environment import Picture
-from simple_dqn.learning.guided import Floats, Network, guided_q_value, saliency
+from simple_dqn.learning.guided import Network, guided_q_value, saliency
 from simple_dqn.reports.scores import score_text, shortest
 from simple_dqn.watching.display import QScale
 
@@ -39,6 +39,7 @@ class Moment(NamedTuple):
     step: int  # of this game, from 1
     score: float  # before it
     action: int
+    q_values: NDArray[np.floating[Any]]  # (num_actions,), as the network predicts them, in its data type
     state: NDArray[np.uint8]  # (history, height, width), in which the agent chose the action
     picture: bytes  # the last frame of the state, see `packed`
 
@@ -93,7 +94,6 @@ class Scene(NamedTuple):
     """A moment with its explanation."""
 
     moment: Moment
-    q_values: Floats  # (num_actions,)
     saliency: NDArray[np.uint8]  # (height, width), how much each pixel influenced the action, from 0 to 255
 
 
@@ -105,7 +105,7 @@ def explain(network: Network, moments: Sequence[Moment]) -> list[Scene]:
         chunk = moments[start : start + batch]
         states, actions = np.stack([moment.state for moment in chunk]), np.array([moment.action for moment in chunk])
         guided = guided_q_value(network, states, actions)
-        explained += map(Scene, chunk, guided.q_values, np.rint(255 * saliency(guided.pixels)).astype(np.uint8))
+        explained += map(Scene, chunk, np.rint(255 * saliency(guided.pixels)).astype(np.uint8))
     return explained
 
 
@@ -125,7 +125,7 @@ def film_section(
         return ""
     rate = Fraction(steps_per_second).limit_denominator(1001)
     layout = _Layout.of(scenes[0])
-    scale = QScale().including(np.concatenate([scene.q_values for scene in scenes]))
+    scale = QScale().including(np.concatenate([scene.moment.q_values for scene in scenes]))
     facts = json.dumps(
         dict(
             rate=float(rate),
@@ -194,10 +194,12 @@ def _what(shown: int, film: Film, rate: float) -> str:
 
 
 def _numbers(scene: Scene) -> list[object]:
-    """The numbers of a scene that the page contains: game, step, score, action, Q-values."""
-    game, step, score, action, *_ = scene.moment
-    q_values = [float(f"{q:.4g}") if np.isfinite(q) else None for q in scene.q_values]
-    return [game, step, shortest(float(score_text(score))), action, q_values]
+    """The numbers of a scene that the page contains: game, step, score, action, best action (-1: none), Q-values."""
+    game, step, score, action, q_values, *_ = scene.moment
+    finite = np.isfinite(q_values)
+    shown = [float(f"{q:.4g}") if known else None for q, known in zip(q_values, finite, strict=True)]
+    best = int(np.where(finite, q_values, -np.inf).argmax()) if finite.any() else -1  # of `shown`, two may be equal
+    return [game, step, shortest(float(score_text(score))), action, best, shown]
 
 
 def _scale_ends(scale: QScale) -> str:
@@ -212,7 +214,7 @@ def _number(number: float) -> str:
 
 def _curve(scenes: Sequence[Scene], scale: QScale) -> str:
     """The curve above the slider: the highest Q-value of each moment, on the scale of the bars."""
-    highest = np.array([scene.q_values.max() for scene in scenes])
+    highest = np.array([scene.moment.q_values.max() for scene in scenes])
     if not np.isfinite(highest).all():
         return ""
     points = " ".join(f"{x},{38 - 36 * scale.position(float(q)):.1f}" for x, q in enumerate(highest))

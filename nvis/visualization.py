@@ -84,7 +84,11 @@ class Visualization(Watcher, Callback):
 
     def on_step(self, step: Step) -> None:
         self._step += 1
-        moment = Moment(len(self._scores) + 1, self._step, self._score, step.action, *self._seen)
+        state, picture = self._seen
+        q_values = self._agent.q_values  # not those of `network`, whose rounding may prefer another action
+        if q_values is None:  # the action was random
+            q_values = self._agent.network.predict(state[None])[0]
+        moment = Moment(len(self._scores) + 1, self._step, self._score, step.action, q_values, state, picture)
         self._film.add(moment)
         self._batch.append(moment)
         if len(self._batch) == self._batch_size:
@@ -138,7 +142,7 @@ class Visualization(Watcher, Callback):
         peak = self._peaks[layer][filter]
         if not peak:
             return None
-        game, step, _, action, state, _ = peak.moment
+        game, step, _, action, _, state, _ = peak.moment
         guided = guided_backprop(self._network, state[None], layer, filter)
         row, column = map(int, guided.positions[0])
         box = receptive_field(self._network, layer, row, column)

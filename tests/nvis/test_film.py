@@ -18,6 +18,8 @@ from fakes import conv, linear, random_states
 from nvis.film import Film, Moment, _unpacked, explain, film_section, packed
 from simple_dqn.learning.guided import guided_q_value, read_network, saliency
 
+NO_Q = np.zeros(3)
+
 
 def film_data(text: str) -> dict[str, Any]:
     (found,) = re.findall('<script type="application/json" id="moments">(.*)</script>', text)
@@ -42,7 +44,7 @@ def test_film_keeps_whole_stretches_at_equal_distances(steps: int, every: int, k
     """A film of single moments would not play at the speed of the game."""
     film, state = Film(), np.zeros((1, 2, 2), np.uint8)
     for i in range(steps):
-        film.add(Moment(1, i, 0.0, 0, state, b""))
+        film.add(Moment(1, i, 0.0, 0, NO_Q, state, b""))
     assert [m.step for m in film.moments] == [i for i in range(steps) if i // 150 % every == 0]
     assert (film.every, film.stretch, len(film.moments)) == (every, 150, kept)
 
@@ -50,7 +52,7 @@ def test_film_keeps_whole_stretches_at_equal_distances(steps: int, every: int, k
 def test_film_of_large_screens_keeps_fewer() -> None:
     film, state = Film(), np.zeros((4, 1500, 1500), np.uint8)
     for i in range(100):
-        film.add(Moment(1, i + 1, 0.0, 0, state, b""))
+        film.add(Moment(1, i + 1, 0.0, 0, NO_Q, state, b""))
     assert 10 <= len(film.moments) <= 20
 
 
@@ -66,7 +68,7 @@ def test_scenes_explain_the_action_taken() -> None:
     """One and a half chunks of moments give the same as each moment alone."""
     rng = np.random.default_rng(8)
     network = read_network([conv(rng.normal(size=(2, 2, 4, 3)), 3), linear(rng.normal(size=(3, 2 * 5 * 6)))])
-    found = explain(network, [Moment(1, i, 0.0, i % 3, random_states(rng, 2, 17, 18), b"") for i in range(7)])
+    found = explain(network, [Moment(1, i, 0.0, i % 3, NO_Q, random_states(rng, 2, 17, 18), b"") for i in range(7)])
     assert explain(network, []) == []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nvis.film._CHUNK", 4 * 2 * 17 * 18)
@@ -74,7 +76,6 @@ def test_scenes_explain_the_action_taken() -> None:
     for scene, same in zip(found, again, strict=True):
         guided = guided_q_value(network, scene.moment.state[None], np.array([scene.moment.action]))
         for one in (scene, same):
-            np.testing.assert_allclose(one.q_values, guided.q_values[0], rtol=1e-5)
             np.testing.assert_allclose(one.saliency, 255 * saliency(guided.pixels)[0], atol=0.6)
 
 
@@ -84,12 +85,18 @@ def test_scores_are_exact() -> None:
     assert moments_of(film_html([exact]))[0][2] == 1234567.25
 
 
+def test_the_best_action_is_that_of_the_exact_q_values() -> None:
+    """The page shows four digits of them, in which two may be equal."""
+    (scene,) = film_scenes(1, q=(1.00001, 1.00002))
+    assert moments_of(film_html([scene]))[0][4:] == [1, [1, 1]]
+
+
 def test_film_has_every_picture_in_its_colours_and_its_saliency() -> None:
     text = film_html(film_scenes(25, (84, 84), (210, 160)), ["NOOP", "</script>"])
     Page(text)
     data = film_data(text)
     assert data["actions"] == ["NOOP", "</script>"]
-    assert data["moments"][2] == [1, 9, -2, 0, [0.5, -1.25]]
+    assert data["moments"][2] == [1, 9, -2, 0, 0, [0.5, -1.25]]
     assert len(data["moments"]) == len(video_of(text)) == 25
     assert 'max="24"' in text
     assert "--shape:560/420" in text
@@ -130,6 +137,6 @@ def test_packed_pictures_are_without_loss() -> None:
 
 def test_film_of_a_network_that_diverged() -> None:
     text = film_html(film_scenes(2, q=(np.nan, np.inf)))
-    assert moments_of(text)[0][4] == [None, None]
+    assert moments_of(text)[0][4:] == [-1, [None, None]]
     assert "<svg" not in text
     assert film_html([]) == ""

@@ -49,8 +49,9 @@ def film_scenes(
         green[..., 1] = 10 * i % 256
         heat = np.zeros(shape, np.uint8)
         heat[:, : shape[1] // 2] = 255 * (i % 2)
-        moment = Moment(1, 4 * i + 1, -i, i % len(q), np.zeros((4, *shape), np.uint8), packed(green))
-        found.append(Scene(moment, np.array(q, np.float32), heat))
+        state = np.zeros((4, *shape), np.uint8)
+        moment = Moment(1, 4 * i + 1, -i, i % len(q), np.array(q, np.float32), state, packed(green))
+        found.append(Scene(moment, heat))
     return found
 
 

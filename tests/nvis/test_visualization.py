@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,6 +97,19 @@ def test_finds_the_strongest_state_of_all_games(tmp_path: Path) -> None:
     assert [m[2] for m in moments] == [sum(rewards[i // length * length : i]) for i in range(2 * length)]
 
 
+@pytest.mark.parametrize("exploration_rate", [0.0, 1.0])
+def test_q_values_are_those_by_which_the_agent_chose(exploration_rate: float, tmp_path: Path) -> None:
+    """Those that NumPy computes from the layers round otherwise, and would prefer another action."""
+    visualization, agent = watched(tmp_path / "noise.html", [conv(np.ones((1, 3, 2, 2)))])
+    agent.options = dataclasses.replace(agent.options, exploration_rate_test=exploration_rate)
+    agent.play(1)
+    visualization.on_phase_end()
+    moments = film_data((tmp_path / "noise.html").read_text())["moments"]
+    assert all(sorted(q) == [0, 0, 1] for *_, q in moments)
+    greedy = [action == best and q[action] == 1 for *_, action, best, q in moments]
+    assert all(greedy) if exploration_rate == 0 else 0.1 < sum(greedy) / len(greedy) < 0.6
+
+
 def test_an_abandoned_game_does_not_count(tmp_path: Path) -> None:
     visualization, agent = watched(tmp_path / "noise.html", [conv(np.ones((2, 3, 2, 2)))], episode=6)
     for _ in range(4):
@@ -110,12 +124,13 @@ def test_filters_that_are_never_active_and_weights_that_are_not_finite(tmp_path:
     weights = np.zeros((3, 3, 2, 2))
     weights[0], weights[1], weights[2] = -1, np.nan, 3e38  # the last one overflows
     visualization, agent = watched(tmp_path / "noise.html", [conv(weights)], filters=100)
+    agent.network = Mock(predict=lambda _: np.full((1, 3), np.nan))
     agent.play(1)
     visualization.on_phase_end()
     assert [peak is None for peak in visualization._peaks[0]] == [True, True, False]
     text = (tmp_path / "noise.html").read_text()
     assert text.count("It was never active") == 2
-    assert film_data(text)["moments"][0][4] == [None] * 3
+    assert film_data(text)["moments"][0][4:] == [-1, [None] * 3]
     assert "3 filters of 2×2 with stride 1, on the last 3 screens. Receptive field: 2×2 pixels of a screen." in text
     assert "Shown: all; 2 of these were never active." in text
 
