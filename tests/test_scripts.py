@@ -117,6 +117,14 @@ def test_packages_for_clusters_remain_when_those_for_development_come(project: P
     assert run(python, "--cluster", "-V", cwd=project).stderr == ""
 
 
+def test_packages_for_clusters_come_with_those_for_development_that_include_them(project: Path) -> None:
+    python = project / "scripts/python"
+    (project / "requirements-cluster.txt").write_text("dummy>=1\n")
+    (project / "requirements-dev.txt").write_text("-r requirements-cluster.txt\n")
+    assert "installing" in run(python, "--dev", "-V", cwd=project).stderr
+    assert run(python, "--cluster", "-V", cwd=project).stderr == ""
+
+
 def test_a_file_that_another_one_includes_is_installed_when_it_changes(project: Path) -> None:
     python, nested = project / "scripts/python", project / "requirements-more.txt"
     (project / "requirements-dev.txt").write_text("-r requirements-more.txt  # why\n")
