@@ -280,6 +280,7 @@ def test_a_film_starts_with_the_first_action_and_may_be_a_part(
         if env.frame:
             editor.steer(0)
             editor.on_step(step(reward=env.frame == 25))
+    editor.on_step(step(reward=99))  # of a game that is not filmed any more
     editor.finish()
     with av.open(str(path)) as read:
         assert [int(frame.to_ndarray(format="rgb24")[0, 0, 0]) for frame in read.decode(video=0)] == list(numbers)

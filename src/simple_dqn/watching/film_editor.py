@@ -50,7 +50,7 @@ class FilmEditor(Watcher, Callback):
     def __init__(self, film: Film, options: RecorderOptions) -> None:
         self._film, self._options = film, options
         self._first: Shot | None = None  # the last frame before the first action
-        self._begun = False
+        self._begun = self._steered = False
         self._frames = 0  # since then
         self._filmed = False  # whether the film has a frame, or a warning said that it has none
         self._score, self._rate = 0.0, ""
@@ -83,6 +83,7 @@ class FilmEditor(Watcher, Callback):
     def steer(self, action: int) -> int:
         if self._insight:
             self._thought = self._insight.think(self._agent.state, action, self._agent.q_values)
+        self._steered = True
         if not self._begun:
             self._begun = True
             if self._first:
@@ -90,7 +91,8 @@ class FilmEditor(Watcher, Callback):
         return action
 
     def on_step(self, step: Step) -> None:
-        if step.game == 0:
+        if step.game == 0 and self._steered:  # else the last game to be filmed is over
+            self._steered = False
             self._rate = f"ε {step.exploration_rate:.2f}"
             self._score = 0.0 if step.terminal or step.truncated else self._score + step.reward
             self._best.add_points(step.reward)
