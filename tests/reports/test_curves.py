@@ -65,15 +65,24 @@ def test_axis_of_a_column_that_a_file_lacks(axis: str, column: str) -> None:
 
 @pytest.mark.parametrize(
     ("recorded", "frames"),
-    [(dict(frame_skip=3, environment="ale"), 3), (dict(frame_skip=4, environment="gym"), 1), ({}, 4), (None, 4)],
+    [
+        (dict(frame_skip=3, environment="ale"), 3),
+        (dict(frame_skip=4, environment="gym"), 1),
+        (dict(frame_skip="x"), 4),
+        ({}, 4),
+        (None, 4),
+    ],
 )
 def test_frames_of_a_step_are_those_that_the_snapshot_records(
     recorded: dict[str, Any] | None, frames: int, tmp_path: Path
 ) -> None:
-    (tmp_path / "snapshots").mkdir()
     facts = {} if recorded is None else {"options": recorded}
-    write_snapshot(tmp_path / "snapshots" / "pong_slow_12.pkl", Snapshot([], (4, 84, 84), facts))
+    for folder in ("snapshots", "snapshots/pong_slow.2"):  # the second is of an earlier run
+        (tmp_path / folder).mkdir()
+        write_snapshot(tmp_path / folder / "pong_slow_12.pkl", Snapshot([], (4, 84, 84), facts))
     assert frames_per_step(tmp_path / "results" / "pong_slow.csv") == frames
+    assert frames_per_step(tmp_path / "results" / "pong_slow.csv.2") == frames
+    assert frames_per_step(tmp_path / "results" / "pong_slow.csv.1") == 4
     assert frames_per_step(tmp_path / "results" / "pong.csv") == 4
     (tmp_path / "snapshots" / "pong_slow_12.pkl").write_bytes(b"damaged")
     assert frames_per_step(tmp_path / "results" / "pong_slow.csv") == 4
@@ -140,6 +149,12 @@ def test_mean_and_standard_error_of_seeds_with_missing_epochs() -> None:
     np.testing.assert_allclose(curve.y, [np.mean(some) for some in scores])
     np.testing.assert_allclose(curve.error, np.array([np.std(scores[0], ddof=1) / 3**0.5, np.nan, np.nan]))
     assert run_counts(group) == (1, 3)
+
+
+def test_the_mean_of_seeds_does_not_go_back_in_time_where_a_slow_one_ends() -> None:
+    slow, fast = table("pong_1.csv", [1, 2]), table("pong_2.csv", [1, 2, 3, 4], total_time=1800 * np.arange(5))
+    (group,) = grouped([run_of(some, "hours") for some in (slow, fast)], "seed", [""] * 2)
+    assert curve_of(group, "average_reward", "train").x.tolist() == [0.75, 1.5, 2.0, 2.5]
 
 
 def test_smoothing_is_the_mean_of_the_epochs_around() -> None:

@@ -172,6 +172,7 @@ def test_tests_of_whole_games_count_with_the_time_of_the_last_one(
 @pytest.mark.parametrize(
     ("width", "there", "not_there"),
     [
+        (36, ["train 191/200 8%, 3.2 h left"], ["run"]),
         (60, ["▍     | 3.2 h left, run 52 h, loss 0.0021"], ["best"]),
         (80, ["3.2 h left, run 52 h, loss 0.0021, ε 0.50, best 401.2 @ 117"], ["games", "▌"]),
         (120, ["3.2 h left, run 52 h, loss 0.0021, ε 0.50, best 401.2 @ 117, score 15.0", "▋"], []),

@@ -19,6 +19,16 @@ def test_games_that_end_or_run_out_of_time_count_and_those_given_up_do_not() -> 
     assert scores.games == [Game(3, 2), Game(-1.5, 3)]
 
 
+def test_scores_of_a_run_that_did_not_begin_are_not_missed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Another error says why it did not."""
+    scores = Scores()
+    scores.report(2, str(tmp_path))
+    assert caplog.messages == []
+    scores.on_phase_start("play", 0, None)
+    scores.report(2, str(tmp_path))
+    assert caplog.messages == [f"Only 0 of 2 games: nothing new in {tmp_path}"]
+
+
 def test_games_side_by_side_count_apart() -> None:
     scores = Scores()
     for played in (step(1), step(10, game=1), step(2, True), step(20, True, game=1), step(5, True)):

@@ -65,7 +65,8 @@ def run_of(table: Table, axis: str, frames: int = FRAME_SKIP) -> Run:
     if np.isnan(values).all():
         raise StatisticsError(f"--x {axis}: {table.path} has no column {AXES[axis]}; use --x epoch")
     if axis == "frames":
-        values = values * frames
+        with np.errstate(over="ignore"):  # of a damaged file
+            values = values * frames
     return Run(table, _hours(values) if axis == "hours" else values)
 
 
@@ -87,15 +88,25 @@ def frames_per_step(path: Path) -> int:
 
 def frames_of(recorded: Mapping[str, Any]) -> int:
     """Return the frames of a step by the options of a run; 4 if they do not tell."""
-    return 1 if recorded.get("environment") == "gym" else int(recorded.get("frame_skip", FRAME_SKIP))
+    if recorded.get("environment") == "gym":
+        return 1
+    skip = recorded.get("frame_skip")
+    return skip if isinstance(skip, int) else FRAME_SKIP
 
 
 def recorded_options(path: Path) -> dict[str, Any]:
-    """Return the options that the last snapshot of results/NAME.csv, snapshots/NAME_N.pkl, records; {} if none."""
+    """Return the options that the last snapshot of results/NAME.csv, snapshots/NAME_N.pkl, records; {} if none.
+
+    The snapshots of results/NAME.csv.1, which an earlier run left, are snapshots/NAME.1/NAME_N.pkl.
+    """
     from simple_dqn.saving.snapshot import read_snapshot  # not needed for other axes
 
     folder = Path(re.sub(r"(.*/)results(?=/|$)", r"\1snapshots", str(path.absolute().parent)))
-    snapshots = files_of(folder / path.stem, "pkl")
+    moved = re.fullmatch(r"(.+)\.csv((?:\.\d+)+)", path.name)
+    name, numbers = moved.groups() if moved else (path.stem, "")
+    for number in numbers.split(".")[1:]:
+        folder /= f"{name}.{number}"
+    snapshots = files_of(folder / name, "pkl")
     try:
         return read_snapshot(max(snapshots, key=number_of)).facts.get("options", {}) if snapshots else {}
     except SnapshotError:  # it does not matter to the curves
@@ -186,7 +197,7 @@ def curve_of(group: Group, field: str, phase: str, smooth: int = 1) -> Curve:
         return Curve(x, y, raw, np.full(len(y), np.nan))
     all_x, all_raw = by_epoch(group.runs, field, phase)
     all_y = np.array([_smoothed(raw, smooth) for raw in all_raw])
-    return Curve(mean_of(all_x), mean_of(all_y), mean_of(all_raw), _standard_error(all_y))
+    return Curve(mean_places(all_x), mean_of(all_y), mean_of(all_raw), _standard_error(all_y))
 
 
 def by_epoch(runs: Sequence[Run], field: str, phase: str) -> tuple[Floats, Floats]:
@@ -199,6 +210,19 @@ def by_epoch(runs: Sequence[Run], field: str, phase: str) -> tuple[Floats, Float
         places = np.searchsorted(epochs, when)
         all_x[i, places], all_raw[i, places] = x, raw
     return all_x, all_raw
+
+
+def mean_places(all_x: Floats) -> Floats:
+    """Return the mean places of epochs on the x axis, of places (runs, epochs).
+
+    If runs lack epochs, the mean is of the distances from epoch to epoch. A mean of the places would go back in time
+    where a slow run ends before the others.
+    """
+    means = mean_of(all_x)
+    if np.isfinite(all_x).all() or not np.isfinite(means).all():
+        return means
+    distances = mean_of(np.diff(all_x, axis=1))
+    return np.cumsum([means[0], *np.where(np.isfinite(distances), distances, np.diff(means))])
 
 
 def _values(run: Run, field: str, phase: str) -> tuple[Floats, Floats, Floats]:

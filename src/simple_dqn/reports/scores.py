@@ -45,6 +45,10 @@ class Scores(Callback):
         self.games: list[Game] = []
         self.human_plays: Callable[[], bool] = lambda: False
         self._unfinished: dict[int, Game] = {}  # by `Step.game`
+        self._begun = False
+
+    def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
+        self._begun = True
 
     def on_step(self, step: Step) -> None:
         before = self._unfinished.pop(step.game, Game(0.0, 0))
@@ -74,7 +78,7 @@ class Scores(Callback):
         """
         if folder and len(self.games) >= wanted:
             write_scores(Path(folder), self.games)
-        elif folder:
+        elif folder and self._begun:  # else another error says why not
             logger.warning("Only %d of %s: nothing new in %s", len(self.games), count(wanted, "game"), folder)
         if self.games:  # print last, because stdout may be a closed pipe
             print(table(self.games), flush=True)
