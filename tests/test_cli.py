@@ -104,14 +104,15 @@ def test_threads_spin_less_where_games_and_learning_take_turns(
     assert (told == "10000") == less
 
 
-def test_a_second_signal_ends_at_once_but_gives_the_terminal_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_after_a_signal_ends_at_once_but_gives_the_terminal_back(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Any] = []
     monkeypatch.setattr(os, "kill", lambda pid, signum: events.append((pid, signum, signal.getsignal(signum))))
     with stop_on_interrupt(lambda: events.append("stop"), lambda: events.append("closed")):
         signal.raise_signal(signal.SIGTERM)
-        assert events == ["stop"]
         signal.raise_signal(signal.SIGTERM)
-    assert events == ["stop", "closed", (os.getpid(), signal.SIGTERM, signal.SIG_DFL)]
+        assert events == ["stop"]
+        signal.raise_signal(signal.SIGINT)
+    assert events == ["stop", "closed", (os.getpid(), signal.SIGINT, signal.SIG_DFL)]
 
 
 def test_games_side_by_side_train_the_same_twice(tmp_path: Path) -> None:
@@ -220,17 +221,22 @@ def test_help_is_grouped_and_shown_where_output_is_ascii_only(tmp_path: Path) ->
 # Ctrl-C
 
 
-def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_after_a_signal_ends_at_once_with_no_traceback(first: signal.Signals, tmp_path: Path) -> None:
     process = start("pong", *SHORT, *FILES, "--train_repeat", "1000000", cwd=tmp_path)  # one step that takes an hour
     wait_for(process, "Train 1/1")
     time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(first)
     wait_for(process, "Ctrl-C again ends at once")
+    process.send_signal(signal.SIGTERM)  # of several who stop it; it changes nothing
+    time.sleep(0.3)
+    assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, log = process.communicate(timeout=DEADLINE)
     assert process.returncode == -signal.SIGINT
     assert "Traceback" not in log
-    assert sorted(contents(tmp_path)) == ["results/pong.csv", "snapshots/pong.lock"]  # which nobody holds
+    left = ["results/pong.csv", "results/pong.csv.lock", "snapshots/pong.lock"]  # locks that nobody holds
+    assert sorted(contents(tmp_path)) == left
     assert [row["phase"] for row in rows(tmp_path / "results/pong.csv")] == ["random"]
 
 

@@ -21,9 +21,10 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def stop_on_interrupt(stop: Callable[[], None], close: Callable[[], None] | None) -> Iterator[None]:
-    """End a run in two steps: a first signal calls `stop`, a second one ends the program at once.
+    """End a run in two steps: a first signal calls `stop`, Ctrl-C after it ends the program at once.
 
-    Under nohup SIGHUP stays ignored.
+    SIGTERM after SIGTERM changes nothing, because it may come from several who stop the program. Under nohup SIGHUP
+    stays ignored.
 
     Args:
         stop: asks the run to end after its step and to raise `Interrupted`.
@@ -37,7 +38,8 @@ def stop_on_interrupt(stop: Callable[[], None], close: Callable[[], None] | None
     def stop_soon(signum: int, frame: FrameType | None) -> None:
         stop()
         received.append(signum)
-        signal.signal(signum, end_now if close else signal.SIG_DFL)  # SIG_DFL acts even within a library's call
+        signal.signal(signum, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, end_now if close else signal.SIG_DFL)  # SIG_DFL acts even within a library's call
         if sys.stderr and sys.stderr.isatty():
             os.write(sys.stderr.fileno(), b"\r\x1b[K")  # remove the progress bar and the ^C behind it
         logger.info("Interrupted: ending after this step (Ctrl-C again ends at once)")
