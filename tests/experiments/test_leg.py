@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -22,8 +23,8 @@ from simple_dqn.experiments import tether
 from simple_dqn.experiments.command import runs_of
 from simple_dqn.experiments.leg import Leg
 from simple_dqn.experiments.plan import Plan, PlannedRun
-from simple_dqn.experiments.status import status_of
-from simple_dqn.experiments.table import Lines, row
+from simple_dqn.experiments.status import Status, status_of
+from simple_dqn.experiments.table import Lines, LiveTable, row
 
 OPTIONS = ["--random_steps", "60", "--train_steps", "60", "--test_steps", "20", "--epochs", "2", "--batch_size", "8"]
 OPTIONS += ["--screen_width", "40", "--screen_height", "36", "--backend", "cpu"]
@@ -97,6 +98,21 @@ def test_a_run_is_the_training_of_train_sh_also_if_it_is_killed(
     assert len(facts(tmp_path)["legs"]) == 2
 
 
+def test_a_run_whose_checkpoints_cannot_be_read_keeps_its_files(tmp_path: Path) -> None:
+    """A disk that fails for a moment must not cost days of training."""
+    run = make(tmp_path, "--epochs", "1")
+    assert Leg(run, tmp_path, 1, {}).train() == ""
+    (checkpoint,) = tmp_path.glob("snapshots/try/*.checkpoint")
+    checkpoint.write_bytes(b"damaged")
+    before = contents(tmp_path)
+    error = Leg(run, tmp_path, 1, {}).train()
+    assert "pong_plain_7_1.checkpoint is damaged" in error
+    assert error.endswith("To begin this run again, remove snapshots/try/pong_plain_7_*")
+    after = contents(tmp_path)
+    record = "results/try/pong_plain_7.json"
+    assert after | {record: b""} == before | {record: b""}
+
+
 def test_a_run_that_fails_tells_its_last_line(tmp_path: Path) -> None:
     run = make(tmp_path, "--learning_rate", "1000", "--clip_error", "0")
     error = Leg(run, tmp_path, 1, {}).train()
@@ -138,6 +154,24 @@ def test_the_time_left_is_known_from_the_first_estimate_on(tmp_path: Path) -> No
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("About 2.1 h to the end of epoch 10 (measured on 40 training steps)\n")  # as test_progress.py has it
     assert status_of(run, tmp_path).left == "2.1 h"
+
+
+@pytest.mark.parametrize(("width", "columns"), [(120, 7), (100, 6), (80, 5), (60, 3), (40, 3)])
+def test_a_narrow_table_leaves_columns_out(
+    width: int, columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    run = make(tmp_path)
+    status = Status("running", "", "node-12.example", 137, "1126.4", "1310.0", "512", "11.4 h")
+    monkeypatch.setattr("simple_dqn.experiments.table.status_of", lambda *_: status)
+    runs = [dataclasses.replace(run, name=f"space_invaders_prioritized_{n}", epochs=200) for n in (1, 2)]
+    LiveTable(runs, tmp_path).close()
+    lines = capsys.readouterr().err.splitlines()
+    first = next(line for line in lines if "137/200" in line or "space" in line)
+    assert first.count("│") == columns + 1
+    if width > 40:  # where nothing else is left to leave out
+        assert not any("…" in line for line in lines)
+        assert sum("space_invaders_prioritized_2" in line and "137/200" in line for line in lines) == 1
 
 
 def test_a_line_that_is_half_written_is_shown_when_it_is_whole(

@@ -31,6 +31,8 @@ def connect(address: str | None, option: str = "--address", installer: str = "./
         OptionError: Ray is missing or cannot start, or there is no such cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # because Ray would report to its makers
+    # Else Ray kills the trainings of a worker that ends, before they have saved. They end by themselves (tether.py).
+    os.environ.setdefault("RAY_kill_child_processes_on_worker_exit", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns without it
     here: dict[str, Any] = {}
     if not address:

@@ -121,7 +121,11 @@ def run(groups: Groups, argv: Sequence[str]) -> None:
     if new:
         _require_playable(groups, runs)
     with contextlib.ExitStack() as stack:
-        lock = Lock(str(folder / "results" / plan.name / "experiment"))
+        lock = Lock(
+            str(folder / "results" / plan.name / "experiment"),
+            f"the experiment {plan.name}",
+            "give this one another name",
+        )
         stack.callback(lock.close)
         left = [run for run in runs if read_facts(folder / run.result("json")).get("state") != "complete"]
         if not left:

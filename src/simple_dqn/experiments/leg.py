@@ -68,7 +68,10 @@ class Leg:
         kills = 0
         while True:
             self._wait_for_other_legs()
-            checkpoint = _newest(self._prefix)
+            try:
+                checkpoint = _newest(self._prefix)
+            except CheckpointError as error:
+                return f"{error}. To begin this run again, remove {self._run.prefix}_*"
             if checkpoint and checkpoint.state["facts"]["epoch"] >= self._run.epochs and checkpoint.due[0] != "test":
                 return ""  # because the leg before was killed between its last step and this note
             if not checkpoint:
@@ -143,11 +146,16 @@ class Leg:
 
 
 def _newest(prefix: Path) -> Checkpoint | None:
-    """Return the newest checkpoint that is complete, if there is one."""
-    for path in checkpoints_of(prefix):
+    """Return the newest checkpoint that is complete. None: there are none at all.
+
+    Raises:
+        CheckpointError: there are some, but none can be read. The newest may hold days of training.
+    """
+    paths = checkpoints_of(prefix)
+    for path in paths:
         with suppress(CheckpointError):
             return read_checkpoint(path)
-    return None
+    return read_checkpoint(paths[0]) if paths else None  # which says why it cannot
 
 
 def _size(path: Path) -> int:

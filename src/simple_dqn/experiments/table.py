@@ -18,6 +18,12 @@ logger = logging.getLogger(__name__)
 
 _STATES = ("running", "failed", "stopped", "waiting", "complete")  # the most interesting first
 _COLUMNS = ("run", "machine", "epoch", "steps/s", "last test", "best test", "time left")
+_DISPENSABLE = (
+    "machine",
+    "steps/s",
+    "best test",
+    "last test",
+)  # left out in this sequence if the terminal is too narrow
 _AROUND = 6  # lines of the terminal for title, column names, caption and borders
 
 
@@ -91,10 +97,13 @@ class LiveTable:
         counts = Counter(status.state for _, status in statuses)
         caption = ", ".join(f"{counts[state]} {state}" for state in reversed(_STATES) if counts[state])
         table = RichTable(title=f"{self._runs[0].experiment}: {count(len(self._runs), 'run')}", caption=caption)
-        for i, column in enumerate(_COLUMNS):
-            table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
-        for run, status in sorted(statuses, key=lambda pair: _STATES.index(pair[1].state))[: max(1, most)]:
-            table.add_row(*row(run, status))
+        first = sorted(statuses, key=lambda pair: _STATES.index(pair[1].state))[: max(1, most)]
+        rows = [row(run, status) for run, status in first]
+        shown = _columns_that_fit(rows, self._console.width)
+        for i in shown:
+            table.add_column(_COLUMNS[i], justify="left" if i < 2 else "right", no_wrap=True)
+        for cells in rows:
+            table.add_row(*(cells[i] for i in shown))
         return table
 
     def _status(self, run: PlannedRun) -> Status:
@@ -102,6 +111,17 @@ class LiveTable:
         if status.state == "complete":
             self._ended[run.name] = status
         return status
+
+
+def _columns_that_fit(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Return the numbers of the columns to show, because a run's name or an epoch that is cut tells nothing."""
+    shown = list(range(len(_COLUMNS)))
+    for name in _DISPENSABLE:
+        cells = (max(len(row[i]) for row in (_COLUMNS, *rows)) for i in shown)
+        if sum(cell + 3 for cell in cells) + 1 <= width:  # with the borders
+            break
+        shown.remove(_COLUMNS.index(name))
+    return shown
 
 
 def row(run: PlannedRun, status: Status) -> tuple[str, ...]:

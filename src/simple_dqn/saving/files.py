@@ -121,24 +121,28 @@ class Lock:
 
     Unfinished files of this prefix, which killed runs left, are removed.
 
+    Args:
+        prefix: PREFIX.lock is the file that is locked.
+        files: what the errors call the files; None: PREFIX_*.
+        advice: what the user can do, beside waiting.
+
     Raises:
         OutputError: another run has it.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, files: str | None = None, advice: str = "give this one a label") -> None:
+        files = files or f"{prefix}_*"
         self._path = Path(f"{prefix}.lock")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a+")
         except OSError as error:
-            raise OutputError(f"cannot write {prefix}_*: {reason(error)}") from None
+            raise OutputError(f"cannot write {files}: {reason(error)}") from None
         if not _locked(self._file):
             self._file.seek(0)
             owner = self._file.read().strip() or "unknown process"
             self._file.close()
-            raise OutputError(
-                f"another run ({owner}) is writing {prefix}_*: wait for it, end it, or give this one a label"
-            )
+            raise OutputError(f"another run ({owner}) is writing {files}: wait for it, end it, or {advice}")
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()}")
         self._file.flush()
@@ -149,6 +153,15 @@ class Lock:
         """Release the lock."""
         self._path.unlink(missing_ok=True)
         self._file.close()
+
+
+def in_use(prefix: str) -> bool:
+    """Return whether a run has the `Lock` of this prefix. A copy of its files has none."""
+    try:
+        with Path(f"{prefix}.lock").open() as file:
+            return not _locked(file)
+    except OSError:
+        return False
 
 
 def _locked(file: TextIO) -> bool:

@@ -17,6 +17,7 @@ import main as program
 from fakes import HEADER
 from simple_dqn.reports.experiment import films
 from simple_dqn.reports.experiment.report import main
+from simple_dqn.saving.files import Lock
 
 SHIPPED = Path(__file__).resolve().parents[3] / "snapshots" / "pretrained" / "pong_16.pkl"
 
@@ -136,7 +137,10 @@ def test_unfinished_experiment_says_what_is_missing(folder: Path) -> None:
     write_record(results / "pong_double_1.json", 1, "failed", "The loss is NaN or infinite.", **OPTIONS)
     for kind in ("csv", "json"):
         (results / f"pong_double_3.{kind}").unlink()
+    assert "Runs: 2 stopped, 2 complete, 1 failed, 1 not started." in report()  # as the experiment was killed
+    lock = Lock(str(results / "experiment"))
     text = report()
+    lock.close()
     assert "Runs: 2 running, 2 complete, 1 failed, 1 not started." in text
     for line in (
         "- pong_plain_1: running, epoch 2 of 5",

@@ -34,10 +34,11 @@ def film_of(run: RunResults, experiment: str, folder: Path, best_epoch: int) -> 
     if not snapshot and not path.is_file():
         return Film(path, b"", f"no film, because there is no snapshot {candidates[0]}")
     if snapshot and (not path.is_file() or path.stat().st_mtime < snapshot.stat().st_mtime):
-        words = ["--load_weights", str(snapshot), "--video_file", str(path), "--random_seed", run.seed or "1"]
+        files = ["--load_weights", str(snapshot.resolve()), "--video_file", str(path.resolve())]
+        words = [*files, "--random_seed", run.seed or "1"]
         words += ["--play_games", "1", "--max_game_seconds", str(_SECONDS), "--backend", "cpu"]
         command = [sys.executable, str(ROOT / "src" / "main.py"), *words]
-        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
         if result.returncode:
             last = result.stderr.strip().splitlines()[-1:] or [f"exit status {result.returncode}"]
             return Film(path, b"", f"no film: {last[0].removeprefix('error: ')}")

@@ -196,7 +196,7 @@ def _curves_of(experiment: Experiment, game: str) -> Panel:
         runs = [run.rows for run in experiment.select(game, variant) if run.rows and len(run.scores(experiment.phase))]
         if runs:
             x, y = curves.by_epoch(runs, "average_reward", experiment.phase)
-            shown[variant] = Curve(curves.mean_of(x), evaluation.curve(y), np.isfinite(y).sum(axis=0))
+            shown[variant] = Curve(curves.mean_places(x), evaluation.curve(y), np.isfinite(y).sum(axis=0))
     last = "; ".join(f"{variant} ends at {_number(y.value[-1])}" for variant, (_, y, _) in shown.items())
     caption = (
         "How to read it: a higher line is a better mean score over the seeds. Where bands overlap, the difference "
@@ -395,7 +395,8 @@ def _films(experiment: Experiment, folder: Path) -> list[Block]:
         best = max(results, key=lambda result: result.best)
         film = film_of(best.run, experiment.name, folder, _best_epoch(best, experiment.phase))
         if film.content:
-            caption = f"the best run, {best.run.name}, with {_number(best.best)} points in its best test."
+            best_of = "test" if experiment.phase == "test" else "epoch of training"
+            caption = f"the best run, {best.run.name}, with {_number(best.best)} points in its best {best_of}."
             link = f"../../videos/{experiment.name}/{film.path.name}"
             films.append((game, f"{caption} At most the first 30 seconds of a game.", film.content, link))
         else:

@@ -20,6 +20,7 @@ from simple_dqn.reports import curves
 from simple_dqn.reports.atari_scores import REFERENCE_SCORES, ReferenceScores
 from simple_dqn.reports.figure import without_game
 from simple_dqn.reports.table import Floats, NoRows, read_table
+from simple_dqn.saving.files import in_use
 
 _PLAN = {"games": list, "variants": dict, "seeds": list, "command": list, "options": list}
 
@@ -54,7 +55,8 @@ class RunResults(NamedTuple):
     def hours(self) -> float:
         """Hours of all legs; without a record, those of the CSV file."""
         if self.legs:
-            return sum(float(leg.get("hours") or 0) for leg in self.legs)
+            hours = (leg.get("hours") for leg in self.legs)
+            return sum(float(some) for some in hours if isinstance(some, int | float))
         times = self.rows.table.columns["total_time"] if self.rows else np.zeros(1)
         return float(np.nanmax(times, initial=0)) / 3600
 
@@ -125,7 +127,8 @@ def read_experiment(name: str, folder: Path) -> Experiment:
         names.setdefault(path.stem, _parts(path))
     if not names:
         raise StatisticsError(f"{results} holds no statistics: an experiment has files such as pong_plain_1.csv there")
-    runs = [_run(results / f"{run}.csv", *parts) for run, parts in names.items()]
+    running = in_use(str(results / "experiment"))
+    runs = [_run(results / f"{run}.csv", *parts, running) for run, parts in names.items()]
     if not any(run.rows for run in runs):
         raise StatisticsError(f"{results} holds no rows yet: try again after the first epoch of a run")
     order = list(dict.fromkeys(run.game for run in runs)), list(dict.fromkeys(run.variant for run in runs))
@@ -164,11 +167,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _planned(plan: dict[str, Any]) -> Iterator[tuple[str, tuple[str, str, str]]]:
     """Yield name, game, variant and seed of each planned run."""
-    environment = "gym" if "gym" in plan.get("options", []) else "ale"
-    for game in (stem_of(str(game), environment) for game in plan.get("games", [])):
-        for variant in plan["variants"]:
+    for game in map(str, plan.get("games", [])):
+        for variant, words in plan["variants"].items():
+            name = stem_of(game, "gym" if "gym" in (*plan["options"], *words) else "ale")
             for seed in plan["seeds"]:
-                yield f"{game}_{variant}_{seed}", (game, variant, str(seed))
+                yield f"{name}_{variant}_{seed}", (name, variant, str(seed))
 
 
 def _parts(path: Path) -> tuple[str, str, str]:
@@ -184,8 +187,10 @@ def _natural(path: Path) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
 
 
-def _run(path: Path, game: str, variant: str, seed: str) -> RunResults:
+def _run(path: Path, game: str, variant: str, seed: str, running: bool) -> RunResults:
     record = _read_json(path.with_suffix(".json"))
+    if record.get("state") == "running" and not running:
+        record["state"] = "stopped"  # because it was killed with the experiment
     options = record.get("options") or curves.recorded_options(path)
     options = options if isinstance(options, dict) else {}
     try:
