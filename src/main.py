@@ -195,7 +195,7 @@ def train(setup: Setup) -> None:
             del position.left[0]
             if phase == "train" or (phase == "test" and tests):
                 setup.files.save(epoch)
-            if phase == "test":
+            if phase == "test" and (tests or o.train_steps):
                 setup.progress.log_epoch(epoch)
 
 

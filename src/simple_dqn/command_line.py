@@ -106,7 +106,8 @@ def require_sense(o: MainOptions, values: Mapping[str, Any], start: Start | None
         OutputError: a file cannot be written.
     """
     _require_different_files(values, start)
-    test_is_next = start and start.checkpoint and start.checkpoint.due[0] == "test"
+    tests = o.test_games or o.test_steps
+    test_is_next = tests and start and start.checkpoint and start.checkpoint.due[0] == "test"
     if o.resume and o.start_epoch >= o.epochs and not test_is_next:
         raise OptionError(
             f"--resume {o.resume}: epoch {o.start_epoch} was the last of {o.epochs}. Use a larger --epochs to continue"

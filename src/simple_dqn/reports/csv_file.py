@@ -113,6 +113,13 @@ def best_test(rows: list[Row]) -> dict[str, Any]:
     return dict(zip(("best_score", "best_epoch"), best, strict=False))
 
 
+def holds_training(path: Path) -> bool:
+    """Return whether a file has rows of a training."""
+    with contextlib.suppress(OutputError):
+        return any(row["phase"] == "train" for row in read_rows(path, ())[1])
+    return False
+
+
 def read_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], list[Row]]:
     """Return the column names and rows of a statistics file, also if a spreadsheet or an editor has saved it.
 

@@ -136,7 +136,7 @@ def start_from(start: Start | None, o: MainOptions, parts: Parts, recorded: dict
         logger.warning("There is no file %s, so a new one begins. Use --csv_file to continue another", o.csv_file)
     if start.checkpoint:
         _continue_from(start.checkpoint, o, parts, position)
-    if o.resume and not parts.memory.count:
+    if not parts.memory.count:
         parts.memory.steps_before = parts.agent.total_train_steps
     return position
 
@@ -181,7 +181,10 @@ def _continue_from(checkpoint: Checkpoint, o: MainOptions, parts: Parts, positio
             logger.info("This environment cannot restore its state: new games begin")
         parts.statistics.restore(state["statistics"], same_phase=False)
         due = phases_from(*checkpoint.due, o.epochs)
+        changed = _changed_options(state["facts"]["options"], position.facts["options"])
+        other = f", with another {', '.join(changed)}" if changed else ""
         if not same_number or not memory.fits(state["memory"]):
+            logger.info("Continuing from %s%s", checkpoint.path, other)
             logger.info("The replay memory has another layout now. It starts empty, and random steps fill it.")
             position.left = [("random", 0), *due]
             return
@@ -197,9 +200,8 @@ def _continue_from(checkpoint: Checkpoint, o: MainOptions, parts: Parts, positio
     position.left = [("random", 0), *due] if phase == "random" else due
     if under_way and phase != "test":  # because a test begins again with new games
         position.broken_off = state["statistics"]
-    changed = _changed_options(state["facts"]["options"], position.facts["options"])
     same = ", exactly where it stopped" if same_games else ""
-    logger.info("Continuing from %s%s", checkpoint.path, f", with another {', '.join(changed)}" if changed else same)
+    logger.info("Continuing from %s%s", checkpoint.path, other or same)
 
 
 def _changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -12,12 +12,12 @@ from typing import Any
 from simple_dqn.command_line import MainOptions
 from simple_dqn.errors import OutputError, SimpleDQNError, reason
 from simple_dqn.interrupts import Interrupted
-from simple_dqn.reports.csv_file import CSVFile, best_test, rows_before, rows_up_to
+from simple_dqn.reports.csv_file import CSVFile, best_test, holds_training, rows_before, rows_up_to
 from simple_dqn.reports.scores import mean_text
 from simple_dqn.reports.tensorboard import events_of
 from simple_dqn.saving.checkpoint import Checkpoints, Chunk, set_aside
 from simple_dqn.saving.files import ROOT, Lock, free_number, here, replace_file, ships
-from simple_dqn.saving.names import best_of, number_of, prefix_of
+from simple_dqn.saving.names import best_of, prefix_of
 from simple_dqn.saving.resume import Parts, Position
 from simple_dqn.saving.settings import csv_file_of
 from simple_dqn.saving.snapshot import Snapshot, write_snapshot
@@ -52,14 +52,20 @@ class RunFiles:
         if start and o.resume:
             self._last = start.path.with_suffix(".pkl") if start.checkpoint else start.path
         self._saved_transitions = int(parts.memory.added.sum())  # those of the last checkpoint
-        self._lock = Lock(self._prefix) if self._prefix else None
+        if o.csv_file and not (o.trains or o.resume) and holds_training(Path(o.csv_file)):
+            text = "%s holds the statistics of a training, and this run does not train: name another --csv_file"
+            raise OutputError(text % o.csv_file)
+        self._locks = [Lock(self._prefix)] if self._prefix else []
         self.csv: CSVFile | None = None
         try:
+            if o.csv_file:
+                self._locks.append(Lock(o.csv_file, o.csv_file, "give this one another --csv_file"))
             number = free_number(self._prefix, o.csv_file)
             if o.csv_file:
                 self.csv = CSVFile(Path(o.csv_file), COLUMNS, **self._rows_to_keep(start), number=number)
                 if self.csv.copy:
                     _move_events(self.csv.path, self.csv.copy)
+                self._warn_of_missing_rows(self.csv)
                 parts.statistics.write_to(self.csv)
                 if "best_epoch" not in position.facts:  # of a snapshot from before this was recorded
                     position.facts |= best_test(self.csv.kept)
@@ -137,13 +143,18 @@ class RunFiles:
             logger.info("Continue with: %s", resume_command(self._last, self._o.csv_file))
 
     def close(self) -> None:
-        """Release the lock on the files' names."""
-        if self._lock:
-            self._lock.close()
+        """Release the locks on the files' names."""
+        for lock in reversed(self._locks):
+            lock.close()
 
     def _continues(self, start: Start) -> bool:
         """Return whether this run writes the files that it starts from."""
         return self._prefix is not None and prefix_of(start.path).resolve() == Path(self._prefix).resolve()
+
+    def _has_another_name(self, start: Start) -> bool:
+        """Return whether the run has another name than the one that it starts from, and a CSV file of this name."""
+        prefix = Path(self._o.save_weights_prefix or prefix_of(start.path))
+        return prefix.resolve() != prefix_of(start.path).resolve() and self._o.csv_file == csv_file_of(prefix)
 
     def _state(self, facts: dict[str, Any]) -> dict[str, Any]:
         parts, position = self._parts, self._position
@@ -161,8 +172,8 @@ class RunFiles:
 
     def _rows_to_keep(self, start: Start | None) -> dict[str, Any]:
         """The arguments of `CSVFile` that say which rows of an earlier file this run continues."""
-        if start and ships(start.path):  # because the CSV file of that name belongs to another run
-            return {}
+        if start and (ships(start.path) or (self._o.resume and self._has_another_name(start))):
+            return {}  # because an earlier CSV file of that name belongs to another run
         if start and start.checkpoint:
             phase, epoch = start.checkpoint.due
             stage = tuple(start.checkpoint.state["stage"])
@@ -174,15 +185,21 @@ class RunFiles:
             return dict(keep=lambda rows: rows_up_to(rows, steps))
         return {}
 
+    def _warn_of_missing_rows(self, csv: CSVFile) -> None:
+        epoch = self._position.epoch
+        epochs = [row["epoch"] for row in csv.kept if row["phase"] == "train"]
+        if self._o.resume and csv.kept and epoch and str(epoch) not in epochs:
+            logger.warning(
+                "%s lacks the rows of epoch %d. An earlier file may have them: %s.1", csv.path, epoch, csv.path
+            )
+
     def _move_older_run(self, prefix: Path, number: int, start: Start | None) -> None:
         """Move the files of an earlier run, or its epochs after the one that this run continues."""
         o, after = self._o, self._o.start_epoch or -1
         if start and o.resume:
-            after = -1  # because the files there are another run's
-            if self._continues(start):
-                after = number_of(Path(o.resume))
-                if after < 0 or prefix_of(Path(o.resume)).name != prefix.name:
-                    return  # because this run continues from the last epoch
+            after = start.named if self._continues(start) else -1  # -1: because the files there are another run's
+            if self._continues(start) and after < 0:
+                return  # because this run continues from the last epoch
         folder = Path(f"{prefix}.{number}")
         moved = set_aside(prefix, folder, after)
         if moved:

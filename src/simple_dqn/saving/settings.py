@@ -68,7 +68,7 @@ def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start
         name: value for name, value in recorded.items() if name in known and known[name].metadata["kept"] in wanted
     }
     if resumed:
-        taken |= _files_to_continue(start)
+        taken |= _files_to_continue(start, given.get("save_weights_prefix"))
         _require_same_task(groups, start, given)
     taken.setdefault("game", game_of(start.path.stem))
     given = given | _named_after(start.path, given)
@@ -145,23 +145,27 @@ def _require_same_task(groups: Groups, start: Start, given: dict[str, Any]) -> N
         before, now = recorded.get(name), given.get(name)
         same = before == now if name != "game" else same_game(recorded.get("environment", "ale"), str(before), str(now))
         if None not in (before, now) and not same:
-            fits = known[name].metadata["kept"] != "network"
+            fits = known[name].metadata["kept"] != "network" and name != "game"  # another game may have other actions
             advice = "; --load_weights begins another training with its weights" if fits else ""
+            what = "the game" if name == "game" else f"--{name}"
             raise OptionError(
-                f"--{name} {as_word(now)} does not go with --resume: {start.path} was trained with {as_word(before)}"
+                f"{what} {as_word(now)} does not go with --resume: {start.path} was trained with {as_word(before)}"
                 + advice
             )
 
 
-def _files_to_continue(start: Start) -> dict[str, Any]:
-    """The options that let a resumed run continue its files; in ./snapshots if the snapshot ships with the program."""
+def _files_to_continue(start: Start, prefix_given: str | None) -> dict[str, Any]:
+    """The options that let a resumed run continue its files; in ./snapshots if the snapshot ships with the program.
+
+    With another prefix, its statistics go to the CSV file of that name.
+    """
     prefix, number = prefix_of(start.path), number_of(start.path)
     if prefix.name == start.path.stem:
         raise OptionError(f"--resume {start.path}: its name does not end in an epoch, as pong_10.pkl does")
     if ships(prefix):
         prefix = Path("snapshots", prefix.name)
     epoch = start.facts.get("epoch", number)
-    return dict(start_epoch=epoch, save_weights_prefix=str(prefix), csv_file=csv_file_of(prefix))
+    return dict(start_epoch=epoch, save_weights_prefix=str(prefix), csv_file=csv_file_of(Path(prefix_given or prefix)))
 
 
 def csv_file_of(prefix: Path) -> str:

@@ -28,6 +28,7 @@ class Start(NamedTuple):
     path: Path  # of the snapshot or, if there is one, the checkpoint
     snapshot: Snapshot | None
     checkpoint: Checkpoint | None
+    named: int = -1  # the epoch that --resume names; -1: the last
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -130,20 +131,21 @@ def start_where_it_stopped(path: Path) -> Start:
     for candidate in found:
         checkpoint = _read_if_complete(candidate)
         if checkpoint:
-            return Start(candidate, None, checkpoint)
+            return Start(candidate, None, checkpoint, number)
     if number < 0 and not path.is_file():
-        bare = max(files_of(prefix, "pkl"), key=number_of, default=prefix).with_suffix("")
-        if bare == prefix and path.is_dir():
+        last = max(files_of(prefix, "pkl"), key=number_of, default=None)
+        if not last and path.is_dir():
             raise OptionError(f"--resume {path} is a folder, not a snapshot{other_snapshots_hint(path)}")
-        if bare == prefix:
+        if not last:
             ships = _newest(here(_SHIPPED) / prefix.name)
             names = _known_names(prefix.name, shipped=False) if path.parent == Path() else other_snapshots_hint(path)
             raise OptionError(
                 f"--resume {path}: there are no snapshots {prefix}_1.pkl and so on{names}"
                 + (f"; {ships} ships with this program" if ships else "")
             )
+        bare = last.with_suffix("")
     path = path if path.is_file() and path.suffix != ".checkpoint" else Path(f"{bare}.pkl")
-    return Start(path, read_snapshot(path), None)
+    return Start(path, read_snapshot(path), None, number)
 
 
 def named_by_epoch(path: Path) -> Path:
