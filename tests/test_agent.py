@@ -107,6 +107,19 @@ def test_the_network_learns_the_step_of_each_training() -> None:
     agent.random(10)
     agent.train(7)
     assert agent.network.annealed == [0, 3, 6]  # type: ignore[attr-defined]
+    agent = make(num_envs=4, train_frequency=3)[0]
+    agent.random(12)
+    agent.train(8)
+    assert agent.network.annealed == [0, 3, 6]  # type: ignore[attr-defined]
+
+
+def test_q_values_are_those_of_the_first_game_if_it_plays() -> None:
+    """Watchers see that game."""
+    agent, _ = make(num_envs=2, exploration_rate_test=0)
+    agent.games.begin("test", new_episode=True)
+    for places, known in (([0, 1], True), ([1], False)):
+        agent._choose_actions(places, 0)
+        assert (agent.q_values is not None) == known
 
 
 def test_explores_at_the_rate_and_evenly() -> None:

@@ -424,9 +424,24 @@ def test_a_target_network_that_moves_a_part_of_the_way_is_an_average_and_acts(da
     assert np.array_equal(loaded.predict(states), network.predict(states))
 
 
-def test_an_average_needs_a_target_network_to_be_in() -> None:
-    with pytest.raises(OptionError, match="--target_rate moves a target network: it needs a --target_steps above 0"):
-        make(target_rate=0.5, use_target=False)
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (dict(target_rate=0.5), "--target_rate moves a target network"),
+        (dict(double_dqn=True), "--double_dqn evaluates actions with a target network"),
+    ],
+)
+def test_some_options_need_a_target_network(options: dict[str, Any], what: str) -> None:
+    with pytest.raises(OptionError, match=f"{what}: it needs a --target_steps above 0"):
+        make(use_target=False, **options)
+
+
+def test_games_that_end_one_after_the_other_need_no_more_memory() -> None:
+    network, states = make(), np.zeros((9, 4, 42, 42), np.uint8)
+    for n in range(9, 0, -1):
+        network.predict(states[:n])
+    inputs = [len(array) for array in network._acting._inputs.values()]
+    assert inputs == [9]
 
 
 # What it refuses; test_network_contract.py has what it promises

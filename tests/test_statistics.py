@@ -57,6 +57,19 @@ def test_exact_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_a_test_in_which_only_short_games_end_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, because it is the same in each epoch."""
+    agent = make_agent([FakeEnvironment(), FakeEnvironment()], SumNetwork(), history=1)
+    stats, warning = Statistics(agent), "Only 1 of 2 games ended within --test_steps"
+    for steps, ended, told in ((None, 1, False), (10, 2, False), (10, 1, True), (10, 1, False)):
+        caplog.clear()
+        stats.on_phase_start("test", 1, steps)
+        for _ in range(ended):
+            stats.on_step(step(1, True))
+        stats.on_phase_end()
+        assert (warning in caplog.text) == told
+
+
 def test_a_phase_that_goes_on_counts_the_seconds_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "time", clock := Clock())
     before, _ = make()

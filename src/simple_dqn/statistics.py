@@ -62,6 +62,7 @@ class Statistics(Callback):
         self._start_time = time.monotonic()
         self.write_to(csv)
         self._validation_states: NDArray[np.uint8] | None = None
+        self._biased = False  # whether it warned that short games count more
         self._silent = False  # whether the log warned that all units of a layer are dead
         self.phase = ""
         self._scores: dict[int, float] = {}  # so far, of each game; nan if it does not count
@@ -78,6 +79,7 @@ class Statistics(Callback):
         elif self.phase in _NEW_GAMES:  # because these games began with all lives and another exploration rate
             self._scores = dict.fromkeys(self._scores, math.nan)
         self.phase, self.epoch = phase, epoch
+        self._tests_steps = phase == "test" and steps is not None
         self.num_steps = self.num_games = 0
         self.game_rewards: list[float] = []  # of the games that ended in this phase
         self.exploration_rate = 1.0
@@ -139,6 +141,7 @@ class Statistics(Callback):
         self._seconds = self._now - self._phase_start_time
         self.row = {name: value(self) for name, value in COLUMNS.items()}
         self._log(self.row)
+        self._warn_of_bias()
         if self._csv and self.num_steps:
             self._csv.write(self.row)
 
@@ -165,6 +168,16 @@ class Statistics(Callback):
             if self._silent:
                 logger.warning(_SILENT)
         return float(q.max(axis=1).mean())
+
+    def _warn_of_bias(self) -> None:
+        games = len(self._agent.games)
+        if self._tests_steps and self.num_games < games > 1 and not (self._biased or self._agent.interrupted):
+            self._biased = True
+            logger.warning(
+                "Only %d of %d games ended within --test_steps, so short games count more than long ones. "
+                "Use --test_games %d, which plays them to their ends",
+                *(self.num_games, games, games),
+            )
 
     def _log(self, row: dict[str, Any]) -> None:
         if self.game_rewards:

@@ -15,8 +15,10 @@ from fakes import Eye, ale, emulator
 from simple_dqn.environment import Environment, EnvironmentOptions, Mode
 from simple_dqn.errors import GameError
 from simple_dqn.games.ale import ALEEnvironment, _log_stop
-from simple_dqn.games.game import make_environment
+from simple_dqn.games.game import Game, make_environment
 from simple_dqn.saving.snapshot import plain_bytes, plain_value
+from simple_dqn.state_buffer import StateBuffer
+from simple_dqn.watching.watcher import Watcher
 
 ROOT = Path(__file__).resolve().parents[2]
 NEON = ROOT.parent / "shared" / "reference" / "neon"
@@ -317,6 +319,20 @@ def test_a_restored_game_goes_on_as_the_other_does(options: dict[str, Any], mode
     restore(other, one)
     assert seen(one, actions[600:]) == seen(other, actions[600:])
     assert plain_bytes(other.state()) == plain_bytes(one.state())
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_games_whose_reset_depends_on_watchers_are_not_restored_in_another_state(watched: bool) -> None:
+    options = EnvironmentOptions(game="double_dunk")
+    environments = [make_environment(options, 1, watchers) for watchers in ([Watcher()], [])]
+    saved, other = environments if watched else reversed(environments)
+    rng = np.random.default_rng(1)
+    games = [Game(one, StateBuffer(np.zeros((4, 84, 84), np.uint8)), 5, rng) for one in (saved, other)]
+    for game in games:
+        game.begin("train", new_episode=True)
+    assert not games[1].restore(games[0].state())
+    unwatched = games[1] if watched else games[0]
+    assert unwatched.restore(unwatched.state())
 
 
 def test_a_game_that_has_not_begun_can_be_restored() -> None:

@@ -327,7 +327,16 @@ def test_gym_rewards_are_numbers_of_any_kind(returns: Any, number: float, odd: M
     assert (type(reward), reward) == (float, number)
 
 
-@pytest.mark.parametrize(("info", "lives"), [(None, 0), ({"lives": None}, 0), ({"lives": np.int64(3)}, 3)])
+@pytest.mark.parametrize(
+    ("info", "lives"),
+    [
+        (None, 0),
+        ({"lives": None}, 0),
+        ({"lives": np.int64(3)}, 3),
+        ({"lives": 3.0}, 3),
+        ({"lives": np.array([3, 3])}, 0),
+    ],
+)
 def test_gym_lives_are_known_or_not(info: Any, lives: int, odd: Make) -> None:
     env = odd("step", info, part=4)
     for _ in range(3):

@@ -12,7 +12,7 @@ import numpy as np
 
 from simple_dqn.environment import FRAMES_PER_SECOND, Environment, EnvironmentOptions, Picture, Screen, Sound
 from simple_dqn.errors import GameError
-from simple_dqn.games.averaging import LastFrames, average_after_reset, can_average
+from simple_dqn.games.averaging import STEPS_IN_RESET, LastFrames, average_after_reset, can_average
 from simple_dqn.games.roms import find_rom
 from simple_dqn.watching.watcher import Watcher
 
@@ -33,7 +33,8 @@ class ALEEnvironment(Environment):
     Args:
         options: `game` is a ROM file, or the name of a game that ale-py includes.
         seed: seed of the sticky actions.
-        watchers: see all frames, those of repeated actions too. The agent sees the same with and without them.
+        watchers: see all frames, those of repeated actions too. The agent sees the same with and without them, except
+            in the games `STEPS_IN_RESET`, which begin some frames earlier with them.
         actions: names of the actions, instead of those that `minimal_action_set` selects.
     """
 
@@ -130,7 +131,9 @@ class ALEEnvironment(Environment):
     def is_terminal(self) -> bool:
         return self._stopped or bool(self._ale.game_over()) or (self.mode == "train" and self._life_lost)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any] | None:
+        if self.watchers and self._name in STEPS_IN_RESET:
+            return None  # because without watchers the same actions would lead to another state
         # The emulator's state lacks the last screens, the last action and, in some games, more. So `restore` plays the
         # game again from its reset.
         before = self._before_game and np.frombuffer(self._before_game.__getstate__(), np.uint8)

@@ -30,8 +30,9 @@ _PALETTE = np.frombuffer(
 ).reshape(128, 3)
 
 
+STEPS_IN_RESET = ("berzerk", "double_dunk")  # play steps of frame_skip frames within a reset
 _NOT_FRAME_BY_FRAME = {
-    *("berzerk", "double_dunk"),  # play steps of frame_skip frames within a reset
+    *STEPS_IN_RESET,
     # Draw no new frame while they think, so the frame before is an older one.
     *("backgammon", "othello", "tetris", "tic_tac_toe_3d", "video_checkers", "video_chess"),
 }

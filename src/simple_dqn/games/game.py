@@ -147,7 +147,7 @@ class Game:
     def restore(self, state: dict[str, Any]) -> bool:
         """Continue exactly where a game was. Return False if the environment cannot: then a new game starts."""
         self._rng.bit_generator.state = state["rng"]
-        if state["environment"] is None:
+        if state["environment"] is None or self.environment.state() is None:
             return False
         self.environment.restore(state["environment"])
         self.environment.mode = state["mode"]

@@ -91,7 +91,11 @@ class CheckedEnv:
 
 def _with_lives(info: Any) -> dict[str, Any]:
     known = info if isinstance(info, dict) else {}
-    return {**known, "lives": int(known.get("lives") or 0)}
+    lives = known.get("lives")
+    return {
+        **known,
+        "lives": int(lives) if isinstance(lives, int | float | np.number) else 0,
+    }  # an array: of several players
 
 
 def one_line(error: BaseException) -> str:
