@@ -170,6 +170,20 @@ def test_a_loss_that_is_not_finite_ends_the_phase_at_once(loss: float, tmp_path:
     assert (tmp_path / "a.csv").read_text() == HEADER + "\n"
 
 
+def test_weights_that_the_last_update_spoiled_are_not_saved(tmp_path: Path) -> None:
+    """Its loss is of the weights before it, so only the Q-values tell."""
+    stats, agent = make(tmp_path / "a.csv")
+    for n in range(10):
+        agent.memory.add(0, 0, np.full((4, 5), n, np.uint8), False)
+    agent.network = Mock(predict=lambda states: np.full((len(states), 2), np.nan), train_iterations=5)
+    stats.on_phase_start("train", 1, 1)
+    stats.on_step(step())
+    stats.on_train(1.5)
+    with pytest.raises(OptionError, match="The loss is NaN or infinite"):
+        stats.on_phase_end()
+    assert (tmp_path / "a.csv").read_text() == HEADER + "\n"
+
+
 def test_a_loss_on_the_gpu_is_looked_at_seldom_but_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """To look at a loss waits for the GPU. Here np.float32 stands for a loss on the GPU, because it is no float."""
     looks = Mock(side_effect=vars(Statistics)["mean_cost"].fget)

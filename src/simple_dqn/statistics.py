@@ -41,6 +41,7 @@ COLUMNS: dict[str, Callable[[Any], Any]] = {  # Any stands for Statistics, whose
 }
 _NEW_GAMES = ("play", "test")  # phases that begin with new games
 _CHECK_INTERVAL = 100  # updates between checks of a loss on the GPU, because each check waits for the GPU
+_NOT_FINITE = "The loss is NaN or infinite. This epoch was not saved. Use a smaller --learning_rate."
 _SILENT = (
     "All units of a layer are dead (always 0), so the Q-values are the same for every state. The network cannot "
     "recover. Start again, or resume an earlier snapshot, with a smaller --learning_rate or another --random_seed."
@@ -133,13 +134,15 @@ class Statistics(Callback):
     def require_finite_loss(self) -> None:
         """Raise OptionError if the loss of an update of this phase is NaN or infinite: its weights are useless."""
         if not math.isfinite(self.mean_cost):
-            raise OptionError("The loss is NaN or infinite. This epoch was not saved. Use a smaller --learning_rate.")
+            raise OptionError(_NOT_FINITE)
 
     def on_phase_end(self) -> None:
         self.require_finite_loss()
         self._now = time.monotonic()
         self._seconds = self._now - self._phase_start_time
         self.row = {name: value(self) for name, value in COLUMNS.items()}
+        if self.phase == "train" and not math.isfinite(self.row["meanq"]):  # the last update's loss was from before it
+            raise OptionError(_NOT_FINITE)
         self._log(self.row)
         self._warn_of_bias()
         if self._csv and self.num_steps:

@@ -135,18 +135,21 @@ def set_aside(prefix: Path, folder: Path, after: int) -> list[Path]:
     best = [best_of(prefix)] if best_of(prefix).is_file() and (snapshots or gone or after < 0) else []
     moved = [*sorted(snapshots, key=number_of), *best, *gone, *chunks]
     shared = _chunk_names(gone) & kept
+    incomplete = False  # whether `folder` lacks files
     try:
         if moved:
             folder.mkdir()
+            incomplete = True
         for path in moved:
             _link(path, folder / path.name)
         for name in shared:
             shutil.copyfile(prefix.parent / name, folder / name)
+        incomplete = False
         for path in moved:
             path.unlink(missing_ok=True)
     except OSError as error:
-        with contextlib.suppress(OSError):  # not empty if a file has moved
-            folder.rmdir()
+        if incomplete:
+            shutil.rmtree(folder, ignore_errors=True)
         raise OutputError(f"cannot move {prefix}_*, an earlier run's files, to {folder}: {reason(error)}") from error
     return moved
 
@@ -155,7 +158,7 @@ def _link(path: Path, target: Path) -> None:
     try:
         os.link(path, target)
     except OSError:  # a file system without hard links
-        path.rename(target)
+        shutil.copy2(path, target)
 
 
 def restore_memory(memory: ReplayMemory, checkpoint: Checkpoint) -> None:
