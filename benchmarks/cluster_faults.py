@@ -42,6 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     os.environ.update({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"})
+    os.environ.update({"RAY_kill_child_processes_on_worker_exit": "0"})  # as docs/experiments.md has it
     from ray.cluster_utils import Cluster  # reads these variables
 
     with tempfile.TemporaryDirectory() as name:

@@ -71,11 +71,10 @@ def main() -> None:
 
 
 def train(options: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    """Start a training. Its log is in the folder."""
+    """Start a training. Its log is in the folder. Without a cluster its games are in its process."""
+    one = {"OMP_NUM_THREADS": "1", "SIMPLE_DQN_CORES": "1"}
     with (folder / "log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, str(MAIN), *options], cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=log
-        )
+        return subprocess.Popen([sys.executable, str(MAIN), *options], cwd=folder, env=os.environ | one, stderr=log)
 
 
 def befall(run: subprocess.Popen[bytes], cluster: Any, nodes: list[Any], kills: int) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,7 +28,7 @@ class FakePlayer:
     def __init__(self, machines: FakeMachines) -> None:
         self.player: Player | None = Player()
         self.machines = machines
-        self.waits = machines.free_cores() < 1
+        self.waits = machines.free_cores() <= machines.promised
         machines.players.append(self)
 
     def ask(self, message: Message, expected_bytes: int = 0) -> Any:
@@ -58,10 +59,13 @@ class FakePlayer:
 
 
 class FakeMachines:
-    """Machines with so many cores. Players die at those of all messages that have the numbers in `deaths`."""
+    """Machines with so many cores. Players die at those of all messages that have the numbers in `deaths`.
 
-    def __init__(self, cores: int) -> None:
-        self.cores = cores
+    Cores that are only `promised` seem to be free, and are not.
+    """
+
+    def __init__(self, cores: int, promised: int = 0) -> None:
+        self.cores, self.promised = cores, promised
         self.players: list[FakePlayer] = []
         self.asked = 0
         self.deaths: set[int] = set()
@@ -70,7 +74,7 @@ class FakeMachines:
         return FakePlayer(self)
 
     def free_cores(self) -> int:
-        return max(0, self.cores - len(self.players))
+        return max(0, self.cores - len(self.players)) + self.promised
 
     def close(self) -> None:
         self.players.clear()
@@ -151,6 +155,15 @@ def test_without_a_free_core_games_are_played_here_and_join_the_cluster_again(ca
     assert "5 games on 4 cores" in caplog.text
 
 
+def test_a_core_that_only_seems_to_be_free_does_not_spread_the_games_again_and_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    games = ClusterGames(spec(), FakeMachines(2, promised=1))
+    assert_same(games, here(), 10)
+    assert caplog.text.count("5 games on 3 cores of the cluster") == 1
+    assert games._next_look > time.monotonic() + 50
+
+
 def test_a_checkpoint_continues_on_more_or_fewer_cores() -> None:
     first, twin = ClusterGames(spec(), FakeMachines(3)), here()
     for a, b in zip(play(first, 20), play(twin, 20), strict=True):
@@ -188,7 +201,7 @@ def test_a_game_that_kills_every_process_ends_the_run() -> None:
     machines = FakeMachines(1)
     games = ClusterGames(spec(1), machines)
     machines.deaths = set(range(machines.asked, 1000))
-    with pytest.raises(GameError, match=r"plays game 1 died 5 times in sequence, at last on .*memory"):
+    with pytest.raises(GameError, match=r"plays game 1 died 5 times in sequence, at last on .*: it died$"):
         games.begin("train", False)
 
 

@@ -95,12 +95,16 @@ def node(cores: float, gpus: float = 0) -> dict[str, Any]:
 
 def test_runs_that_no_machine_can_hold_are_refused() -> None:
     nodes: list[dict[str, Any]] = [node(2), node(8, 1), {"Resources": {}}]
-    assert _fitting(nodes, 2, 0) == nodes[:2]
-    assert _fitting(nodes, 8, 0.25) == nodes[1:2]
+    assert _fitting(nodes, 2, 0, 0) == nodes[:2]
+    assert _fitting(nodes, 8, 0.25, 0) == nodes[1:2]
     with pytest.raises(OptionError, match=r"--cores 9: the largest machine has 8\. Use a smaller --cores"):
-        _fitting(nodes, 9, 0)
+        _fitting(nodes, 9, 0, 0)
     with pytest.raises(OptionError, match=r"--gpus 2: no machine has as many with --cores 1 \(at most 1\)"):
-        _fitting(nodes, 1, 2)
+        _fitting(nodes, 1, 2, 0)
+    nodes[0]["Resources"]["memory"] = nodes[1]["Resources"]["memory"] = 4 * 2**30
+    assert _fitting(nodes, 2, 0, 4 * 2**30) == nodes[:2]
+    with pytest.raises(OptionError, match=r"a run may need 5\.0 GiB of memory, and the largest machine has 4\.0 GiB"):
+        _fitting(nodes, 2, 0, 5 * 2**30)
 
 
 def test_another_version_of_ray_or_python_is_told_in_one_line() -> None:

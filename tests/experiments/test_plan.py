@@ -34,6 +34,7 @@ def error_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("try --games pong --learning_rate -1", "--learning_rate"),
         ("try --games pong --seeds 0", "--seeds 0: must be at least 1"),
         ("try --games pong --cores 0", "--cores 0: must be at least 1"),
+        ("try --games pong --gpus 1.5", "--gpus 1.5: use a whole number, or a part of one GPU"),
         ("try --games pong --random_seed 3", "--random_seed is not for experiments: use --seeds"),
         ("try --games pong --checkpoint false", "--checkpoint is not for experiments"),
         ("try --games pong --folder missing", "--folder missing: there is no such folder"),

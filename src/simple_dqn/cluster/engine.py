@@ -22,12 +22,13 @@ class Engine:
         folder: where all machines see the files.
         cores: of a run.
         gpus: of a run; None: a quarter, if there are any.
+        memory: bytes of the largest run.
 
     Raises:
         OptionError: Ray is missing or cannot start, or the cluster does not fit.
     """
 
-    def __init__(self, address: str | None, folder: Path, cores: int, gpus: float | None) -> None:
+    def __init__(self, address: str | None, folder: Path, cores: int, gpus: float | None, memory: int) -> None:
         self._ray = connect(address)
         self._leg = self._ray.remote(_task())  # one function, because Ray queues calls of one in their order
         self._folder, self._cores = folder, cores
@@ -36,7 +37,7 @@ class Engine:
             nodes = [node for node in self._ray.nodes() if node["Alive"]]
             if gpus is None:
                 gpus = _GPU_SHARE if any(node["Resources"].get("GPU") for node in nodes) else 0
-            fitting = _fitting(nodes, cores, gpus)
+            fitting = _fitting(nodes, cores, gpus, memory)
             self._gpus = gpus
             self._require_same_files(fitting)
         except BaseException:
@@ -48,6 +49,7 @@ class Engine:
         task = self._leg.options(
             num_cpus=self._cores,
             num_gpus=self._gpus,
+            memory=run.memory,  # which grows for hours, so that nobody would notice in time
             max_retries=-1,  # because each attempt continues from a checkpoint
             scheduling_strategy="SPREAD",
             name=run.name,
@@ -94,8 +96,8 @@ class Engine:
             mark.unlink(missing_ok=True)
 
 
-def _fitting(nodes: Sequence[dict[str, Any]], cores: int, gpus: float) -> list[dict[str, Any]]:
-    """Return the machines that have enough cores and GPUs for a run.
+def _fitting(nodes: Sequence[dict[str, Any]], cores: int, gpus: float, memory: int) -> list[dict[str, Any]]:
+    """Return the machines that have enough cores, GPUs and bytes of memory for a run.
 
     Raises:
         OptionError: there are none.
@@ -107,6 +109,12 @@ def _fitting(nodes: Sequence[dict[str, Any]], cores: int, gpus: float) -> list[d
         if cores > most_cores:
             raise OptionError(f"--cores {cores}: the largest machine has {most_cores:g}. Use a smaller --cores")
         raise OptionError(f"--gpus {gpus:g}: no machine has as many with --cores {cores} (at most {most_gpus:g})")
+    most_memory = max(node["Resources"].get("memory", memory) for node in found)
+    if memory > most_memory:
+        raise OptionError(
+            f"a run may need {memory / 2**30:.1f} GiB of memory, and the largest machine has {most_memory / 2**30:.1f} "
+            "GiB free: use a smaller --replay_size"
+        )
     return found
 
 

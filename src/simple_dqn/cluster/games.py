@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 _STEPS_PER_STATE = 500  # 43 kB for each game: 1% of what the screens of so many steps need
 _PATIENCE = 20.0  # seconds until a player must have a core
 _SECONDS_PER_LOOK = 30.0  # for machines that joined or left
+_LONGEST_PAUSE = 600.0  # seconds until the next look, if a core that seemed to be free was not
 _MOST_DEATHS = 5  # in sequence, without a step
 
 
@@ -66,6 +67,7 @@ class _Share:
         answer: reference to the answer.
         deaths: players lost in sequence.
         lost_at: time at which the player was lost, until the games are where they were.
+        cause: of the last loss.
     """
 
     numbers: range
@@ -77,6 +79,7 @@ class _Share:
     answer: Any = None
     deaths: int = 0
     lost_at: float = 0
+    cause: str = ""
 
     @property
     def is_here(self) -> bool:
@@ -116,7 +119,7 @@ class ClusterGames(Games):
         self._began_again: set[int] = set()  # games that could not be restored, until the agent knows
         self._mode: Mode | None = None
         self._steps = 0
-        self._next_look = math.inf
+        self._next_look, self._pause = math.inf, _SECONDS_PER_LOOK
         try:
             self._spread(None)
         except BaseException:
@@ -208,7 +211,8 @@ class ClusterGames(Games):
             for share in waiting:
                 try:
                     answers[share] = share.player.get(share.answer)
-                except PlayerLost:
+                except PlayerLost as error:
+                    share.cause = (str(error).strip().splitlines() or ["unknown"])[-1]
                     lost.append(share)
                     continue
                 if share.lost_at:
@@ -230,8 +234,8 @@ class ClusterGames(Games):
             share.deaths += 1
             if share.deaths == _MOST_DEATHS:
                 raise GameError(
-                    f"The process that plays {share} died {_MOST_DEATHS} times in sequence, at last on "
-                    f"{share.machine}. Is there enough memory?"
+                    f"The process that plays {share} died {_MOST_DEATHS} times in sequence"
+                    f"{share.machine and ', at last on '}{share.machine}: {share.cause}"
                 )
             share.lost_at = share.lost_at or time.monotonic()
             share.player.close()
@@ -300,6 +304,11 @@ class ClusterGames(Games):
         if not states:
             for share, its_states in zip(self._shares, answers, strict=True):
                 share.base = its_states
+        # A cluster that seems to have a core, but never gives it, must not spread the games again and again.
+        self._pause = (
+            min(2 * self._pause, _LONGEST_PAUSE) if any(s.is_here for s in self._shares) else _SECONDS_PER_LOOK
+        )
+        self._next_look = time.monotonic() + self._pause
         machines = Counter(share.machine for share in self._shares for _ in share.numbers)
         text = ", ".join(f"{number} on {machine}" for machine, number in machines.items())
         logger.info("%s on %s of the cluster: %s", count(n, "game"), count(cores, "core"), text)
@@ -313,7 +322,9 @@ class ClusterGames(Games):
         if not cores or not all(share.can_be_restored for share in self._shares):
             return
         if any(share.is_here for share in self._shares) or -(-n // cores) < -(-n // len(self._shares)):
-            self._spread(self.state())
+            states = self.state()
+            if all(state["environment"] is not None for state in states):
+                self._spread(states)
 
     def _usable_cores(self) -> int:
         """Number of cores that play games or could, at most one for each game."""

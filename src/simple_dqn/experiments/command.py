@@ -82,6 +82,11 @@ class ExperimentOptions(Options):
         ".", "folder in which all machines see snapshots and results", default_text="the current folder", kept="never"
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gpus and self.gpus > 1 and self.gpus != int(self.gpus):
+            raise OptionError(f"--gpus {self.gpus:g}: use a whole number, or a part of one GPU such as 0.5")
+
 
 def main(groups: Groups, argv: Sequence[str] | None = None) -> int:
     """Run the program. Return its exit status: 0, 2 for an error that the user can fix, 128 + n after signal n.
@@ -123,7 +128,7 @@ def run(groups: Groups, argv: Sequence[str]) -> None:
     with contextlib.ExitStack() as stack:
         lock = Lock(
             str(folder / "results" / plan.name / "experiment"),
-            f"the experiment {plan.name}",
+            f"results/{plan.name}, the files of an experiment",
             "give this one another name",
         )
         stack.callback(lock.close)
@@ -131,7 +136,7 @@ def run(groups: Groups, argv: Sequence[str]) -> None:
         if not left:
             logger.info("%s is complete: %s", plan.name, count(len(runs), "run"))
             return
-        engine = Engine(o.address, folder, o.cores, o.gpus)
+        engine = Engine(o.address, folder, o.cores, o.gpus, max(run.memory for run in left))
         stack.callback(engine.close)
         if new:
             plan.write(folder)
@@ -165,7 +170,9 @@ def _watch(
             while waiting and not received:
                 for run, error in engine.ended(_REFRESH):
                     waiting -= 1
-                    failed |= {run.name: error} if error else {}
+                    if error:
+                        failed[run.name] = error
+                        logger.info("%s failed: %s", run.name, error)
                 view.show()
         if received:
             logger.info("Interrupted: every run saves and ends (Ctrl-C again ends at once)")

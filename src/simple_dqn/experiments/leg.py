@@ -60,7 +60,11 @@ class Leg:
         self._facts["legs"].append(dict(machine=_machine(), began=_now(), hours=0.0, commit=_commit()))
         self._began = time.monotonic()
         self._save("running")
-        error = self._train_until_complete()
+        try:
+            error = self._train_until_complete()
+        except BaseException:
+            self._save("stopped")
+            raise
         self._save("failed" if error else "complete", error)
         return error
 
@@ -71,8 +75,8 @@ class Leg:
             try:
                 checkpoint = _newest(self._prefix)
             except CheckpointError as error:
-                return f"{error}. To begin this run again, remove {self._run.prefix}_*"
-            if checkpoint and checkpoint.state["facts"]["epoch"] >= self._run.epochs and checkpoint.due[0] != "test":
+                return f"{error}. To begin this run again, remove {self._prefix}_*.checkpoint"
+            if checkpoint and self._completes(checkpoint):
                 return ""  # because the leg before was killed between its last step and this note
             if not checkpoint:
                 self._remove_beginnings()
@@ -86,6 +90,12 @@ class Leg:
             if kills == _MOST_KILLS:
                 number = -status if status < 0 else status - 128
                 return f"killed {kills} times in sequence ({signal.Signals(number).name}). Is there enough memory?"
+
+    def _completes(self, checkpoint: Checkpoint) -> bool:
+        """Return whether nothing is left to do after a checkpoint."""
+        options = self._run.options
+        test_is_next = checkpoint.due[0] == "test" and (options["test_steps"] or options["test_games"])
+        return checkpoint.state["facts"]["epoch"] >= self._run.epochs and not test_is_next
 
     def _wait_for_other_legs(self) -> None:
         """Wait until no other process writes the files, because the leg before may still be saving."""
@@ -127,7 +137,6 @@ class Leg:
         except BaseException:  # KeyboardInterrupt: the driver stops the run
             process.terminate()
             process.wait()
-            self._save("stopped")
             raise
 
     def _wait_for(self, process: subprocess.Popen[bytes]) -> int:

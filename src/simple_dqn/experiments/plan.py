@@ -13,6 +13,7 @@ from simple_dqn.errors import OptionError, OutputError, reason
 from simple_dqn.saving.files import replace_file
 
 _VERSION = 1  # of experiment.json
+_WITHOUT_REPLAY = 3 * 2**28  # bytes of a training
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ class PlannedRun:
     seed: int
     options: Mapping[str, Any]
     epochs: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it may need: its replay memory, and what a training takes without one."""
+        o = self.options
+        transitions = min(o["replay_size"], o["random_steps"] + self.epochs * o["train_steps"])
+        return int(transitions * o["screen_height"] * o["screen_width"] + _WITHOUT_REPLAY)
 
     @property
     def prefix(self) -> str:

@@ -18,17 +18,13 @@ logger = logging.getLogger(__name__)
 
 _STATES = ("running", "failed", "stopped", "waiting", "complete")  # the most interesting first
 _COLUMNS = ("run", "machine", "epoch", "steps/s", "last test", "best test", "time left")
-_DISPENSABLE = (
-    "machine",
-    "steps/s",
-    "best test",
-    "last test",
-)  # left out in this sequence if the terminal is too narrow
+# Left out in this sequence if the terminal is too narrow.
+_DISPENSABLE = ("machine", "steps/s", "best test", "last test")
 _AROUND = 6  # lines of the terminal for title, column names, caption and borders
 
 
 class Lines:
-    """Logs each epoch that ends, and each run that ends.
+    """Logs each epoch that ends.
 
     Args:
         runs: all runs of the experiment.
