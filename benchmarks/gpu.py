@@ -194,6 +194,9 @@ def updates(arguments: argparse.Namespace) -> None:
     for datatype in datatypes(arguments.backend):
         for optimizer in ("rmsprop", "adam"):
             for how in ways(arguments.backend, datatype):
+                network = None  # before the next one is made, because of the column of memory
+                if torch.cuda.is_available():
+                    torch.cuda.reset_peak_memory_stats()
                 network = make_network(arguments.backend, datatype, optimizer, how)
                 times = []
                 for _ in range(3):
@@ -215,6 +218,7 @@ def speed(arguments: argparse.Namespace) -> None:
     """Train for a while with each configuration, each in a process of its own."""
     if not find_spec("ale_py"):
         print("ale-py is missing, so the games are made up and take no time.\n")
+    print("The GPU learns while the program goes on, so its time for learning counts in the column of Q-values.\n")
     head = ("options", "games", "steps per second", "games and messages", "waiting for games", "Q-values", "learning")
     print("\n".join(table_head([*head, "the rest", "peak memory", "GPU: busy", "memory"])), flush=True)
     cases = [(name, games) for games in GAMES for name in OPTIONS]
@@ -235,9 +239,10 @@ def one_speed(arguments: argparse.Namespace) -> None:
     began = time.monotonic()
     games = arguments.games
     if not find_spec("ale_py"):
+        import main as program
         from overhead import InstantGames
 
-        vars(own)["make_games"] = lambda spec, **_: InstantGames(spec.num_games)
+        vars(program)["make_games"] = lambda spec, *_: InstantGames(spec.num_games)
     replay_size, words = 200_000, []
     if arguments.options == "@presets/online":  # 32 steps of each game and as many updates per step as in the preset
         train_frequency = max(512, 32 * games)

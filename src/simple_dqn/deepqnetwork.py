@@ -210,8 +210,8 @@ class DeepQNetwork(QLearning):
         train_iterations: updates so far.
 
     Raises:
-        OptionError: the device is missing, the network does not fit the screens or the memory, or `target_rate` or
-            `double_dqn` needs a target network.
+        OptionError: the device is missing, the network does not fit the screens or the memory, or `target_rate` needs a
+            target network.
     """
 
     def __init__(
@@ -224,12 +224,8 @@ class DeepQNetwork(QLearning):
         use_target: bool = True,
         threads: int | None = None,
     ) -> None:
-        for needs, text in (
-            (options.target_rate < 1, "--target_rate moves a target network"),
-            (options.double_dqn, "--double_dqn evaluates actions with a target network"),
-        ):
-            if needs and not use_target:
-                raise OptionError(f"{text}: it needs a --target_steps above 0")
+        if options.target_rate < 1 and not use_target:
+            raise OptionError("--target_rate moves a target network: it needs a --target_steps above 0")
         global torch, functional, cuda  # imported only for a network, because that takes a second
         import torch
         from torch.nn import functional

@@ -128,9 +128,13 @@ class Conv(BaseLayer):
         return functional.conv2d(x, p["W"] / 255 if self.pixels else p["W"], stride=self.stride)
 
     def backward(self, p: Tensors, x: Tensor, y: Tensor, g: Tensor, into: Tensors, first: bool) -> Tensor:
+        import torch
+
         weight = p["W"] / 255 if self.pixels and not first else p["W"]
+        half = self.pixels and first and g.dtype is torch.float16  # whose sums over bytes would overflow
+        g = g / 255 if half else g
         of_x, of_weight = _convolution_backward(g, x, weight, self.stride, [not first, True, False])
-        into["W"].copy_(of_weight / 255 if self.pixels else of_weight)
+        into["W"].copy_(of_weight / 255 if self.pixels and not half else of_weight)
         return of_x
 
     def neon(self) -> tuple[str, dict[str, Any]]:

@@ -150,13 +150,13 @@ class QNetwork:
             for layer, input_shape in zip(layout.layers, layout.input_shapes, strict=True)
         ]
         self.arrays = [p | averages for p, averages in zip(parameters, self.averages, strict=True)]  # for each layer
-        self._inputs: dict[tuple[int, bool], Tensor] = {}  # by batch size on a GPU, and whether for a backward pass
+        self._inputs: dict[bool, Tensor] = {}  # whether for a backward pass: of the largest batch
 
     def forward(self, states: Tensor, trace: list[Pass] | None = None) -> Tensor:
         """Q-values (batch, num_actions) of uint8 states (batch, history, height, width).
 
         With a `trace`, the layers compute as in training, and the trace receives what `backward` needs. The next traced
-        pass of the same batch size overwrites its inputs, so call `backward` before.
+        pass may overwrite its inputs, so call `backward` before.
         """
         x = self._channels_last(states, trace is not None)
         for i, layer in enumerate(self.layout.layers):
@@ -192,14 +192,16 @@ class QNetwork:
         """States in the network's precision, their screens interleaved, in a buffer that stays.
 
         Bytes are interleaved before they become floats (0.2 ms for 32 states, not 0.5). A new buffer for each pass
-        would cost page faults (0.6 ms). Smaller batches use a part of the largest one's buffer, because games that end
-        one after the other would leave a buffer of every size. A CUDA graph keeps the addresses that it has seen.
+        would cost page faults (0.6 ms); on a GPU PyTorch keeps such memory itself. Smaller batches use a part of the
+        largest one's buffer, because games that end one after the other would leave a buffer of every size.
         """
         n, history, height, width = states.shape
-        key = (n if states.is_cuda else 0, traced)
-        if key not in self._inputs or len(self._inputs[key]) < n:
-            self._inputs[key] = self.weights.new_empty(n, height, width, history)
-        return self._inputs[key][:n].copy_(torch.stack(states.unbind(1), dim=-1)).permute(0, 3, 1, 2)
+        interleaved = torch.stack(states.unbind(1), dim=-1)
+        if states.is_cuda:
+            return interleaved.to(self.weights.dtype).permute(0, 3, 1, 2)
+        if traced not in self._inputs or len(self._inputs[traced]) < n:
+            self._inputs[traced] = self.weights.new_empty(n, height, width, history)
+        return self._inputs[traced][:n].copy_(interleaved).permute(0, 3, 1, 2)
 
     def refresh(self) -> None:
         """Copy `master` to the weights that the network computes with."""
