@@ -198,7 +198,7 @@ def _numbers(scene: Scene) -> list[object]:
     game, step, score, action, q_values, *_ = scene.moment
     finite = np.isfinite(q_values)
     shown = [float(f"{q:.4g}") if known else None for q, known in zip(q_values, finite, strict=True)]
-    best = int(np.where(finite, q_values, -np.inf).argmax()) if finite.any() else -1  # of `shown`, two may be equal
+    best = int(np.where(finite, q_values, -np.inf).argmax()) if finite.any() else -1  # rounded ones may be equal
     return [game, step, shortest(float(score_text(score))), action, best, shown]
 
 

@@ -57,17 +57,17 @@ def test_exact_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_a_test_in_which_only_short_games_end_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_test_in_which_only_short_games_end_gives_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     """Once, because it is the same in each epoch."""
     agent = make_agent([FakeEnvironment(), FakeEnvironment()], SumNetwork(), history=1)
     stats, warning = Statistics(agent), "Only 1 of 2 games ended within --test_steps"
-    for steps, ended, told in ((None, 1, False), (10, 2, False), (10, 1, True), (10, 1, False)):
+    for steps, ended, warned in ((None, 1, False), (10, 2, False), (10, 1, True), (10, 1, False)):
         caplog.clear()
         stats.on_phase_start("test", 1, steps)
         for _ in range(ended):
             stats.on_step(step(1, True))
         stats.on_phase_end()
-        assert (warning in caplog.text) == told
+        assert (warning in caplog.text) == warned
 
 
 def test_a_phase_that_goes_on_counts_the_seconds_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_ends_the_phase_at_once(loss: float, tmp_path:
     assert (tmp_path / "a.csv").read_text() == HEADER + "\n"
 
 
-def test_weights_that_the_last_update_spoiled_are_not_saved(tmp_path: Path) -> None:
+def test_weights_that_the_last_update_spoiled_end_the_phase(tmp_path: Path) -> None:
     """Its loss is of the weights before it, so only the Q-values tell."""
     stats, agent = make(tmp_path / "a.csv")
     for n in range(10):
@@ -181,6 +181,8 @@ def test_weights_that_the_last_update_spoiled_are_not_saved(tmp_path: Path) -> N
     stats.on_train(1.5)
     with pytest.raises(OptionError, match="The loss is NaN or infinite"):
         stats.on_phase_end()
+    with pytest.raises(OptionError, match="The loss is NaN or infinite"):
+        stats.require_finite_loss()  # before the program saves what it has
     assert (tmp_path / "a.csv").read_text() == HEADER + "\n"
 
 

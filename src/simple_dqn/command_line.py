@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from simple_dqn.agent import AgentOptions
+from simple_dqn.deepqnetwork import DeepQNetworkOptions
 from simple_dqn.errors import OptionError
 from simple_dqn.options import Options, build, option
 from simple_dqn.replay_memory import ReplayMemoryOptions
@@ -125,6 +126,8 @@ def require_sense(o: MainOptions, values: Mapping[str, Any], start: Start | None
             "--test_games, above 0"
         )
     memory, agent = build(ReplayMemoryOptions, values), build(AgentOptions, values)
+    if o.trains and build(DeepQNetworkOptions, values).double_dqn and not agent.target_steps:
+        raise OptionError("--double_dqn evaluates actions with a target network: it needs a --target_steps above 0")
     if o.trains and memory.return_lambda and memory.replay_size > _MOST_LAMBDA_RETURNS * agent.train_frequency:
         raise OptionError(
             f"--return_lambda is too slow: it evaluates all {memory.replay_size} transitions of --replay_size every "

@@ -23,8 +23,7 @@ class Interrupted(Exception):
 def stop_on_interrupt(stop: Callable[[], None], close: Callable[[], None] | None) -> Iterator[None]:
     """End a run in two steps: a first signal calls `stop`, Ctrl-C after it ends the program at once.
 
-    SIGTERM after SIGTERM changes nothing, because it may come from several who stop the program. Under nohup SIGHUP
-    stays ignored.
+    SIGTERM after SIGTERM changes nothing, because an experiment may send it twice. Under nohup SIGHUP stays ignored.
 
     Args:
         stop: asks the run to end after its step and to raise `Interrupted`.
@@ -42,7 +41,8 @@ def stop_on_interrupt(stop: Callable[[], None], close: Callable[[], None] | None
         signal.signal(signal.SIGINT, end_now if close else signal.SIG_DFL)  # SIG_DFL acts even within a library's call
         if sys.stderr and sys.stderr.isatty():
             os.write(sys.stderr.fileno(), b"\r\x1b[K")  # remove the progress bar and the ^C behind it
-        logger.info("Interrupted: ending after this step (Ctrl-C again ends at once)")
+        again = " again" if signum == signal.SIGINT else ""
+        logger.info("Interrupted: ending after this step (Ctrl-C%s ends at once)", again)
 
     def end_now(signum: int, frame: FrameType | None) -> None:
         assert close

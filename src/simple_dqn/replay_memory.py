@@ -166,7 +166,7 @@ class ReplayMemory:
         if self.count <= max(self.batch_size, self.history_length):
             return f"{count(self.count, 'transition')} are too few for a minibatch of {self.batch_size}"
         what = f"{count(self.count, 'transition')} of {count(len(self.added), 'game')}"
-        return f"{what} hold no state with its history and return, or episodes are no longer than --history_length"
+        return f"{what} hold no state with its history and return (see --history_length and --multi_step)"
 
     def add(self, action: int, reward: float, screen: NDArray[np.uint8], terminal: bool, lane: int = 0) -> None:
         """Add a transition: `action` earned `reward` and led to `screen` (height, width), the last if `terminal`."""

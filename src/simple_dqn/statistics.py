@@ -41,7 +41,6 @@ COLUMNS: dict[str, Callable[[Any], Any]] = {  # Any stands for Statistics, whose
 }
 _NEW_GAMES = ("play", "test")  # phases that begin with new games
 _CHECK_INTERVAL = 100  # updates between checks of a loss on the GPU, because each check waits for the GPU
-_NOT_FINITE = "The loss is NaN or infinite. This epoch was not saved. Use a smaller --learning_rate."
 _SILENT = (
     "All units of a layer are dead (always 0), so the Q-values are the same for every state. The network cannot "
     "recover. Start again, or resume an earlier snapshot, with a smaller --learning_rate or another --random_seed."
@@ -63,7 +62,7 @@ class Statistics(Callback):
         self._start_time = time.monotonic()
         self.write_to(csv)
         self._validation_states: NDArray[np.uint8] | None = None
-        self._biased = False  # whether it warned that short games count more
+        self._warned_of_bias = False
         self._silent = False  # whether the log warned that all units of a layer are dead
         self.phase = ""
         self._scores: dict[int, float] = {}  # so far, of each game; nan if it does not count
@@ -80,7 +79,8 @@ class Statistics(Callback):
         elif self.phase in _NEW_GAMES:  # because these games began with all lives and another exploration rate
             self._scores = dict.fromkeys(self._scores, math.nan)
         self.phase, self.epoch = phase, epoch
-        self._tests_steps = phase == "test" and steps is not None
+        self._test_has_steps = phase == "test" and steps is not None  # not a number of games
+        self._diverged = False
         self.num_steps = self.num_games = 0
         self.game_rewards: list[float] = []  # of the games that ended in this phase
         self.exploration_rate = 1.0
@@ -133,16 +133,16 @@ class Statistics(Callback):
 
     def require_finite_loss(self) -> None:
         """Raise OptionError if the loss of an update of this phase is NaN or infinite: its weights are useless."""
-        if not math.isfinite(self.mean_cost):
-            raise OptionError(_NOT_FINITE)
+        if self._diverged or not math.isfinite(self.mean_cost):
+            raise OptionError("The loss is NaN or infinite. This epoch was not saved. Use a smaller --learning_rate.")
 
     def on_phase_end(self) -> None:
         self.require_finite_loss()
         self._now = time.monotonic()
         self._seconds = self._now - self._phase_start_time
         self.row = {name: value(self) for name, value in COLUMNS.items()}
-        if self.phase == "train" and not math.isfinite(self.row["meanq"]):  # the last update's loss was from before it
-            raise OptionError(_NOT_FINITE)
+        self._diverged = self.phase == "train" and not math.isfinite(self.row["meanq"])  # as after the last update
+        self.require_finite_loss()
         self._log(self.row)
         self._warn_of_bias()
         if self._csv and self.num_steps:
@@ -174,8 +174,9 @@ class Statistics(Callback):
 
     def _warn_of_bias(self) -> None:
         games = len(self._agent.games)
-        if self._tests_steps and self.num_games < games > 1 and not (self._biased or self._agent.interrupted):
-            self._biased = True
+        few = self._test_has_steps and 0 < self.num_games < games
+        if few and not (self._warned_of_bias or self._agent.interrupted):
+            self._warned_of_bias = True
             logger.warning(
                 "Only %d of %d games ended within --test_steps, so short games count more than long ones. "
                 "Use --test_games %d, which plays them to their ends",

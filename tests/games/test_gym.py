@@ -333,7 +333,7 @@ def test_gym_rewards_are_numbers_of_any_kind(returns: Any, number: float, odd: M
         (None, 0),
         ({"lives": None}, 0),
         ({"lives": np.int64(3)}, 3),
-        ({"lives": 3.0}, 3),
+        ({"lives": np.array([3.0])}, 3),
         ({"lives": np.array([3, 3])}, 0),
     ],
 )

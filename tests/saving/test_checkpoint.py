@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import shlex
@@ -33,6 +34,7 @@ from simple_dqn.saving.checkpoint import Checkpoints, read_checkpoint, restore_m
 from simple_dqn.saving.files import Lock
 from simple_dqn.saving.snapshot import read_snapshot, write_snapshot
 from simple_dqn.saving.start import start_where_it_stopped
+from simple_dqn.statistics import Statistics
 
 RUN = ["breakout", "--random_steps", "50", "--train_steps", "60", "--test_steps", "20", "--epochs", "3"]
 RUN += ["--random_seed", "5", "--screen_width", "40", "--screen_height", "36", "--batch_size", "8", "--backend", "cpu"]
@@ -284,11 +286,42 @@ def test_a_run_that_does_not_train_leaves_a_training_s_statistics_alone(copy: Pa
     assert contents(copy) == before
 
 
-def test_statistics_that_lack_the_rows_before_are_told_of(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_that_the_last_update_spoiled_are_not_saved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Statistics, "_mean_q", lambda _: math.nan)
+    with pytest.raises(OptionError, match=r"The loss is NaN or infinite\. This epoch was not saved"):
+        main.run(RUN)
+    assert files(folder) == []
+
+
+def test_statistics_that_lack_the_rows_before_give_a_warning(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     header, *lines = (copy / "results/b.csv").read_text().splitlines(keepends=True)
-    (copy / "results/b.csv").write_text(header + lines[0])
+    (copy / "results/b.csv").write_text(header + "".join(lines[:3]))
     main.run([*RESUME, "--epochs", "4"])
-    assert "results/b.csv lacks the rows of epoch 3. An earlier file may have them: results/b.csv.1" in caplog.text
+    assert "results/b.csv lacks the rows of epoch 3. An earlier file, such as results/b.csv.1, may have" in caplog.text
+
+
+def test_statistics_that_begin_with_another_name_give_no_warning(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stop_after("train", 7, ["--resume", "snapshots/b_2.pkl", "--save_weights_prefix", "snapshots/c", *TWO_GAMES])
+    main.run(["--resume", "snapshots/c"])
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+    assert [row["phase"] for row in rows(copy / "results/c.csv")] == ["random", "train", "test"]
+
+
+def test_a_run_under_another_name_that_saved_nothing_begins_again_under_it(
+    copy: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(Statistics, "_mean_q", lambda _: math.nan)
+    with pytest.raises(OptionError):
+        main.run(["--resume", "snapshots/b_2.pkl", "--save_weights_prefix", "snapshots/c"])
+    assert "resume.sh snapshots/b_2.pkl --save_weights_prefix snapshots/c\n" in caplog.text
+
+
+def test_a_copied_file_of_statistics_is_continued_if_it_is_named(copy: Path) -> None:
+    shutil.copy(copy / "results/b.csv", copy / "results/c.csv")
+    more = ["--save_weights_prefix", "snapshots/c", "--csv_file", "results/c.csv"]
+    main.run(["--resume", "snapshots/b_2.pkl", *more])
+    assert without_times(copy / "results/c.csv") == without_times(copy / "results/b.csv")
 
 
 def test_a_training_without_tests_that_is_complete_is_not_resumed(folder: Path) -> None:
@@ -618,7 +651,7 @@ def test_memory_that_runs_out_is_told_in_a_line(
     ("games", "steps", "why"),
     [
         ("1", "6", "6 transitions are too few for a minibatch of 8"),
-        ("6", "12", "12 transitions of 6 games hold no state with its history and return, or .* --history_length"),
+        ("6", "12", "12 transitions of 6 games hold no state with its history and return .see --history_length .*"),
     ],
 )
 def test_an_epoch_too_short_to_learn_from_is_told_of(

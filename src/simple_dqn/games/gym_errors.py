@@ -91,11 +91,9 @@ class CheckedEnv:
 
 def _with_lives(info: Any) -> dict[str, Any]:
     known = info if isinstance(info, dict) else {}
-    lives = known.get("lives")
-    return {
-        **known,
-        "lives": int(lives) if isinstance(lives, int | float | np.number) else 0,
-    }  # an array: of several players
+    lives = np.asarray(known.get("lives"))
+    one = lives.size == 1 and lives.dtype.kind in "biuf"  # an array may be of several players
+    return {**known, "lives": int(lives.item()) if one else 0}
 
 
 def one_line(error: BaseException) -> str:

@@ -216,12 +216,16 @@ def mean_places(all_x: Floats) -> Floats:
     """Return the mean places of epochs on the x axis, of places (runs, epochs).
 
     If runs lack epochs, the mean is of the distances from epoch to epoch. A mean of the places would go back in time
-    where a slow run ends before the others.
+    where a slow run ends before the others. Epochs that a run lacks in its middle are at equal distances.
     """
     means = mean_of(all_x)
     if np.isfinite(all_x).all() or not np.isfinite(means).all():
         return means
-    distances = mean_of(np.diff(all_x, axis=1))
+    epochs = np.arange(all_x.shape[1])
+    rows = [
+        np.interp(epochs, known, row[known], np.nan, np.nan) for row in all_x for known in np.isfinite(row).nonzero()
+    ]
+    distances = mean_of(np.diff(rows, axis=1))
     return np.cumsum([means[0], *np.where(np.isfinite(distances), distances, np.diff(means))])
 
 

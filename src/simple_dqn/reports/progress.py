@@ -75,7 +75,7 @@ class Progress(Callback):
         how_far = f" {100 * done / self._steps:.0f}%" if self._steps else f": {count(done, 'step')}"
         name = self._name + how_far
         width = _bar_columns() - len(f"{name}, ")
-        first = ", ".join(figures[:4]).split(", ")  # because the first figure is two
+        first = ", ".join(figures[:4]).split(", ")  # because the first one holds two figures
         text = fitting([fitting(first, width), *figures[4:]], width - _BAR_COLUMNS)
         between = " {bar}| " if self._steps and len(text) < width - _BAR_COLUMNS else ", "
         self._bar.n, self._bar.ncols, self._bar.bar_format = done, _bar_columns(), name + between + text

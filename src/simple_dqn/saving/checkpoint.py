@@ -159,6 +159,8 @@ def _link(path: Path, target: Path) -> None:
         os.link(path, target)
     except OSError:  # a file system without hard links
         shutil.copy2(path, target)
+        with target.open("rb") as file:
+            os.fsync(file.fileno())  # because the original is removed
 
 
 def restore_memory(memory: ReplayMemory, checkpoint: Checkpoint) -> None:

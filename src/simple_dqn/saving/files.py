@@ -119,12 +119,12 @@ def clear_away(folder: Path, pattern: str, untouched: float = 3600) -> None:
 class Lock:
     """Keep other runs from writing files of this `prefix`, until `close` is called or this process ends.
 
-    Unfinished files of this prefix, which killed runs left, are removed.
+    Unfinished snapshots and checkpoints of this prefix, which killed runs left, are removed.
 
     Args:
         prefix: PREFIX.lock is the file that is locked.
         files: what the errors call the files; None: PREFIX_*.
-        advice: what the user can do, beside waiting.
+        advice: what the user can do, besides waiting.
 
     Raises:
         OutputError: another run has it.
@@ -156,12 +156,15 @@ class Lock:
 
 
 def in_use(prefix: str) -> bool:
-    """Return whether a run has the `Lock` of this prefix. A copy of its files has none."""
+    """Return whether a run has the `Lock` of this prefix, as far as the file system tells. False for copied files."""
     try:
         with Path(f"{prefix}.lock").open() as file:
-            return not _locked(file)
-    except OSError:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # NFS needs more rights for an exclusive lock
+    except FileNotFoundError:
         return False
+    except OSError:  # it is locked, or nobody knows
+        return True
+    return False
 
 
 def _locked(file: TextIO) -> bool:

@@ -132,7 +132,7 @@ def start_from(start: Start | None, o: MainOptions, parts: Parts, recorded: dict
         return position
     if start.snapshot:
         _load_weights(start, start.snapshot, o, parts, position)
-    if o.resume and o.csv_file and not Path(o.csv_file).exists():
+    if o.resume and o.csv_file and not start.renamed and not Path(o.csv_file).exists():
         logger.warning("There is no file %s, so a new one begins. Use --csv_file to continue another", o.csv_file)
     if start.checkpoint:
         _continue_from(start.checkpoint, o, parts, position)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -58,8 +59,9 @@ class RunFiles:
         self._locks = [Lock(self._prefix)] if self._prefix else []
         self.csv: CSVFile | None = None
         try:
-            if o.csv_file:
-                self._locks.append(Lock(o.csv_file, o.csv_file, "give this one another --csv_file"))
+            if o.csv_file and o.csv_file != self._prefix:
+                file = os.path.realpath(o.csv_file)
+                self._locks.append(Lock(file, o.csv_file, "give this one another --csv_file"))
             number = free_number(self._prefix, o.csv_file)
             if o.csv_file:
                 self.csv = CSVFile(Path(o.csv_file), COLUMNS, **self._rows_to_keep(start), number=number)
@@ -140,7 +142,7 @@ class RunFiles:
         if self.csv:
             logger.info("Statistics are in %s (%s)", self.csv.path, count(self.csv.rows, "new row"))
         if self._position.left and self._last:
-            logger.info("Continue with: %s", resume_command(self._last, self._o.csv_file))
+            logger.info("Continue with: %s", resume_command(self._last, self._o.csv_file, self._prefix))
 
     def close(self) -> None:
         """Release the locks on the files' names."""
@@ -150,11 +152,6 @@ class RunFiles:
     def _continues(self, start: Start) -> bool:
         """Return whether this run writes the files that it starts from."""
         return self._prefix is not None and prefix_of(start.path).resolve() == Path(self._prefix).resolve()
-
-    def _has_another_name(self, start: Start) -> bool:
-        """Return whether the run has another name than the one that it starts from, and a CSV file of this name."""
-        prefix = Path(self._o.save_weights_prefix or prefix_of(start.path))
-        return prefix.resolve() != prefix_of(start.path).resolve() and self._o.csv_file == csv_file_of(prefix)
 
     def _state(self, facts: dict[str, Any]) -> dict[str, Any]:
         parts, position = self._parts, self._position
@@ -172,7 +169,7 @@ class RunFiles:
 
     def _rows_to_keep(self, start: Start | None) -> dict[str, Any]:
         """The arguments of `CSVFile` that say which rows of an earlier file this run continues."""
-        if start and (ships(start.path) or (self._o.resume and self._has_another_name(start))):
+        if start and (ships(start.path) or start.renamed):
             return {}  # because an earlier CSV file of that name belongs to another run
         if start and start.checkpoint:
             phase, epoch = start.checkpoint.due
@@ -188,10 +185,9 @@ class RunFiles:
     def _warn_of_missing_rows(self, csv: CSVFile) -> None:
         epoch = self._position.epoch
         epochs = [row["epoch"] for row in csv.kept if row["phase"] == "train"]
-        if self._o.resume and csv.kept and epoch and str(epoch) not in epochs:
-            logger.warning(
-                "%s lacks the rows of epoch %d. An earlier file may have them: %s.1", csv.path, epoch, csv.path
-            )
+        if self._o.resume and epochs and epoch and str(epoch) not in epochs:
+            text = "%s lacks the rows of epoch %d. An earlier file, such as %s.1, may have them"
+            logger.warning(text, csv.path, epoch, csv.path)
 
     def _move_older_run(self, prefix: Path, number: int, start: Start | None) -> None:
         """Move the files of an earlier run, or its epochs after the one that this run continues."""
@@ -214,11 +210,22 @@ class RunFiles:
             replace_file(best_of(prefix), snapshot.read_bytes())
 
 
-def resume_command(snapshot: Path, csv_file: str | None = None) -> str:
-    """Return the command that continues from a snapshot, or from a prefix, for a shell in the current folder."""
+def resume_command(snapshot: Path, csv_file: str | None = None, prefix: str | None = None) -> str:
+    """Return the command that continues from a snapshot, or from a prefix, for a shell in the current folder.
+
+    Args:
+        snapshot: the snapshot or the prefix.
+        csv_file: the statistics of the run that continues; None: those of the snapshot's name.
+        prefix: of its snapshots; None: that of the snapshot.
+    """
     script = here(ROOT / "resume.sh")
     words = [str(script) if script.is_absolute() else f"./{script}", str(snapshot)]
-    if csv_file and csv_file != csv_file_of(prefix_of(snapshot)):
+    own = prefix_of(snapshot)
+    own = Path("snapshots", own.name) if ships(own) else own
+    if prefix and Path(prefix).resolve() != own.resolve():
+        words += ["--save_weights_prefix", prefix]
+        own = Path(prefix)
+    if csv_file and csv_file != csv_file_of(own):
         words += ["--csv_file", csv_file]
     return shlex.join(words)
 

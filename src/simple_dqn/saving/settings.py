@@ -68,7 +68,10 @@ def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start
         name: value for name, value in recorded.items() if name in known and known[name].metadata["kept"] in wanted
     }
     if resumed:
-        taken |= _files_to_continue(start, given.get("save_weights_prefix"))
+        prefix = given.get("save_weights_prefix")
+        taken |= _files_to_continue(start, prefix)
+        another = prefix is not None and Path(prefix).resolve() != Path(taken["save_weights_prefix"]).resolve()
+        start = start._replace(renamed=another and "csv_file" not in given)
         _require_same_task(groups, start, given)
     taken.setdefault("game", game_of(start.path.stem))
     given = given | _named_after(start.path, given)

@@ -29,6 +29,7 @@ class Start(NamedTuple):
     snapshot: Snapshot | None
     checkpoint: Checkpoint | None
     named: int = -1  # the epoch that --resume names; -1: the last
+    renamed: bool = False  # whether the run has another name than this one, and a CSV file of that name
 
     @property
     def facts(self) -> dict[str, Any]:
