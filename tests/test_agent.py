@@ -80,6 +80,13 @@ def test_lambda_returns_of_a_large_memory_before_each_step_are_refused() -> None
         require_sense(MainOptions(), slow, None)
 
 
+def test_double_dqn_without_a_target_network_is_refused() -> None:
+    without = dict(double_dqn=True, target_steps=0)
+    require_sense(MainOptions(play_games=1), without, None)  # a network that was trained with one
+    with pytest.raises(OptionError, match="--double_dqn evaluates actions with a target network"):
+        require_sense(MainOptions(), without, None)
+
+
 def test_learns_only_from_enough_transitions() -> None:
     agent, tape = make(batch=4, train_frequency=1)
     agent.train(10)

@@ -334,7 +334,6 @@ WRONG = [  # command line, and what the error says
     ("pong --replay_size 10000000000 --random_steps 10000000000", "use at most"),
     ("pong --batch_size 1000000 --replay_size 2000000", "of memory"),
     ("pong --min_reward 2 --max_reward 1", "--min_reward"),
-    ("pong --double_dqn true --target_steps 0", "--double_dqn evaluates actions with a target network"),
     ("pong --backend cpu --datatype float16", "--datatype float16"),
     ("pong --backend gpu --datatype float64", "--datatype float64"),
     ("pong --stochastic_round", "only Neon"),
