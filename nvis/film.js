@@ -24,7 +24,7 @@
     slider.value = index;
     when.textContent = games > 1 ? `game ${game}, step ${step}` : `step ${step}`;
     score.textContent = before;
-    action.textContent = actions[taken] + (taken === best ? "" : " (exploring)");
+    action.textContent = actions[taken] + (taken === best || best < 0 ? "" : " (not the best)");
     q.forEach((value, i) => {
       const [, number, bar] = rows[i].cells;
       rows[i].className = [i === best ? "best" : "", i === taken ? "taken" : ""].join(" ");
@@ -62,7 +62,7 @@
   const toggle = () => {
     if (!video.paused) return video.pause();
     if (Number(slider.value) === moments.length - 1) video.currentTime = 0;
-    video.play();
+    video.play().catch(() => {}); // without VP9 the page says so
   };
   video.addEventListener("play", () => { play.textContent = "Pause"; });
   video.addEventListener("pause", () => { play.textContent = "Play"; });

@@ -21,6 +21,7 @@ from simple_dqn.environment import Picture
 from simple_dqn.learning.guided import Network, guided_q_value, saliency
 from simple_dqn.reports.scores import score_text, shortest
 from simple_dqn.watching.display import QScale
+from simple_dqn.watching.film import BT_601
 
 _MAX_MOMENTS = 3000  # 200 seconds of an Atari game, for which the page needs about a megabyte
 _MAX_BYTES = 2**27  # of the states in memory
@@ -29,7 +30,6 @@ _CHUNK = 2**21  # bytes of the states in one batch: 64 states of 84x84, for whic
 _MAX_SIDE = 210  # of a picture, pixels: Atari's height
 # Browsers play VP9 on every system. These options are four times as fast as the default, for files as small.
 _VP9 = {"crf": "40", "b": "0", "deadline": "realtime", "cpu-used": "7", "g": "150"}
-_BT_601 = 5  # FFmpeg's number of the colour space, because browsers would guess another one
 
 
 class Moment(NamedTuple):
@@ -264,7 +264,7 @@ def _video(scenes: Sequence[Scene], layout: _Layout, rate: Fraction) -> bytes:
             "libvpx-vp9", rate=rate, width=layout.total_width, height=layout.total_height, pix_fmt="yuv420p",
             options=_VP9,
         )  # fmt: skip
-        stream.codec_context.colorspace = _BT_601
+        stream.codec_context.colorspace = BT_601
         picture = np.zeros((layout.total_height, layout.total_width, 3), np.uint8)
         for number, scene in enumerate(scenes):
             game = _unpacked(scene.moment.picture)

@@ -157,6 +157,13 @@ def test_the_mean_of_seeds_does_not_go_back_in_time_where_a_slow_one_ends() -> N
     assert curve_of(group, "average_reward", "train").x.tolist() == [0.75, 1.5, 2.0, 2.5]
 
 
+def test_a_seed_without_a_phase_yet_is_left_out_of_its_mean() -> None:
+    tested = table("pong_1.csv", [1, 2], phases=["random", "train", "test"])
+    (group,) = grouped([run_of(some, "steps") for some in (tested, table("pong_2.csv", [5]))], "seed", [""] * 2)
+    curve = curve_of(group, "average_reward", "test")
+    assert (curve.x.tolist(), curve.y.tolist()) == ([200], [2])
+
+
 def test_smoothing_is_the_mean_of_the_epochs_around() -> None:
     """Also at the ends, where there are fewer, and beside missing values."""
     scores = [4.0, 0, np.nan, 8, 6]

@@ -29,6 +29,16 @@ def test_scores_of_a_run_that_did_not_begin_are_not_missed(tmp_path: Path, caplo
     assert caplog.messages == [f"Only 0 of 2 games: nothing new in {tmp_path}"]
 
 
+def test_a_test_does_not_continue_the_game_of_the_training() -> None:
+    scores = Scores()
+    scores.on_phase_start("train", 1, 9)
+    for played in (step(5, True), step(7)):
+        scores.on_step(played)
+    scores.on_phase_start("test", 1, 9)
+    assert scores.current == Game(0.0, 0)
+    assert scores.games == []  # only --play_games lists them
+
+
 def test_games_side_by_side_count_apart() -> None:
     scores = Scores()
     for played in (step(1), step(10, game=1), step(2, True), step(20, True, game=1), step(5, True)):

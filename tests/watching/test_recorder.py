@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import wave
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import av
 import cv2
@@ -15,6 +18,7 @@ import numpy as np
 import pytest
 
 from fakes import Eye, FakeEnvironment, make_agent, step
+from runs import ROOT
 from simple_dqn.environment import EnvironmentOptions
 from simple_dqn.errors import OptionError, OutputError
 from simple_dqn.games.game import make_environment
@@ -76,6 +80,7 @@ def test_film(kind: str, tmp_path: Path) -> None:
         video, audio = film.streams.video[0], film.streams.audio[0]
         assert (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert (video.average_rate, video.width, video.height) == (60, 800, 630)
+        assert video.codec_context.colorspace == 5  # BT.601, in which the pictures are stored
         seconds = Fraction(len(eye.pictures), 60)
         assert video.duration * video.time_base == pytest.approx(float(seconds), abs=1e-3)
         assert audio.codec_context.name == "aac"
@@ -84,6 +89,19 @@ def test_film(kind: str, tmp_path: Path) -> None:
     assert len(frames) == len(eye.pictures)
     for frame, picture in zip(frames[::20], eye.pictures[::20], strict=True):
         assert np.abs(frame.astype(int) - enlarged(picture, 1.75, 3)).mean() < 6
+
+
+def test_small_films_of_equal_films_are_equal_whatever_the_memory_held(tmp_path: Path) -> None:
+    record(60, video_file=str(tmp_path / "pong.mp4"))
+    code = "import sys, pathlib; from simple_dqn.watching.film import small_film; "
+    code += "sys.stdout.buffer.write(small_film(pathlib.Path(sys.argv[1])))"
+    found = []
+    for garbage in ("0", "1"):  # GNU's allocator fills memory with it
+        more = {"MALLOC_PERTURB_": garbage, "MALLOC_MMAP_THRESHOLD_": "1000000000", "PYTHONPATH": str(ROOT / "src")}
+        command = [sys.executable, "-c", code, str(tmp_path / "pong.mp4")]
+        found.append(subprocess.run(command, env=os.environ | more, capture_output=True, check=True).stdout)
+    assert found[0] == found[1]
+    assert len(found[0]) > 1000
 
 
 def test_sound_of_a_film_is_in_time(tmp_path: Path) -> None:
@@ -255,6 +273,21 @@ def test_the_best_frames_are_those_with_most_points(points: dict[int, float], fi
         best.add_points(points.get(number, 0))
     assert [int(found.shown[0, 0, 0]) for found in best.frames()] == list(range(first, first + 10))
     assert list(best.frames()) == []
+
+
+def test_the_last_point_of_a_game_counts_where_it_was_scored() -> None:
+    """Frames of the next game's no-ops follow before the step is complete."""
+    editor = FilmEditor(Mock(), RecorderOptions(video_file="a.gif", video_seconds=1.0))
+    env = FakeEnvironment()
+    env.frames_per_second = 10
+    for _ in range(9):
+        editor.steer(0)
+        editor.on_frame(env)
+    editor.on_game()
+    for _ in range(5):
+        editor.on_frame(env)
+    editor.on_step(step(1, True))
+    assert list(editor._best._points) == [(9, 1)]
 
 
 @pytest.mark.parametrize(

@@ -222,8 +222,11 @@ def mean_places(all_x: Floats) -> Floats:
     if np.isfinite(all_x).all() or not np.isfinite(means).all():
         return means
     epochs = np.arange(all_x.shape[1])
+    known = [np.isfinite(row) for row in all_x]
     rows = [
-        np.interp(epochs, known, row[known], np.nan, np.nan) for row in all_x for known in np.isfinite(row).nonzero()
+        np.interp(epochs, epochs[there], row[there], np.nan, np.nan)
+        for row, there in zip(all_x, known, strict=True)
+        if there.any()
     ]
     distances = mean_of(np.diff(rows, axis=1))
     return np.cumsum([means[0], *np.where(np.isfinite(distances), distances, np.diff(means))])

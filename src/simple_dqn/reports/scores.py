@@ -46,9 +46,12 @@ class Scores(Callback):
         self.human_plays: Callable[[], bool] = lambda: False
         self._unfinished: dict[int, Game] = {}  # by `Step.game`
         self._begun = False
+        self._keeps = True  # not in trainings, whose millions of games nobody lists
 
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
-        self._begun = True
+        self._begun, self._keeps = True, phase == "play"
+        if phase in ("play", "test"):  # which begin with new games
+            self._unfinished.clear()
 
     def on_step(self, step: Step) -> None:
         before = self._unfinished.pop(step.game, Game(0.0, 0))
@@ -60,7 +63,7 @@ class Scores(Callback):
             before.human_score + step.reward * human,
         )
         if step.terminal:
-            self.games.append(game)
+            self.games += [game] if self._keeps else []
         elif not step.truncated:
             self._unfinished[step.game] = game
 

@@ -81,8 +81,11 @@ def small_film(path: Path) -> bytes:
             pictures = source.streams.video[0]
             rate = Fraction(pictures.average_rate or 60) / 2
             width, height = (max(2, side // 3 // 2 * 2) for side in (pictures.width, pictures.height))
-            how: Any = dict(width=width, height=height, pix_fmt="yuv420p", options={"crf": "28"})
-            stream: Any = target.add_stream("libx264", rate=rate.limit_denominator(1001), **how)
+            # asm=0: x264's assembly reads memory beyond the rows, so that equal films would become different ones.
+            how: Any = dict(pix_fmt="yuv420p", options={"crf": "28", "x264-params": "asm=0"})
+            rate = rate.limit_denominator(1001)
+            stream: Any = target.add_stream("libx264", rate=rate, width=width, height=height, **how)
+            stream.codec_context.colorspace = BT_601
             for number, picture in enumerate(source.decode(pictures)):
                 if number % 2 == 0:
                     frame = picture.reformat(width, height)
@@ -92,6 +95,9 @@ def small_film(path: Path) -> bytes:
     except (OSError, av.FFmpegError, IndexError) as error:
         raise OutputError(f"cannot read the film {path}: {reason(error)}. Delete it") from None
     return data.getvalue()
+
+
+BT_601 = 5  # FFmpeg's number of the colour space, because players guess another one for large films
 
 
 def film_scale(environment: Frame) -> int:
@@ -128,6 +134,7 @@ class _PictureTrack(_Track):
         height, width, _ = self._picture(environment).shape
         rate = Fraction(environment.frames_per_second).limit_denominator(1001)
         super().__init__(container, "libx264", rate, width=width, height=height, pix_fmt="yuv420p", options=_X264)
+        self._stream.codec_context.colorspace = BT_601
 
     def add(self, environment: Frame) -> None:
         from av import VideoFrame

@@ -57,7 +57,16 @@ class FilmEditor(Watcher, Callback):
         self._insight: Insight | None = None
         self._thought: Thought | None = None
         self._painter: OverlayPainter | None = None
+        self._frames_at_end: int | None = None  # of the last game, when the next one began
         self._best = BestFrames()
+
+    def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
+        if phase in ("play", "test"):  # which begin with new games
+            self._score = 0.0
+
+    def on_game(self) -> None:
+        self._score, self._frames_at_end = 0.0, self._frames
+        self._thought = self._thought and self._thought._replace(heat=None)  # it is of the last game
 
     def attach(self, agent: Agent, explain: Explain) -> None:
         """Receive the agent, and the function that explains its decisions."""
@@ -95,7 +104,9 @@ class FilmEditor(Watcher, Callback):
             self._steered = False
             self._rate = f"ε {step.exploration_rate:.2f}"
             self._score = 0.0 if step.terminal or step.truncated else self._score + step.reward
-            self._best.add_points(step.reward)
+            frames_since = self._frames - (self._frames if self._frames_at_end is None else self._frames_at_end)
+            self._best.add_points(step.reward, frames_since)
+            self._frames_at_end = None
 
     def finish(self) -> None:
         for shot in self._best.frames():
@@ -139,10 +150,10 @@ class BestFrames:
         self._best: list[Shot] = []
         self._best_points = 0.0
 
-    def add_points(self, points: float) -> None:
-        """The last frame scored `points`. Lost points do not count."""
+    def add_points(self, points: float, frames_since: int = 0) -> None:
+        """The last frame, or that before so many, scored `points`. Lost points do not count."""
         if points > 0:
-            self._points.append((self._count, points))
+            self._points.append((self._count - frames_since, points))
 
     def add(self, shot: Shot, length: int, tail: int) -> None:
         """Add the next frame. Keep `length` frames, of which the points in the last `tail` do not count."""
