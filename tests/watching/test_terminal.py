@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakes import make_decision, make_scene
+from fakes import ale, make_decision, make_scene
 from simple_dqn.watching import cells, terminal
 from simple_dqn.watching.card_text import card_lines, large_digits
 from simple_dqn.watching.cells import (
@@ -32,7 +32,7 @@ from simple_dqn.watching.cells import (
     without_colours,
 )
 from simple_dqn.watching.display import HELP, Card, QScale
-from simple_dqn.watching.terminal import Terminal, keys
+from simple_dqn.watching.terminal import Terminal, _short, keys
 
 SMALL = make_scene(np.zeros((4, 8, 3), np.uint8), pixel_width=1.0)
 
@@ -41,6 +41,28 @@ def test_keys_of_a_terminal() -> None:
     typed = b"m \x1b[A\x1bOB\x1b[C\x1b[D[]Q\x1b[1;2Pn\x1b"
     assert list(keys(typed)) == ["m", "space", "up", "down", "right", "left", "[", "]", "q", "n", "escape"]
     assert list(keys("ä\x01".encode())) == []
+    assert list(keys(b"\x1b[[A\x1b[15~\x1b[23$\x1bOP\x1bq\x1b[1;5Cp")) == ["p"]  # F keys, Alt+q, Ctrl+right
+
+
+def test_names_of_actions_differ_when_they_are_short() -> None:
+    names = ale("seaquest").action_names
+    assert len({_short(name) for name in names}) == len(names) == 18
+    assert _short("DOWNRIGHTFIRE") == "D R FIRE"
+
+
+def test_an_arrow_that_comes_in_two_parts_and_turns_round(tty: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Terminal()
+    shown.draw(SMALL)
+    monkeypatch.setattr(terminal, "_ESCAPE", 9)
+    for part, pressed in ((b"\x1b", []), (b"[", []), (b"D", ["left"]), (b"\x1b[C", ["right"])):
+        os.write(tty, part)
+        assert list(shown.pressed()) == pressed
+    assert shown.held() == {"right"}
+    os.write(tty, b"\x1b")
+    assert list(shown.pressed()) == []
+    monkeypatch.setattr(terminal, "_ESCAPE", 0)
+    assert list(shown.pressed()) == ["escape"]
+    shown.close()
 
 
 @pytest.mark.parametrize(("columns", "rows", "shape"), [(80, 21, (21, 56)), (40, 50, (15, 40)), (1, 1, (1, 1))])

@@ -118,6 +118,7 @@ class FakeDisplay:
         (PONG, set(), "NOOP"),
         (PONG, {"4"}, "RIGHTFIRE"),
         (PONG, {"9"}, "NOOP"),
+        (PONG, {"²"}, "NOOP"),
         (SEAQUEST, {"up"}, "UP"),
         (SEAQUEST, {"up", "right", "space"}, "UPRIGHTFIRE"),
         (SEAQUEST, {"down", "space"}, "DOWNFIRE"),
@@ -166,7 +167,9 @@ def test_every_frame_is_shown_at_the_natural_speed_with_its_sound() -> None:
     for frame, typed in enumerate(("", "[[[[[", "[[[[[[[", "]", "a"), 1):  # silent at volume 0, and when slow
         display.env.frame = frame
         display.show(*typed)
-    assert [int(scene.picture[0, 0, 0]) for scene in display.scenes] == [1, 2, 3, 4, 5]
+    shown = [int(scene.picture[0, 0, 0]) for scene in display.scenes]
+    assert list(dict.fromkeys(shown)) == [1, 2, 3, 4, 5]
+    assert shown.count(1) == 1  # a key's effect is drawn before the next frame, but here no key was pressed
     assert [int(sound[0]) for sound in display.sounds] == [228, 178, 138]
 
 
@@ -505,6 +508,34 @@ def test_the_last_steps_can_be_looked_at_again_and_the_game_goes_on_from_where_i
         shown += [view] if view not in shown[-1:] else []
     assert shown == [(1, "3 steps back"), (2, "2 steps back"), (3, "1 step back"), (5,)]
     assert display.looks == looks + 17  # the last n plays on
+
+
+def test_looking_back_further_than_the_timeline_shows_none_of_later_steps() -> None:
+    display = FakeDisplay()
+    display.attach()
+    display.show("v")
+    for _ in range(2):
+        display.viewer.steer(1)
+    insight = display.viewer._insight
+    assert insight
+    state, q_values = np.zeros((4, 84, 84), np.uint8), np.array([1.0, 2.0])
+    for steps_back, expected in ((0, 3), (1, 2), (3, 0), (4, 0)):
+        assert len(insight.think(state, 1, q_values, steps_back).decision.values) == expected
+
+
+def test_a_restarted_game_is_forgotten() -> None:
+    display = FakeDisplay()
+    display.attach()
+    display.viewer.on_phase_start("play", 0, None)
+    for display.env.frame in range(5):
+        display.show()
+        display.viewer.steer(1)
+        display.step(step(1))
+    display.viewer.on_restart()
+    display.viewer.on_game()
+    display.env.frame = 77
+    assert int(display.show().picture[0, 0, 0]) == 77
+    assert not any("back" in part for part in display.show("p", "b", "p").status)
 
 
 def test_looking_back_ends_at_the_first_step_of_the_game_and_with_p() -> None:

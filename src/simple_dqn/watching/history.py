@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simple_dqn.environment import Picture
 
-_STEPS = 300  # 20 seconds of an Atari game, which take about 40 MB
+STEPS = 300  # 20 seconds of an Atari game, which take about 40 MB
 
 
 class Moment(NamedTuple):
@@ -32,7 +32,7 @@ class History:
     """
 
     def __init__(self) -> None:
-        self._moments: deque[Moment] = deque(maxlen=_STEPS)
+        self._moments: deque[Moment] = deque(maxlen=STEPS)
         self.steps_back = 0
 
     def add(self, moment: Moment) -> None:

@@ -16,6 +16,7 @@ from simple_dqn.errors import SnapshotError
 from simple_dqn.learning.guided import guided_q_value, read_network, saliency
 from simple_dqn.saving.snapshot import Layer
 from simple_dqn.watching.display import ORANGE, TIMELINE, Decision, QScale
+from simple_dqn.watching.history import STEPS
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Insight:
     def __init__(self, agent: Agent, explain: Explain | None) -> None:
         self._agent, self._explain = agent, explain
         self._scale = QScale()
-        self._values: deque[float] = deque(maxlen=TIMELINE)
+        self._values: deque[float] = deque(maxlen=STEPS + TIMELINE)
         self.problem = ""
 
     def think(
@@ -88,7 +89,7 @@ class Insight:
         self._scale = self._scale.including(q_values)
         if not steps_back:
             self._values.append(float(q_values.max()))
-        values = tuple(self._values)[: len(self._values) - steps_back]
+        values = tuple(self._values)[: max(0, len(self._values) - steps_back)][-TIMELINE:]
         names = agent.games.action_names
         decision = Decision(names, q_values, action, state.copy(), self._scale, values)
         return Thought(decision, self._heat(state, action))

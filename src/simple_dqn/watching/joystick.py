@@ -12,7 +12,7 @@ def joystick(keys: set[str], names: Sequence[str]) -> int:
 
     If a game has only left and right, such as Pong, up means right and down means left.
     """
-    digits = sorted(int(key) for key in keys if key.isdigit() and int(key) < len(names))
+    digits = sorted(int(key) for key in keys if key.isdecimal() and int(key) < len(names))
     if digits:
         return digits[0]
     up_down = [key.upper() for key in ("up", "down") if key in keys]

@@ -27,6 +27,10 @@ _HELD = 0.3  # seconds that a key counts as down, because terminals report press
 _KEYS = {b" ": "space", b"\x1b": "escape"}
 for _prefix in (b"\x1b[", b"\x1bO"):
     _KEYS |= {_prefix + b"A": "up", _prefix + b"B": "down", _prefix + b"C": "right", _prefix + b"D": "left"}
+# A function key, with Alt or as a console or rxvt sends it, or a character. Only ESC alone is the key Esc.
+_KEY = re.compile(rb"\x1b\[\[[A-E]|\x1b\[\d+\$|\x1b[\[O][0-?]*[ -/]*[@-~]|\x1b[ -~]|[\x00-\x7f]")
+_INCOMPLETE = re.compile(rb"\x1b([\[O][\[0-?]*)?$")
+_ESCAPE = 0.05  # seconds in which the rest of an escape sequence must come
 _KEY_COLUMNS = 13  # width of the longest keys in the help
 _PANEL_COLUMNS = 24  # width of the Q-values
 _BAR_COLUMNS = 5  # width of their bars
@@ -49,6 +53,7 @@ class Terminal:
         self._panel_place = (0, 0, 0, 0)  # of the text over the picture: top, left, bottom, right
         self._shown = float("-inf")
         self._press_times: dict[str, float] = {}  # of the last press of each key
+        self._rest, self._typed_at = b"", 0.0  # the beginning of an escape sequence, and when something was typed
         self._size = os.terminal_size((0, 0))
         self._style = style_of_terminal()
         self._log = _LogKeeper()
@@ -96,8 +101,15 @@ class Terminal:
     def pressed(self) -> Iterator[str]:
         if self._settings is None:
             return
-        for key in keys(self._read()):
-            self._press_times[key] = time.monotonic()
+        now, new = time.monotonic(), self._read()
+        typed, self._typed_at = self._rest + new, now if new else self._typed_at
+        rest = _INCOMPLETE.search(typed) if now - self._typed_at < _ESCAPE else None
+        end = rest.start() if rest else len(typed)
+        self._rest = typed[end:]
+        for key in keys(typed[:end]):
+            for other in _instead_of(key):  # because terminals do not tell that it was released
+                self._press_times.pop(other, None)
+            self._press_times[key] = now
             yield key
         if self._closed:
             yield "hangup"
@@ -219,7 +231,7 @@ def q_value_lines(decision: Decision, rows: int) -> list[str]:
     for i, (name, q) in enumerate(zip(decision.action_names, decision.q_values.tolist(), strict=True)):
         left, right = (round(_BAR_COLUMNS * end) for end in decision.scale.bar(q))
         bar = " " * left + "█" * (right - left)
-        lines.append(f"{mark if i == decision.action else ' '}{name[:9]:<9} {q:7.3f} {bar:<{_BAR_COLUMNS}}")
+        lines.append(f"{mark if i == decision.action else ' '}{_short(name):<9} {q:7.3f} {bar:<{_BAR_COLUMNS}}")
     lines.append(f" bars: {decision.scale}")
     if decision.random:
         lines.append(" ε: a random move")
@@ -230,9 +242,23 @@ def q_value_lines(decision: Decision, rows: int) -> list[str]:
     return lines[max(0, decision.action + 1 - rows) :][:rows]
 
 
+def _short(name: str) -> str:
+    """At most nine characters of an action's name, of which those of Atari games differ: D R FIRE for DOWNRIGHTFIRE."""
+    if len(name) > 9:
+        for word in ("UP", "DOWN", "LEFT", "RIGHT"):
+            name = name.replace(word, f"{word[0]} ")
+    return name[:9]
+
+
+def _instead_of(key: str) -> Collection[str]:
+    """The keys that are no longer held once `key` is pressed."""
+    opposites = ("up", "down"), ("left", "right")
+    return next((pair for pair in opposites if key in pair), "0123456789" if key.isdecimal() else ())
+
+
 def keys(typed: bytes) -> Iterator[str]:
     """The keys that these bytes from a terminal mean."""
-    for part in re.findall(rb"\x1b[\[O][0-9;]*[A-Za-z~]|[\x00-\x7f]", typed):
+    for part in _KEY.findall(typed):
         if part in _KEYS:
             yield _KEYS[part]
         elif len(part) == 1 and b"!" <= part <= b"~":  # a printable character

@@ -60,6 +60,7 @@ class Viewer(Watcher, Callback):
         self._steered = False  # whether the user chose the last action
         self._playing = False  # in the phase of --play_games
         self._over = False  # the game is over, and the last step is yet to be counted
+        self._abandoned = False  # the user restarts the game
         self._card: Card | None = None
         self._help: Sequence[tuple[str, str]] = ()  # entries of the current page and those after it
         self._speed = _SPEEDS.index(1)
@@ -84,8 +85,12 @@ class Viewer(Watcher, Callback):
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
         self._playing = phase == "play"
 
+    def on_restart(self) -> None:
+        self._abandoned = True
+
     def on_game(self) -> None:
-        self._over = self._playing and self._scores.current.steps > 0
+        self._over = self._playing and self._scores.current.steps > 0 and not self._abandoned
+        self._abandoned = False
         if not self._over:
             self._forget_game()
 
@@ -96,6 +101,7 @@ class Viewer(Watcher, Callback):
         over, self._over = self._over, False
         if over and step.terminal:
             self._show_card(last=False)
+            self._picture = self._environment.picture()  # of the next game, which has begun meanwhile
 
     def wants_another_game(self) -> bool:
         """Show the card of the last game until the user quits or wants another game."""
@@ -180,7 +186,7 @@ class Viewer(Watcher, Callback):
             self.quit |= key != "hangup"  # because the user did not ask for it: the run counts as interrupted
             if self._agent:
                 self._agent.interrupted = True
-        elif key in JOYSTICK or key.isdigit():
+        elif key in JOYSTICK or key.isdecimal():  # not ², which is a digit too
             self._taps.add(key)
         self._last_drawn = float("-inf")  # so that the effect of the key is drawn at once
 
@@ -206,6 +212,8 @@ class Viewer(Watcher, Callback):
             self._sleep(min(self._next_frame - now, _REFRESH))
             self._handle_keys()
             now = self._clock()
+            if self._last_drawn == float("-inf") and self._next_frame - now > _REFRESH:  # a key's effect cannot wait
+                self._draw_if_due()
 
     def _wait_while_paused(self) -> None:
         while self._paused and not self._stepping and not self._ending:
