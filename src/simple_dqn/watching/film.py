@@ -81,8 +81,9 @@ def small_film(path: Path) -> bytes:
             pictures = source.streams.video[0]
             rate = Fraction(pictures.average_rate or 60) / 2
             width, height = (max(2, side // 3 // 2 * 2) for side in (pictures.width, pictures.height))
-            # asm=0: x264's assembly reads memory beyond the rows, so that equal films would become different ones.
-            how: Any = dict(pix_fmt="yuv420p", options={"crf": "28", "x264-params": "asm=0"})
+            # Without assembly and threads, because x264's assembly reads memory beyond the rows: equal films would
+            # become different ones.
+            how: Any = dict(pix_fmt="yuv420p", options={"crf": "28", "threads": "1", "x264-params": "asm=0"})
             rate = rate.limit_denominator(1001)
             stream: Any = target.add_stream("libx264", rate=rate, width=width, height=height, **how)
             stream.codec_context.colorspace = BT_601
