@@ -38,7 +38,7 @@ examples:
   ./resume.sh breakout                            continue where that training stopped
   ./resume.sh snapshots/breakout_10.pkl           continue from epoch 10
   ./test.sh breakout                              score the newest snapshot of Breakout, or the one that ships
-  ./test.sh snapshots/pretrained/breakout_16.pkl --play_games 30 --max_game_seconds 300
+  ./test.sh snapshots/pretrained/breakout_32.pkl --play_games 30 --max_game_seconds 300
                                                   score a snapshot as the Nature paper does
   ./play.sh breakout                              watch it, and take over (press h for the keys)
   ./record.sh breakout                            film it
