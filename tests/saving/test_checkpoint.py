@@ -314,7 +314,7 @@ def test_a_run_under_another_name_that_saved_nothing_begins_again_under_it(
     monkeypatch.setattr(Statistics, "_mean_q", lambda _: math.nan)
     with pytest.raises(OptionError):
         main.run(["--resume", "snapshots/b_2.pkl", "--save_weights_prefix", "snapshots/c"])
-    assert "resume.sh snapshots/b_2.pkl --save_weights_prefix snapshots/c\n" in caplog.text
+    assert " snapshots/b_2.pkl --save_weights_prefix snapshots/c\n" in caplog.text
 
 
 def test_a_copied_file_of_statistics_is_continued_if_it_is_named(copy: Path) -> None:
