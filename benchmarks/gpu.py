@@ -194,7 +194,7 @@ def updates(arguments: argparse.Namespace) -> None:
     for datatype in datatypes(arguments.backend):
         for optimizer in ("rmsprop", "adam"):
             for how in ways(arguments.backend, datatype):
-                network = None  # before the next one is made, because of the column of memory
+                network = None  # frees its memory before that of the next one is measured
                 if torch.cuda.is_available():
                     torch.cuda.reset_peak_memory_stats()
                 network = make_network(arguments.backend, datatype, optimizer, how)

@@ -58,6 +58,9 @@ class Step(NamedTuple):
     game: int = 0  # its number among parallel games
 
 
+NEW_GAMES = ("play", "test")  # phases that begin with new games
+
+
 class Callback:
     """Receives events of a run. Subclasses override the methods that they need."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simple_dqn.agent import Agent, Callback, Step
+from simple_dqn.agent import NEW_GAMES, Agent, Callback, Step
 from simple_dqn.errors import OptionError
 from simple_dqn.replay_memory import as_array
 from simple_dqn.reports.csv_file import CSVFile
@@ -39,7 +39,6 @@ COLUMNS: dict[str, Callable[[Any], Any]] = {  # Any stands for Statistics, whose
     "epoch_time": lambda s: s._seconds,
     "steps_per_second": lambda s: s.num_steps / s._seconds if s._seconds else 0.0,
 }
-_NEW_GAMES = ("play", "test")  # phases that begin with new games
 _CHECK_INTERVAL = 100  # updates between checks of a loss on the GPU, because each check waits for the GPU
 _SILENT = (
     "All units of a layer are dead (always 0), so the Q-values are the same for every state. The network cannot "
@@ -74,9 +73,9 @@ class Statistics(Callback):
         self._start_time -= csv.total_time if csv else 0.0
 
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
-        if phase in _NEW_GAMES:
+        if phase in NEW_GAMES:
             self._scores = {}
-        elif self.phase in _NEW_GAMES:  # because these games began with all lives and another exploration rate
+        elif self.phase in NEW_GAMES:  # because these games began with all lives and another exploration rate
             self._scores = dict.fromkeys(self._scores, math.nan)
         self.phase, self.epoch = phase, epoch
         self._test_has_steps = phase == "test" and steps is not None  # not a number of games
@@ -137,7 +136,6 @@ class Statistics(Callback):
             raise OptionError("The loss is NaN or infinite. This epoch was not saved. Use a smaller --learning_rate.")
 
     def on_phase_end(self) -> None:
-        self.require_finite_loss()
         self._now = time.monotonic()
         self._seconds = self._now - self._phase_start_time
         self.row = {name: value(self) for name, value in COLUMNS.items()}

@@ -10,6 +10,7 @@ from typing import Any
 from simple_dqn.cluster.connection import SOURCE, connect, require_program
 from simple_dqn.errors import OptionError, OutputError, reason
 from simple_dqn.experiments.plan import PlannedRun
+from simple_dqn.wording import last_line
 
 _GPU_SHARE = 0.25  # of a run, if the cluster has GPUs
 
@@ -49,7 +50,7 @@ class Engine:
         task = self._leg.options(
             num_cpus=self._cores,
             num_gpus=self._gpus,
-            memory=run.memory,  # which grows for hours, so that nobody would notice in time
+            memory=run.memory,  # because it grows for hours: Ray cannot see how much a run will need
             max_retries=-1,  # because each attempt continues from a checkpoint
             scheduling_strategy="SPREAD",
             name=run.name,
@@ -78,7 +79,7 @@ class Engine:
             return str(self._ray.get(task))
         except self._ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
-            return (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
+            return last_line(str(cause), type(cause).__name__)
 
     def _require_same_files(self, nodes: Sequence[dict[str, Any]]) -> None:
         """Check that every machine sees the folder and the program.

@@ -24,7 +24,7 @@ from simple_dqn.games.game import GameSpec
 from simple_dqn.games.games import Games, SharedArrays
 from simple_dqn.options import Options, option
 from simple_dqn.state_buffer import StateBuffer
-from simple_dqn.wording import count
+from simple_dqn.wording import count, last_line
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ class ClusterGames(Games):
                 try:
                     answers[share] = share.player.get(share.answer)
                 except PlayerLost as error:
-                    share.cause = (str(error).strip().splitlines() or ["unknown"])[-1]
+                    share.cause = last_line(str(error), "unknown cause")
                     lost.append(share)
                     continue
                 if share.lost_at:
@@ -298,16 +298,14 @@ class ClusterGames(Games):
         for share in self._shares:
             share.base = states and share.part_of(states)
             share.message = ("restore", share.base) if states else ("state",)
-        self._next_look = time.monotonic() + _SECONDS_PER_LOOK
         self._place(self._shares)
         answers = self._answers(self._shares)
         if not states:
             for share, its_states in zip(self._shares, answers, strict=True):
                 share.base = its_states
         # A cluster that seems to have a core, but never gives it, must not spread the games again and again.
-        self._pause = (
-            min(2 * self._pause, _LONGEST_PAUSE) if any(s.is_here for s in self._shares) else _SECONDS_PER_LOOK
-        )
+        some_here = any(share.is_here for share in self._shares)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE) if some_here else _SECONDS_PER_LOOK
         self._next_look = time.monotonic() + self._pause
         machines = Counter(share.machine for share in self._shares for _ in share.numbers)
         text = ", ".join(f"{number} on {machine}" for machine, number in machines.items())

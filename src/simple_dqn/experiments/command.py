@@ -172,7 +172,7 @@ def _watch(
                     waiting -= 1
                     if error:
                         failed[run.name] = error
-                        logger.info("%s failed: %s", run.name, error)
+                        view.fail(run, error)
                 view.show()
         if received:
             logger.info("Interrupted: every run saves and ends (Ctrl-C again ends at once)")

@@ -24,6 +24,7 @@ from simple_dqn.reports.tensorboard import events_of
 from simple_dqn.saving.checkpoint import Checkpoint, checkpoints_of, read_checkpoint
 from simple_dqn.saving.files import ROOT, Lock, replace_file
 from simple_dqn.saving.names import best_of, files_of
+from simple_dqn.wording import last_line
 
 _POLL = 0.25  # seconds
 _MOST_KILLS = 3  # in sequence, without a new row of statistics
@@ -178,8 +179,7 @@ def _last_line(log: Path, begin: int) -> str:
     """Return the last line of a log after `begin`, which says why the program ended."""
     with log.open("rb") as file:
         file.seek(begin)
-        lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].removeprefix("error: ") if lines else f"see {log}"
+        return last_line(file.read().decode("utf-8", "replace"), f"see {log}")
 
 
 def _machine() -> str:

@@ -24,7 +24,7 @@ _AROUND = 6  # lines of the terminal for title, column names, caption and border
 
 
 class Lines:
-    """Logs each epoch that ends.
+    """Logs each epoch that ends, and each run that fails.
 
     Args:
         runs: all runs of the experiment.
@@ -40,6 +40,10 @@ class Lines:
         for run in self._runs:
             if self._log_size(run) > self._read[run.name]:
                 self._show_epochs(run)
+
+    def fail(self, run: PlannedRun, error: str) -> None:
+        """Show that a run has failed."""
+        logger.info("%s failed: %s", run.name, error)
 
     def close(self) -> None:
         """Show the last state."""
@@ -79,6 +83,9 @@ class LiveTable:
     def show(self) -> None:
         """Draw the table again."""
         self._live.update(self._table(self._console.height - _AROUND), refresh=True)
+
+    def fail(self, run: PlannedRun, error: str) -> None:
+        """Do nothing, because the table has the states of all runs. A line of the log would break it."""
 
     def close(self) -> None:
         """Leave the whole table on the terminal."""

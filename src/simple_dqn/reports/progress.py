@@ -120,7 +120,7 @@ class Progress(Callback):
         """Return `seconds` plus those of `phases`; None before training has begun, because its speed is unknown.
 
         Before the first test, --test_steps count as if they were as fast as training. --test_games count as nothing,
-        because nobody knows how long a game is.
+        because the length of a game is unknown.
         """
         o, speeds = self._o, self._speeds
         if not o.trains or "train" not in speeds:

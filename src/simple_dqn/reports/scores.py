@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from simple_dqn.agent import Callback, Step
+from simple_dqn.agent import NEW_GAMES, Callback, Step
 from simple_dqn.saving.files import replace_file
 from simple_dqn.wording import count
 
@@ -46,11 +46,11 @@ class Scores(Callback):
         self.human_plays: Callable[[], bool] = lambda: False
         self._unfinished: dict[int, Game] = {}  # by `Step.game`
         self._begun = False
-        self._keeps = True  # not in trainings, whose millions of games nobody lists
+        self._lists_games = True  # not those of a training, because there may be millions
 
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
-        self._begun, self._keeps = True, phase == "play"
-        if phase in ("play", "test"):  # which begin with new games
+        self._begun, self._lists_games = True, phase == "play"
+        if phase in NEW_GAMES:
             self._unfinished.clear()
 
     def on_step(self, step: Step) -> None:
@@ -62,9 +62,9 @@ class Scores(Callback):
             before.human_steps + human,
             before.human_score + step.reward * human,
         )
-        if step.terminal:
-            self.games += [game] if self._keeps else []
-        elif not step.truncated:
+        if step.terminal and self._lists_games:
+            self.games.append(game)
+        if not (step.terminal or step.truncated):
             self._unfinished[step.game] = game
 
     @property

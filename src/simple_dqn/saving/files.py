@@ -162,7 +162,7 @@ def in_use(prefix: str) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # NFS needs more rights for an exclusive lock
     except FileNotFoundError:
         return False
-    except OSError:  # it is locked, or nobody knows
+    except OSError:  # it is locked, or the file system does not tell
         return True
     return False
 

@@ -20,7 +20,7 @@ from simple_dqn.saving.checkpoint import Checkpoints, Chunk, set_aside
 from simple_dqn.saving.files import ROOT, Lock, free_number, here, replace_file, ships
 from simple_dqn.saving.names import best_of, prefix_of
 from simple_dqn.saving.resume import Parts, Position
-from simple_dqn.saving.settings import csv_file_of
+from simple_dqn.saving.settings import csv_file_of, prefix_to_continue
 from simple_dqn.saving.snapshot import Snapshot, write_snapshot
 from simple_dqn.saving.start import Start
 from simple_dqn.statistics import COLUMNS
@@ -54,8 +54,9 @@ class RunFiles:
             self._last = start.path.with_suffix(".pkl") if start.checkpoint else start.path
         self._saved_transitions = int(parts.memory.added.sum())  # those of the last checkpoint
         if o.csv_file and not (o.trains or o.resume) and holds_training(Path(o.csv_file)):
-            text = "%s holds the statistics of a training, and this run does not train: name another --csv_file"
-            raise OutputError(text % o.csv_file)
+            raise OutputError(
+                f"{o.csv_file} holds the statistics of a training, and this run does not train: name another --csv_file"
+            )
         self._locks = [Lock(self._prefix)] if self._prefix else []
         self.csv: CSVFile | None = None
         try:
@@ -193,9 +194,9 @@ class RunFiles:
         """Move the files of an earlier run, or its epochs after the one that this run continues."""
         o, after = self._o, self._o.start_epoch or -1
         if start and o.resume:
-            after = start.named if self._continues(start) else -1  # -1: because the files there are another run's
-            if self._continues(start) and after < 0:
+            if self._continues(start) and start.named_epoch < 0:
                 return  # because this run continues from the last epoch
+            after = start.named_epoch if self._continues(start) else -1  # -1: because the files there are another run's
         folder = Path(f"{prefix}.{number}")
         moved = set_aside(prefix, folder, after)
         if moved:
@@ -220,12 +221,11 @@ def resume_command(snapshot: Path, csv_file: str | None = None, prefix: str | No
     """
     script = here(ROOT / "resume.sh")
     words = [str(script) if script.is_absolute() else f"./{script}", str(snapshot)]
-    own = prefix_of(snapshot)
-    own = Path("snapshots", own.name) if ships(own) else own
-    if prefix and Path(prefix).resolve() != own.resolve():
+    default = prefix_to_continue(snapshot)
+    if prefix and Path(prefix).resolve() != default.resolve():
         words += ["--save_weights_prefix", prefix]
-        own = Path(prefix)
-    if csv_file and csv_file != csv_file_of(own):
+        default = Path(prefix)
+    if csv_file and csv_file != csv_file_of(default):
         words += ["--csv_file", csv_file]
     return shlex.join(words)
 

@@ -70,8 +70,8 @@ def settle(groups: Groups, given: dict[str, Any]) -> tuple[dict[str, Any], Start
     if resumed:
         prefix = given.get("save_weights_prefix")
         taken |= _files_to_continue(start, prefix)
-        another = prefix is not None and Path(prefix).resolve() != Path(taken["save_weights_prefix"]).resolve()
-        start = start._replace(renamed=another and "csv_file" not in given)
+        renamed = prefix is not None and Path(prefix).resolve() != Path(taken["save_weights_prefix"]).resolve()
+        start = start._replace(renamed=renamed and "csv_file" not in given)
         _require_same_task(groups, start, given)
     taken.setdefault("game", game_of(start.path.stem))
     given = given | _named_after(start.path, given)
@@ -158,17 +158,18 @@ def _require_same_task(groups: Groups, start: Start, given: dict[str, Any]) -> N
 
 
 def _files_to_continue(start: Start, prefix_given: str | None) -> dict[str, Any]:
-    """The options that let a resumed run continue its files; in ./snapshots if the snapshot ships with the program.
-
-    With another prefix, its statistics go to the CSV file of that name.
-    """
-    prefix, number = prefix_of(start.path), number_of(start.path)
+    """The options that let a resumed run continue its files. With another prefix, its CSV file has that name."""
+    prefix, number = prefix_to_continue(start.path), number_of(start.path)
     if prefix.name == start.path.stem:
         raise OptionError(f"--resume {start.path}: its name does not end in an epoch, as pong_10.pkl does")
-    if ships(prefix):
-        prefix = Path("snapshots", prefix.name)
     epoch = start.facts.get("epoch", number)
     return dict(start_epoch=epoch, save_weights_prefix=str(prefix), csv_file=csv_file_of(Path(prefix_given or prefix)))
+
+
+def prefix_to_continue(snapshot: Path) -> Path:
+    """Return the prefix with which a training continues: in ./snapshots if the snapshot ships with the program."""
+    prefix = prefix_of(snapshot)
+    return Path("snapshots", prefix.name) if ships(prefix) else prefix
 
 
 def csv_file_of(prefix: Path) -> str:

@@ -28,7 +28,7 @@ class Start(NamedTuple):
     path: Path  # of the snapshot or, if there is one, the checkpoint
     snapshot: Snapshot | None
     checkpoint: Checkpoint | None
-    named: int = -1  # the epoch that --resume names; -1: the last
+    named_epoch: int = -1  # the epoch that --resume names; -1: the last
     renamed: bool = False  # whether the run has another name than this one, and a CSV file of that name
 
     @property

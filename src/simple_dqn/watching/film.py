@@ -20,6 +20,7 @@ from simple_dqn.watching.recorder import FileRecorder, Frame
 FILM_HEIGHT = 630  # maximum in pixels, unless the game has more: three times Atari's 210
 _FILM_SOUND = 48_000  # samples per second, because every player supports this rate
 # At crf 18 the loss is invisible. Slower presets than veryfast take longer than the game, and save few bytes.
+BT_601 = 5  # FFmpeg's number of the colour space, because players guess another one for large films
 _X264 = {"preset": "veryfast", "crf": "18"}
 _FEW_COLOURS = 128  # as many as an Atari has
 _CUBE, _GREYS = 6, 40  # for pictures with more colours: levels of red, green and blue, and of grey; 256 in all
@@ -96,9 +97,6 @@ def small_film(path: Path) -> bytes:
     except (OSError, av.FFmpegError, IndexError) as error:
         raise OutputError(f"cannot read the film {path}: {reason(error)}. Delete it") from None
     return data.getvalue()
-
-
-BT_601 = 5  # FFmpeg's number of the colour space, because players guess another one for large films
 
 
 def film_scale(environment: Frame) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simple_dqn.agent import Agent, Callback, Step
+from simple_dqn.agent import NEW_GAMES, Agent, Callback, Step
 from simple_dqn.environment import Environment, Picture, Sound
 from simple_dqn.reports.scores import score_text
 from simple_dqn.watching.display import Scene, block
@@ -61,7 +61,7 @@ class FilmEditor(Watcher, Callback):
         self._best = BestFrames()
 
     def on_phase_start(self, phase: str, epoch: int, steps: int | None) -> None:
-        if phase in ("play", "test"):  # which begin with new games
+        if phase in NEW_GAMES:
             self._score = 0.0
 
     def on_game(self) -> None:
@@ -104,8 +104,8 @@ class FilmEditor(Watcher, Callback):
             self._steered = False
             self._rate = f"ε {step.exploration_rate:.2f}"
             self._score = 0.0 if step.terminal or step.truncated else self._score + step.reward
-            frames_since = self._frames - (self._frames if self._frames_at_end is None else self._frames_at_end)
-            self._best.add_points(step.reward, frames_since)
+            end = self._frames if self._frames_at_end is None else self._frames_at_end
+            self._best.add_points(step.reward, self._frames - end)
             self._frames_at_end = None
 
     def finish(self) -> None:
@@ -151,7 +151,7 @@ class BestFrames:
         self._best_points = 0.0
 
     def add_points(self, points: float, frames_since: int = 0) -> None:
-        """The last frame, or that before so many, scored `points`. Lost points do not count."""
+        """The frame `frames_since` frames before the last one scored `points`. Lost points do not count."""
         if points > 0:
             self._points.append((self._count - frames_since, points))
 

@@ -243,7 +243,7 @@ def q_value_lines(decision: Decision, rows: int) -> list[str]:
 
 
 def _short(name: str) -> str:
-    """At most nine characters of an action's name, of which those of Atari games differ: D R FIRE for DOWNRIGHTFIRE."""
+    """Shorten an action's name to nine characters, so that names of Atari games differ: D R FIRE for DOWNRIGHTFIRE."""
     if len(name) > 9:
         for word in ("UP", "DOWN", "LEFT", "RIGHT"):
             name = name.replace(word, f"{word[0]} ")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from simple_dqn.reports.experiment.results import RunResults
 from simple_dqn.saving.files import ROOT
 from simple_dqn.watching.film import small_film
+from simple_dqn.wording import last_line
 
 _SECONDS = 30  # of the game, so that the page stays small
 
@@ -40,6 +41,6 @@ def film_of(run: RunResults, experiment: str, folder: Path, best_epoch: int) -> 
         command = [sys.executable, str(ROOT / "src" / "main.py"), *words]
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
         if result.returncode:
-            last = result.stderr.strip().splitlines()[-1:] or [f"exit status {result.returncode}"]
-            return Film(path, b"", f"no film: {last[0].removeprefix('error: ')}")
+            why = last_line(result.stderr, f"exit status {result.returncode}")
+            return Film(path, b"", f"no film: {why}")
     return Film(path, small_film(path), "")
